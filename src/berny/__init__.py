@@ -1,0 +1,1 @@
+"""Berny: a streaming and batch data platform for four VMs."""

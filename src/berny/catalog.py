@@ -1,0 +1,216 @@
+"""The distribution as data: components of ``ansible/catalog`` and manifests of ``src/berny/pipelines``.
+
+Every fact (version, port, user, heap, data disk) has its one home there; roles, probes, the lab, the README's mapping table
+and the tests read it through these models. A misspelt key is an error that names the file.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+NodeSize = Literal["small", "large"]
+
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class CatalogError(ValueError):
+    """A catalog file or manifest is wrong; the message names the file and the key."""
+
+
+def seconds(span: str) -> int:
+    """Return the seconds of a span such as ``7d``, ``12h``, ``30m`` or ``45s``.
+
+    Raises:
+        ValueError: the span has another form.
+    """
+    match = re.fullmatch(r"(\d+)([smhd])", span)
+    if not match:
+        raise ValueError(f"{span!r} is not a time span such as 7d, 12h, 30m or 45s")
+    return int(match[1]) * _SPANS[match[2]]
+
+
+def size_in_bytes(size: str) -> int:
+    """Return the bytes of a size such as ``256MiB``.
+
+    Raises:
+        ValueError: the size has another form.
+    """
+    match = re.fullmatch(r"(\d+)(KiB|MiB|GiB)", size)
+    if not match:
+        raise ValueError(f"{size!r} is not a size such as 512KiB, 256MiB or 4GiB")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class User(_Strict):
+    """A system user; the uid is the same on every node, so that a data disk can move."""
+
+    name: str
+    uid: int = Field(ge=6000, lt=7000)
+
+
+class BySize(_Strict):
+    """A number for each node size (``node_size`` of the inventory)."""
+
+    small: int = Field(gt=0)
+    large: int = Field(gt=0)
+
+
+class Service(_Strict):
+    """A long-running process: one inventory group, one systemd unit, one data disk."""
+
+    group: str
+    ports: dict[str, int]
+    heap: BySize
+    """MiB."""
+    disk: BySize | None = None
+    """GiB of the data disk at ``/data/<service>``."""
+    keeps: str
+    """What it keeps and for how long."""
+    name: str = ""
+    component: str = ""
+
+
+class Component(_Strict):
+    """A product of the distribution and the services it runs as."""
+
+    title: str
+    version: str
+    archive: str
+    user: User
+    needs: list[str]
+    services: dict[str, Service]
+    commands: list[str] = []
+    ephemeral_ports: tuple[int, int] | None = None
+    name: str = ""
+
+
+class Topic(_Strict):
+    """A Kafka topic of a pipeline."""
+
+    partitions: int = Field(gt=0)
+    replication: int = Field(gt=0)
+    keep: str
+    keep_bytes: str
+    """At most so much per partition."""
+
+    @field_validator("keep")
+    @classmethod
+    def _span(cls, value: str) -> str:
+        seconds(value)
+        return value
+
+    @field_validator("keep_bytes")
+    @classmethod
+    def _size(cls, value: str) -> str:
+        size_in_bytes(value)
+        return value
+
+
+class Stage(_Strict):
+    """A program of a pipeline, run as ``berny-<pipeline>-<stage>.service`` on each node of the group ``on``."""
+
+    on: str
+    run: str
+    needs: list[str]
+    metrics_port: int
+    submit: bool = False
+    """Run by ``spark-submit`` instead of Python."""
+    secrets: list[str] = []
+    data: BySize | None = None
+    """GiB of the data disk at ``/data/berny-<pipeline>``."""
+    environment: dict[str, str] = {}
+
+
+class Pipeline(_Strict):
+    """A pipeline's manifest."""
+
+    title: str
+    user: User
+    topics: dict[str, Topic]
+    stages: dict[str, Stage]
+    sinks: dict[str, dict[str, Any]]
+    name: str = ""
+
+
+class Catalog(_Strict):
+    """All components, and their services by name."""
+
+    components: dict[str, Component]
+
+    @property
+    def services(self) -> dict[str, Service]:
+        """All services by name, in the catalog's order."""
+        return {name: service for component in self.components.values() for name, service in component.services.items()}
+
+
+def catalog_folder() -> Path:
+    """Return ``ansible/catalog/components`` of the checkout that this package runs from."""
+    return Path(__file__).resolve().parents[2] / "ansible" / "catalog" / "components"
+
+
+def _parse(model: type[Any], data: Any, file: Path) -> Any:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CatalogError(f"{file}: {lines}") from None
+
+
+@cache
+def load_catalog(folder: Path | None = None) -> Catalog:
+    """Read every component of the catalog, ordered so that each comes after what it needs.
+
+    Raises:
+        CatalogError: a file is malformed, or a component needs one that is missing or that needs it.
+    """
+    folder = folder or catalog_folder()
+    found: dict[str, Component] = {}
+    for file in sorted(folder.glob("*.yml")):
+        data = yaml.safe_load(file.read_text())
+        entry = data.get(file.stem)
+        if len(data) != 1 or entry is None:
+            raise CatalogError(f"{file}: expected the one key {file.stem!r}, found {sorted(data)}")
+        services = {
+            name: {**service, "name": name, "component": file.stem}
+            for name, service in entry.get("services", {}).items()
+        }
+        found[file.stem] = _parse(Component, {**entry, "name": file.stem, "services": services}, file)
+    ordered: dict[str, Component] = {}
+
+    def add(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise CatalogError(f"{folder}: components need each other in a circle: {' -> '.join([*path, name])}")
+        if name not in found:
+            raise CatalogError(f"{folder / (path[-1] + '.yml')}: needs {name!r}, which is not in the catalog")
+        for need in found[name].needs:
+            add(need, (*path, name))
+        ordered.setdefault(name, found[name])
+
+    for name in found:
+        add(name, ())
+    return Catalog(components=ordered)
+
+
+@cache
+def load_pipelines(folder: Path | None = None) -> dict[str, Pipeline]:
+    """Read the manifest of every pipeline.
+
+    Raises:
+        CatalogError: a manifest is malformed.
+    """
+    folder = folder or Path(__file__).resolve().parent / "pipelines"
+    return {
+        file.parent.name: _parse(Pipeline, {**yaml.safe_load(file.read_text()), "name": file.parent.name}, file)
+        for file in sorted(folder.glob("*/pipeline.yml"))
+    }
