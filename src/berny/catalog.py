@@ -1,7 +1,7 @@
 """The distribution as data: components of ``ansible/catalog`` and manifests of ``src/berny/pipelines``.
 
-Every fact (version, port, user, heap, data disk) has its one home there; roles, probes, the lab, the README's mapping table
-and the tests read it through these models. A misspelt key is an error that names the file.
+Every fact (version, port, user, heap, data disk) has its one home there; roles, probes, the lab, the README's mapping
+table and the tests read it through these models. A misspelt key is an error that names the file.
 """
 
 from __future__ import annotations
@@ -159,6 +159,17 @@ def catalog_folder() -> Path:
     return Path(__file__).resolve().parents[2] / "ansible" / "catalog" / "components"
 
 
+class _Yaml12Loader(yaml.SafeLoader):
+    """Only ``true`` and ``false`` are booleans, as in YAML 1.2: manifests have a key ``on``."""
+
+
+_Yaml12Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
+
+
 def _parse(model: type[Any], data: Any, file: Path) -> Any:
     try:
         return model.model_validate(data)
@@ -210,7 +221,9 @@ def load_pipelines(folder: Path | None = None) -> dict[str, Pipeline]:
         CatalogError: a manifest is malformed.
     """
     folder = folder or Path(__file__).resolve().parent / "pipelines"
-    return {
-        file.parent.name: _parse(Pipeline, {**yaml.safe_load(file.read_text()), "name": file.parent.name}, file)
-        for file in sorted(folder.glob("*/pipeline.yml"))
-    }
+    pipelines = {}
+    for file in sorted(folder.glob("*/pipeline.yml")):
+        name = file.parent.name
+        data = yaml.load(file.read_text(), Loader=_Yaml12Loader)
+        pipelines[name] = _parse(Pipeline, {**data, "name": name}, file)
+    return pipelines
