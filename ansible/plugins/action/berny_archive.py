@@ -1,0 +1,42 @@
+"""Unpack an archive of the controller's store on a node; see modules/berny_archive.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from berny.artifacts import ArtifactMissing, Store
+
+ROOT = "/opt/berny/archives"
+
+
+class ActionModule(ActionBase):
+    """Transfers the archive only where its folder (named version and digest) is missing."""
+
+    _requires_connection = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return ``home``, the folder of the unpacked archive, and ``changed``."""
+        result = super().run(tmp, task_vars)
+        name = self._task.args["name"]
+        try:
+            archive = Store().resolve(name)
+        except ArtifactMissing as error:
+            raise AnsibleActionFail(str(error)) from error
+        home = f"{ROOT}/{archive.name}-{archive.version}-{archive.sha256[:12]}"
+        args: dict[str, Any] = {"home": home, "link": f"/opt/berny/{name}"}
+        result.update(self._execute_module(module_name="berny_archive", module_args=args, task_vars=task_vars))
+        if result.get("missing") and not result.get("failed") and not self._task.check_mode:
+            tmpdir = self._connection._shell.tmpdir or self._make_tmp_path()
+            source = self._connection._shell.join_path(tmpdir, archive.path.name)
+            try:
+                self._transfer_file(str(archive.path), source)
+                args |= {"source": source, "sha256": archive.sha256}
+                result.update(self._execute_module(module_name="berny_archive", module_args=args, task_vars=task_vars))
+            finally:
+                self._remove_tmp_path(tmpdir)
+        result.pop("missing", None)
+        result["home"] = home
+        result["version"] = archive.version
+        return result

@@ -1,0 +1,175 @@
+#!/usr/bin/python3
+"""Convergence of one service on one host: restart is state, not an event.
+
+A unit records, as it starts, a digest of all that it was started from (see record-start in the role ``node``). This module
+compares it with what is on disk, starts what is down, and restarts what it is told to.
+"""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+module: berny_service
+short_description: Start a service that is down, tell whether a running one differs from its files, or restart it
+options:
+  name: {description: The service and its unit., type: str, required: true}
+  phase:
+    description:
+      - C(start) starts the service where it is down and waits until it serves; a running one is only compared.
+      - C(restart) waits until the component is whole, restarts, and waits until the instance serves.
+    choices: [start, restart]
+    type: str
+    required: true
+  probe: {description: What berny-probe is asked; empty for nothing., type: str}
+  gate: {description: What must be whole before a healthy instance is taken down; defaults to C(probe)., type: str}
+  wait: {description: Seconds to wait for a probe., type: int, default: 180}
+author: [Berny (@berny)]
+"""
+EXAMPLES = """
+- name: Start Kafka where it is down
+  berny_service: {name: kafka, phase: start, probe: kafka}
+"""
+RETURN = """
+differs: {description: The service runs from something else than what is on disk., type: bool, returned: always}
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+RECORD = "/usr/local/lib/berny/record-start"
+# A service that needs another one may die once or twice while that one starts.
+PATIENCE = 4
+
+
+class Service:
+    """A unit, its start record and its probe."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.name: str = module.params["name"]
+        self.unit = f"{self.name}.service"
+
+    def properties(self) -> dict[str, str]:
+        """Return what systemd knows of the unit."""
+        names = "ActiveState,SubState,UnitFileState,NRestarts"
+        _, out, _ = self.module.run_command(["systemctl", "show", self.unit, f"--property={names}"], check_rc=True)
+        return dict(line.split("=", 1) for line in out.splitlines())
+
+    def wanted(self) -> str:
+        """Return the digest of what is on disk."""
+        unit_digest = ""
+        unit = Path(f"/etc/systemd/system/{self.unit}")
+        if unit.exists():
+            found = re.search(rf"^ExecStartPre=\+{RECORD} {re.escape(self.name)} (\S+)$", unit.read_text(), re.M)
+            unit_digest = found[1] if found else ""
+        code, out, _ = self.module.run_command([RECORD, "--print", self.name, unit_digest])
+        return out.strip() if code == 0 else ""
+
+    def started(self) -> str:
+        """Return the digest recorded at the last start, or an empty string."""
+        record = Path(f"/run/berny/{self.name}/started")
+        return record.read_text().strip() if record.exists() else ""
+
+    def systemctl(self, *words: str) -> tuple[int, str]:
+        code, out, err = self.module.run_command(["systemctl", *words])
+        return code, (out + err).strip()
+
+    def log_line(self, since: str) -> str:
+        """Return the journal line since ``since`` that most likely says why: the last error, else the last line."""
+        command = ["journalctl", "-u", self.unit, "--no-pager", "-o", "cat", "-n", "200", f"--since=@{since}"]
+        _, out, _ = self.module.run_command(command)
+        lines = [line.strip() for line in out.splitlines() if line.strip()]
+        telling = r"\b(ERROR|FATAL|SEVERE|error:|Exception|Error:|refus|failed|cannot|can't|No space left)"
+        noise = r"^(Started|Starting|Stopped|Stopping|Scheduled|Failed to start|\S+\.service:)|^at "
+        own = [line for line in lines if not re.search(noise, line)]
+        errors = [line for line in own if re.search(telling, line)]
+        return (errors or own or lines or ["the journal is empty"])[-1][:400]
+
+    def probe(self, what: str, want: str) -> tuple[bool, str]:
+        """Ask berny-probe until it says ``want``, the time is over or the unit keeps dying; return answer and words."""
+        deadline = time.monotonic() + self.module.params["wait"]
+        before = int(self.properties()["NRestarts"])
+        while True:
+            code, out, err = self.module.run_command(["/usr/local/bin/berny-probe", what, "--wait", "5", "--want", want])
+            words = (out + err).strip().splitlines()
+            if code == 0:
+                return True, words[-1] if words else ""
+            deaths = int(self.properties()["NRestarts"]) - before
+            if want == "serving" and deaths >= PATIENCE:
+                return False, f"it died {deaths} times in a row"
+            if time.monotonic() > deadline:
+                return False, words[-1] if words else f"berny-probe {what} said nothing"
+
+    def run(self, verb: str) -> None:
+        """Start or restart the unit and wait until it serves; fail with unit and log line."""
+        _, now, _ = self.module.run_command(["date", "+%s"], check_rc=True)
+        self.systemctl("daemon-reload")
+        self.module.run_command(["systemd-tmpfiles", "--create", f"{self.name}.conf"])
+        self.systemctl("reset-failed", self.unit)
+        code, said = self.systemctl(verb, self.unit)
+        serving, detail = (False, said) if code else (True, "")
+        if serving and self.module.params["probe"]:
+            serving, detail = self.probe(self.module.params["probe"], "serving")
+        if not serving:
+            self.module.fail_json(
+                msg=f"{self.unit} did not come back after {verb}: {detail}. Its log says: {self.log_line(now.strip())} "
+                f"(more: journalctl -u {self.unit}). Mend the cause and run the play again: it goes on here.",
+                unit=self.unit,
+            )
+
+
+def start(service: Service) -> dict[str, Any]:
+    """Start the service where it is down, enable it where it is not, and compare a running one."""
+    module = service.module
+    found = service.properties()
+    wanted = service.wanted()
+    if Path(f"/etc/berny/{service.name}/stopped").exists():
+        return {"changed": False, "differs": False, "held": True}
+    up = found["ActiveState"] == "active" and found["SubState"] == "running"
+    differs = up and service.started() != wanted
+    enable = found["UnitFileState"] != "enabled"
+    if not module.check_mode:
+        if enable:
+            service.systemctl("enable", service.unit)
+        if not up:
+            service.run("restart")
+    return {"changed": enable or not up, "differs": differs, "down": not up, "held": False}
+
+
+def restart(service: Service) -> dict[str, Any]:
+    """Wait until the component is whole, restart the instance and wait until it serves."""
+    module = service.module
+    gate = module.params["gate"] or module.params["probe"]
+    if not module.check_mode:
+        if gate:
+            whole, detail = service.probe(gate, "whole")
+            if not whole:
+                module.fail_json(
+                    msg=f"{gate} is not whole, so {service.unit}, which serves, is not taken down: {detail}. "
+                    "Bring back what is missing (berny-probe names it) and run the play again.",
+                    unit=service.unit,
+                )
+        service.run("restart")
+    return {"changed": True, "differs": False}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "phase": {"type": "str", "choices": ["start", "restart"], "required": True},
+            "probe": {"type": "str", "default": ""},
+            "gate": {"type": "str", "default": ""},
+            "wait": {"type": "int", "default": 180},
+        },
+        supports_check_mode=True,
+    )
+    service = Service(module)
+    module.exit_json(**(start if module.params["phase"] == "start" else restart)(service))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Give every play the catalog and the manifests as variables ``catalog`` and ``pipelines``, and ``ansible/cluster.yml``."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+name: berny_catalog
+short_description: The catalog, the pipelines and the variables that all inventories share
+description:
+  - Sets C(catalog) and C(pipelines) from the files that the Python package reads too, so that a fact has one home.
+  - Loads C(ansible/cluster.yml); an inventory's own variables override it.
+options: {}
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleParserError
+from ansible.inventory.group import Group
+from ansible.plugins.vars import BaseVarsPlugin
+from berny.catalog import CatalogError, load_catalog, load_pipelines
+
+SHARED = Path(__file__).resolve().parents[2] / "cluster.yml"
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    catalog = load_catalog()
+    services = {name: service.model_dump(mode="json") for name, service in catalog.services.items()}
+    components = {name: component.model_dump(mode="json") for name, component in catalog.components.items()}
+    pipelines = {name: pipeline.model_dump(mode="json") for name, pipeline in load_pipelines().items()}
+    return {"catalog": {"components": components, "services": services}, "pipelines": pipelines}
+
+
+class VarsModule(BaseVarsPlugin):
+    """Variables of the group ``all``; every host sees them."""
+
+    def get_vars(self, loader: Any, path: str, entities: Any) -> dict[str, Any]:
+        """Return the variables of ``entities``: those of the catalog for the group ``all``, none for others.
+
+        Raises:
+            AnsibleParserError: a catalog file or manifest is wrong; the message names it.
+        """
+        super().get_vars(loader, path, entities)
+        entities = entities if isinstance(entities, list) else [entities]
+        if not any(isinstance(entity, Group) and entity.name == "all" for entity in entities):
+            return {}
+        try:
+            shared = loader.load_from_file(str(SHARED), cache="all", unsafe=False, trusted_as_template=True)
+            return {**_facts(), **shared}
+        except CatalogError as error:
+            raise AnsibleParserError(str(error)) from error
