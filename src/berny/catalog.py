@@ -91,6 +91,8 @@ class Component(_Strict):
     needs: list[str]
     services: dict[str, Service]
     commands: list[str] = []
+    secrets: list[str] = []
+    """Generated on the first run, beside the inventory."""
     ephemeral_ports: tuple[int, int] | None = None
     name: str = ""
 

@@ -41,7 +41,10 @@ class ActionModule(ActionBase):
         for name, template in (args.get("commands") or {}).items():
             add(f"/usr/local/bin/{name}", template, "0755")
         for dest, template in (args.get("others") or {}).items():
-            add(dest, template, "0644")
+            mode = "0644"
+            if isinstance(template, dict):
+                template, mode = template["template"], template["mode"]
+            add(dest, template, mode)
         if args.get("inputs"):
             files.append({"dest": args["inputs"], "mode": "0644", "group": "root"})
             contents[args["inputs"]] = "".join(f"{line}\n" for line in [*args.get("started_from", []), *inputs])

@@ -13,7 +13,7 @@ options:
   started_from: {description: First lines of C(inputs) (read by the action plugin)., type: list, elements: str}
   commands: {description: Commands in /usr/local/bin and their templates (read by the action plugin)., type: dict}
   secret_files: {description: Names and templates of secret files (read by the action plugin)., type: dict}
-  others: {description: Other destinations and their templates (read by the action plugin)., type: dict}
+  others: {description: Other destinations and their templates, or template and mode (read by the action plugin)., type: dict}
   files: {description: Names and templates; after the action plugin dest with mode and group., type: raw}
   contents: {description: Text by destination., type: dict}
   secret_contents: {description: Text by destination of files that are in no diff and no log., type: dict, no_log: true}

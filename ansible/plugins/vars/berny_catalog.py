@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleParserError
 from ansible.inventory.group import Group
 from ansible.plugins.vars import BaseVarsPlugin
-from berny.catalog import CatalogError, load_catalog, load_pipelines
+from berny.catalog import CatalogError, catalog_folder, load_catalog, load_pipelines
 
 SHARED = Path(__file__).resolve().parents[2] / "cluster.yml"
 
@@ -29,7 +30,11 @@ def _facts() -> dict[str, Any]:
     services = {name: service.model_dump(mode="json") for name, service in catalog.services.items()}
     components = {name: component.model_dump(mode="json") for name, component in catalog.components.items()}
     pipelines = {name: pipeline.model_dump(mode="json") for name, pipeline in load_pipelines().items()}
-    return {"catalog": {"components": components, "services": services}, "pipelines": pipelines}
+    return {
+        "catalog": {"components": components, "services": services},
+        "pipelines": pipelines,
+        "os_packages": yaml.safe_load((catalog_folder().parent / "os_packages.yml").read_text()),
+    }
 
 
 class VarsModule(BaseVarsPlugin):
