@@ -70,6 +70,8 @@ class Service(_Strict):
     """A long-running process: one inventory group, one systemd unit, one data disk."""
 
     group: str
+    instances: Literal["one", "many"] = "many"
+    """How many nodes the group may have."""
     ports: dict[str, int]
     heap: BySize
     """MiB."""

@@ -24,19 +24,19 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         task_vars = task_vars or {}
         args = self._task.args
-        group = args.get("group", "root")
+        user = args.get("user", "root")
         files: list[dict[str, str]] = []
         contents: dict[str, str] = {}
         secret_contents: dict[str, str] = {}
 
-        def add(dest: str, template: str, mode: str, group: str = "root", secret: bool = False) -> None:
-            files.append({"dest": dest, "mode": mode, "group": group})
+        def add(dest: str, template: str, mode: str, owner: str = "root", secret: bool = False) -> None:
+            files.append({"dest": dest, "mode": mode, "owner": owner})
             (secret_contents if secret else contents)[dest] = self._render(template, dest, task_vars)
 
         for name, template in (args.get("files") or {}).items():
             add(f"{args['folder']}/{name}", template, "0644")
         for name, template in (args.get("secret_files") or {}).items():
-            add(f"{args['folder']}/{name}", template, "0640", group, secret=True)
+            add(f"{args['folder']}/{name}", template, "0600", user, secret=True)
         inputs = [file["dest"] for file in files]
         for name, template in (args.get("commands") or {}).items():
             add(f"/usr/local/bin/{name}", template, "0755")
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):
                 template, mode = template["template"], template["mode"]
             add(dest, template, mode)
         if args.get("inputs"):
-            files.append({"dest": args["inputs"], "mode": "0644", "group": "root"})
+            files.append({"dest": args["inputs"], "mode": "0644", "owner": "root"})
             contents[args["inputs"]] = "".join(f"{line}\n" for line in [*args.get("started_from", []), *inputs])
         result.update(
             self._execute_module(

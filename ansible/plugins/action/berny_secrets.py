@@ -1,4 +1,4 @@
-"""Generate what is missing of the cluster's secrets beside the inventory, and give them to the play as ``secrets``."""
+"""Generate what is missing of the cluster's secrets beside the inventory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the fact ``secrets``: names to generate get 32 random bytes in hex, names ``given`` the given value.
+        """Return ``secrets``: names to generate get 32 random bytes in hex, names ``given`` the given value.
 
         Raises:
             AnsibleActionFail: the file can't be read (no vault password) or written.
@@ -41,7 +41,7 @@ class ActionModule(ActionBase):
         result["changed"] = wanted != values
         if result["changed"] and not self._task.check_mode:
             self._write(path, HEADER + yaml.safe_dump(wanted, sort_keys=True))
-        result["ansible_facts"] = {"secrets": wanted}
+        result["secrets"] = wanted
         result["_ansible_no_log"] = True
         return result
 

@@ -31,7 +31,7 @@ def describe_cluster(
             "topics": sorted(manifest["topics"]),
             "stages": {
                 stage: {
-                    "nodes": sorted(groups.get(facts["on"], []))[:1],
+                    "nodes": sorted(groups.get(facts["on"], [])),
                     "unit": f"berny-{pipeline}-{stage}",
                     "metrics_port": facts["metrics_port"],
                 }

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Write files atomically with mode and group; the owner is root."""
+"""Write files atomically with mode and owner."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ module: berny_files
 short_description: Write a service's files in one go
 options:
   folder: {description: Where C(files) and C(secret_files) go (read by the action plugin)., type: path}
-  group: {description: Group of the secret files (read by the action plugin)., type: str}
+  user: {description: Owner of the secret files (read by the action plugin)., type: str}
   inputs: {description: The list of what a service is started from (read by the action plugin)., type: path}
   started_from: {description: First lines of C(inputs) (read by the action plugin)., type: list, elements: str}
   commands: {description: Commands in /usr/local/bin and their templates (read by the action plugin)., type: dict}
   secret_files: {description: Names and templates of secret files (read by the action plugin)., type: dict}
   others: {description: Other destinations and their templates, or template and mode (read by the action plugin)., type: dict}
-  files: {description: Names and templates; after the action plugin dest with mode and group., type: raw}
+  files: {description: Names and templates; after the action plugin dest with mode and owner., type: raw}
   contents: {description: Text by destination., type: dict}
   secret_contents: {description: Text by destination of files that are in no diff and no log., type: dict, no_log: true}
 author: [Berny (@berny)]
@@ -29,7 +29,6 @@ RETURN = """
 written: {description: The files that differed., type: list, returned: always}
 """
 
-import grp
 import os
 import pwd
 import stat
@@ -38,16 +37,16 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 
-def current(path: Path) -> tuple[str | None, int, int, int]:
-    """Return text, mode, uid and gid of a file; the text is None where there is none."""
+def current(path: Path) -> tuple[str | None, int, int]:
+    """Return text, mode and uid of a file; the text is None where there is none."""
     try:
         status = path.stat()
-        return path.read_text(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        return path.read_text(), stat.S_IMODE(status.st_mode), status.st_uid
     except FileNotFoundError:
-        return None, 0, 0, 0
+        return None, 0, 0
 
 
-def write(path: Path, text: str, mode: int, gid: int) -> None:
+def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd) -> None:
     """Write aside, sync, rename: after a crash the old file or the new one is there, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.berny")
@@ -56,7 +55,7 @@ def write(path: Path, text: str, mode: int, gid: int) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
-        os.fchown(file.fileno(), 0, gid)
+        os.fchown(file.fileno(), owner.pw_uid, owner.pw_gid)
         os.fchmod(file.fileno(), mode)
         os.fsync(file.fileno())
     beside.rename(path)
@@ -77,19 +76,19 @@ def main() -> None:
         secret = file["dest"] in module.params["secret_contents"]
         text = module.params["secret_contents" if secret else "contents"][file["dest"]]
         try:
-            gid = grp.getgrnam(file["group"]).gr_gid
+            owner = pwd.getpwnam(file["owner"])
         except KeyError:
             if not module.check_mode:
-                module.fail_json(msg=f"{path}: there is no group {file['group']!r}; the role 'node' makes it")
-            gid = -1
+                module.fail_json(msg=f"{path}: there is no user {file['owner']!r}; the role 'node' makes it")
+            owner = pwd.getpwuid(0)
         before = current(path)
-        if before == (text, mode, pwd.getpwnam("root").pw_uid, gid):
+        if before == (text, mode, owner.pw_uid):
             continue
         written.append(str(path))
         if not secret:
             diffs.append({"before_header": str(path), "after_header": str(path), "before": before[0] or "", "after": text})
         if not module.check_mode:
-            write(path, text, mode, gid)
+            write(path, text, mode, owner)
     module.exit_json(changed=bool(written), written=written, diff=diffs)
 
 
