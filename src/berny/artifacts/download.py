@@ -1,0 +1,62 @@
+"""Downloads that go on where they were cut off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from berny.artifacts.assemble import sha256_file
+from berny.artifacts.errors import SupplyError, WrongDigest
+
+ATTEMPTS = 4
+TIMEOUT = (10, 60)
+"""Seconds to connect, seconds without a byte."""
+
+
+def download(url: str, target: Path, sha256: str, say: Callable[[str], None] = lambda words: None) -> None:
+    """Download ``url`` to ``target`` and check it; a part that is there already is continued.
+
+    Raises:
+        SupplyError: the server can't be reached or refuses.
+        WrongDigest: what came is not what was locked; the file is removed.
+    """
+    part = target.with_name(f"{target.name}.part")
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _continue(url, part, say)
+            break
+        except requests.RequestException as error:
+            if attempt == ATTEMPTS:
+                raise SupplyError(f"{url}: {type(error).__name__} after {attempt} attempts") from error
+            time.sleep(0.5 * 2**attempt)
+    found = sha256_file(part)
+    if found != sha256:
+        part.unlink()
+        raise WrongDigest(url, sha256, found, target)
+    part.rename(target)
+
+
+def _continue(url: str, part: Path, say: Callable[[str], None]) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        if answer.status_code == 416:  # the part is already the whole
+            return
+        if 400 <= answer.status_code < 500:
+            raise SupplyError(f"{url}: the server answers {answer.status_code}")
+        answer.raise_for_status()
+        resumed = answer.status_code == 206
+        total = have * resumed + int(answer.headers.get("Content-Length", 0))
+        done, told = have * resumed, 0.0
+        with part.open("ab" if resumed else "wb") as file:
+            for chunk in answer.iter_content(1 << 18):
+                file.write(chunk)
+                done += len(chunk)
+                if time.monotonic() - told > 0.5:
+                    told = time.monotonic()
+                    say(f"{done >> 20} of {total >> 20} MiB")
+        if total and done < total:
+            raise requests.ConnectionError(f"cut off after {done} of {total} bytes")

@@ -1,0 +1,147 @@
+"""The store: archives under the XDG cache folder, found by the digest of what they are made from."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from berny.artifacts import ways
+from berny.artifacts.assemble import sha256_file, write_archive
+from berny.artifacts.errors import ArtifactMissing, SupplyError, WrongDigest
+from berny.artifacts.recipes import Recipe, load_recipes
+
+Say = Callable[[str], None]
+KEPT = 3
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive of the store."""
+
+    name: str
+    version: str
+    path: Path
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """Return Berny's folder below the XDG cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "berny"
+
+
+class Store:
+    """Archives by name. An index file is written last, so a half-written archive is never found."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_folder() / "store"
+
+    def recipe(self, name: str) -> Recipe:
+        """Return the recipe of an archive.
+
+        Raises:
+            SupplyError: there is none of that name.
+        """
+        try:
+            return load_recipes()[name]
+        except KeyError:
+            raise SupplyError(f"no archive {name!r}; there are {', '.join(load_recipes())}") from None
+
+    def find(self, name: str) -> Archive | None:
+        """Return the archive made from today's recipe and lock, or None; sizes are compared, not digests."""
+        recipe = self.recipe(name)
+        index = self.folder / name / f"{ways.key(recipe)}.json"
+        try:
+            facts = json.loads(index.read_text())
+            path = index.with_name(facts["file"])
+            if path.stat().st_size != facts["bytes"]:
+                return None
+        except (OSError, ValueError, KeyError):
+            return None
+        return Archive(name, recipe.version, path, facts["sha256"])
+
+    def resolve(self, name: str) -> Archive:
+        """Return an archive; Berny's own code is packed on the spot, others have to be there.
+
+        Raises:
+            ArtifactMissing: it is not in the store.
+        """
+        found = self.find(name)
+        if not found and self.recipe(name).kind == "source":
+            found = self.fetch(name)
+        if not found:
+            raise ArtifactMissing(f"the archive {name} is not in {self.folder}: run `berny artifacts fetch {name}`")
+        return found
+
+    def fetch(self, name: str, say: Say = lambda words: None) -> Archive:
+        """Have an archive in the store by the first way that works, and return it.
+
+        Raises:
+            SupplyError: no way worked; the message tells each way's reason.
+        """
+        recipe = self.recipe(name)
+        with self._locked(name):
+            found = self.find(name)
+            if found:
+                return found
+            folder = self.folder / name
+            with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as scratch:
+                members = ways.members(recipe, Path(scratch), say)
+                say("packing")
+                beside = Path(scratch) / "archive"
+                digest = write_archive(members, beside)
+                target = folder / f"{name}-{recipe.version}-{digest[:12]}.tar.zst"
+                _sync(beside)
+                beside.rename(target)
+            facts = {"file": target.name, "sha256": digest, "bytes": target.stat().st_size, "version": recipe.version}
+            _write(folder / f"{ways.key(recipe)}.json", json.dumps(facts))
+            self._prune(folder, target)
+            return Archive(name, recipe.version, target, digest)
+
+    def verify(self, name: str) -> Archive:
+        """Hash an archive again; drop it from the index if it is not what it was.
+
+        Raises:
+            ArtifactMissing: it is not in the store.
+            WrongDigest: it changed since it was written.
+        """
+        archive = self.resolve(name)
+        found = sha256_file(archive.path)
+        if found != archive.sha256:
+            (self.folder / name / f"{ways.key(self.recipe(name))}.json").unlink(missing_ok=True)
+            raise WrongDigest(str(archive.path), archive.sha256, found, "the store's index")
+        return archive
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @staticmethod
+    def _prune(folder: Path, current: Path) -> None:
+        archives = sorted(folder.glob("*.tar.zst"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in [path for path in archives if path != current][KEPT - 1 :]:
+            old.unlink()
+        for index in folder.glob("*.json"):
+            if not (folder / json.loads(index.read_text())["file"]).exists():
+                index.unlink()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _write(path: Path, text: str) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(text)
+    _sync(beside)
+    beside.rename(path)

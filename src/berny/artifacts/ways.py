@@ -1,0 +1,162 @@
+"""The ways to have an archive: jars by Maven, packages by pip and uv, a vendor's archive or a build by Go, our own code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from berny.artifacts import golang, maven, recipes
+from berny.artifacts.assemble import sha256_file, tree
+from berny.artifacts.download import download
+from berny.artifacts.errors import SupplyError, WrongDigest
+from berny.artifacts.recipes import Recipe, read_lock
+
+Say = Callable[[str], None]
+PACKAGE = Path(__file__).resolve().parents[1]
+CHECKOUT = PACKAGE.parents[1]
+# What only a controller needs is not sent to nodes: a change there restarts nothing.
+CONTROLLER_ONLY = {"lab", "artifacts", "cli.py"}
+
+
+def key(recipe: Recipe) -> str:
+    """Return what a recipe's archive is indexed by: a digest of all its inputs."""
+    if recipe.kind == "source":
+        digest = hashlib.sha256()
+        for name, path in sorted(own_code().items()):
+            digest.update(f"{name} {sha256_file(path)}\n".encode())
+        return digest.hexdigest()[:16]
+    if recipe.kind == "wheels":
+        return recipes.key(recipe, (CHECKOUT / "requirements" / "node.txt").read_text())
+    return recipes.key(recipe)
+
+
+def members(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    """Have the files of an archive in ``scratch`` and return them by their names in it.
+
+    Raises:
+        SupplyError: no way worked.
+    """
+    return {"jars": jars, "spark": spark, "go": binary, "wheels": wheels, "source": lambda *_: own_code()}[recipe.kind](
+        recipe, scratch, say
+    )
+
+
+def own_code() -> dict[str, Path]:
+    """Return the files of this package that nodes need."""
+    found = tree(PACKAGE, "python/berny/")
+    return {
+        name: path
+        for name, path in found.items()
+        if name.split("/")[2] not in CONTROLLER_ONLY and "__pycache__" not in name
+    }
+
+
+def jars(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    """Return ``lib/*.jar`` by the lock, and folders out of jars."""
+    locked = read_lock(recipe.lock_file)
+    say(f"{len(locked)} jars")
+    found = maven.copy_jars(locked, scratch / "jars")
+    maven.check(found, locked, recipe.lock_file)
+    archive = {}
+    taken = {source.split("!")[0]: (name, source.split("!")[1]) for name, source in recipe.extra.items()}
+    for coordinate in locked:
+        if coordinate in taken:
+            name, folder = taken[coordinate]
+            with zipfile.ZipFile(found[coordinate]) as jar:
+                jar.extractall(scratch / "extra", [m for m in jar.namelist() if m.startswith(f"{folder}/")])
+            archive |= tree(scratch / "extra" / folder, f"{name}/")
+        else:
+            archive[f"lib/{found[coordinate].name}"] = found[coordinate]
+    return archive
+
+
+def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    """Return Spark's home out of the Python package, with the connectors among its jars."""
+    locked = read_lock(recipe.lock_file)
+    coordinates = {name: digest for name, digest in locked.items() if ":" in name}
+    say(f"{recipe.sdist} {recipe.version} (450 MB)")
+    wheels = scratch / "pip"
+    requirements = scratch / "requirements.txt"
+    pins = [name for name in locked if ":" not in name]
+    requirements.write_text("".join(f"{pin} --hash=sha256:{locked[pin]}\n" for pin in pins))
+    pip_download(["--require-hashes", "--no-binary", recipe.sdist or "", "-r", str(requirements)], wheels)
+    say("unpacking")
+    for file in wheels.glob("*.tar.gz"):
+        with tarfile.open(file) as tar:
+            tar.extractall(scratch / "unpacked", filter="data")
+    for file in wheels.glob("*.whl"):
+        with zipfile.ZipFile(file) as wheel:
+            wheel.extractall(scratch / "wheel")
+    source = scratch / "unpacked" / f"{recipe.sdist}-{recipe.version}"
+    archive = tree(source / "pyspark", "python/pyspark/") | tree(scratch / "wheel" / "py4j", "python/py4j/")
+    archive = {n: p for n, p in archive.items() if not n.startswith("python/pyspark/python/")}
+    for folder in ("bin", "sbin", "jars", "licenses"):
+        archive |= tree(source / "deps" / folder, f"{folder}/")
+    for path in (source / "lib").glob("*.zip"):
+        archive[f"python/lib/{path.name}"] = path
+    say(f"{len(coordinates)} jars")
+    found = maven.copy_jars(coordinates, scratch / "jars")
+    maven.check(found, coordinates, recipe.lock_file)
+    return archive | {f"jars/{path.name}": path for path in found.values()}
+
+
+def pip_download(words: list[str], target: Path) -> None:
+    """Download what pip's ``words`` ask for."""
+    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(target), *words]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise SupplyError(f"pip download {' '.join(words)}: {done.stderr.strip()[-800:]}")
+
+
+def wheels(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    """Return ``python/`` with the packages of requirements/node.txt for Python 3.11 on x86-64."""
+    lock = CHECKOUT / "requirements" / "node.txt"
+    say(f"{sum('==' in line for line in lock.read_text().splitlines())} packages")
+    target = scratch / "target"
+    command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--require-hashes", "--no-deps", "-r", str(lock)]
+    command += ["--target", str(target), "--python-version", recipe.version, "--link-mode", "copy"]
+    command += ["--python-platform", "x86_64-manylinux_2_28"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise SupplyError(f"the packages of {lock} can't be had: {done.stderr.strip()[-800:]}")
+    dropped = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
+    return {
+        name: path
+        for name, path in tree(target, "python/").items()
+        if path.name not in dropped and name.split("/")[1] not in {"bin", ".lock"} and "__pycache__" not in name
+    }
+
+
+def binary(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    """Return the vendor's binaries where its archive can be reached, else those built from the module."""
+    reasons = []
+    for way in (_vendor, golang.build):
+        try:
+            return way(recipe, scratch, say)
+        except SupplyError as error:
+            if isinstance(error, WrongDigest):
+                raise
+            reasons.append(str(error))
+            say(f"{error}; trying the next way")
+    raise SupplyError(f"{recipe.name} can't be had: " + " | ".join(reasons))
+
+
+def _vendor(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    vendor = recipe.vendor
+    if not vendor:
+        raise SupplyError("no vendor's archive is known")
+    variable = f"BERNY_{recipe.name.upper()}_SHA256"
+    digest = os.environ.get(variable) or vendor.sha256
+    if not digest:
+        raise SupplyError(f"the vendor's archive has no locked digest ({variable} gives one)")
+    target = scratch / "vendor.tar.gz"
+    download(vendor.url, target, digest, say)
+    with tarfile.open(target) as tar:
+        tar.extractall(scratch / "vendor", filter="data")
+    return {name: scratch / "vendor" / inside for name, inside in vendor.members.items()}

@@ -1,0 +1,72 @@
+"""Steps that say what runs, since when and how far it is."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+Say = Callable[[str], None]
+
+
+class Steps:
+    """A live line per running step on a terminal; plain lines elsewhere, one more every 15 s for a step that takes long."""
+
+    QUIET_SECONDS = 15
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[said]}"),
+        )
+        self.live = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.took: list[tuple[str, float]] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Steps:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Say]:
+        """Show a step while the block runs; yields a function that says how far it is."""
+        since = told = time.monotonic()
+        words = ""
+        task = self.live.add_task(title, said="", total=None) if self.live else None
+
+        def say(said: str) -> None:
+            nonlocal told, words
+            words = said
+            if self.live and task is not None:
+                self.live.update(task, said=said)
+            elif time.monotonic() - told >= self.QUIET_SECONDS:
+                told = time.monotonic()
+                self.console.print(f"  … {title}: {said} ({told - since:.0f} s)", highlight=False, markup=False)
+
+        try:
+            yield say
+        except BaseException:
+            self.console.print(f"✘ {title} after {time.monotonic() - since:.0f} s", highlight=False, markup=False)
+            raise
+        else:
+            seconds = time.monotonic() - since
+            with self._lock:
+                self.took.append((title, seconds))
+            tail = f": {words}" if words else ""
+            self.console.print(f"✔ {title} {seconds:.1f} s{tail}", highlight=False, markup=False)
+        finally:
+            if self.live and task is not None:
+                self.live.remove_task(task)
