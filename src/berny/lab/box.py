@@ -1,0 +1,74 @@
+"""The box that the lab's machines run on: what it must give, and the commands that ask it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from berny.lab.plan import LabError
+
+PACKAGES = {
+    "systemd-nspawn": ("systemd-container", "boots the machines"),
+    "mmdebstrap": ("mmdebstrap", "makes their root file system"),
+    "nft": ("nftables", "lets them fetch packages"),
+    "ip": ("iproute2", "makes their network"),
+    "mkfs.ext4": ("e2fsprogs", "makes their data disks"),
+    "ssh-keygen": ("openssh-client", "makes their keys"),
+    "zstd": ("zstd", "packs archives"),
+    "mvn": ("maven", "fetches jars"),
+}
+FREE_GIB = 20
+MEMORY_GIB = 7
+
+
+def run(command: Sequence[str], *, stdin: str | None = None) -> str:
+    """Run a command of the box and return what it prints.
+
+    Raises:
+        LabError: it failed; the message has its words.
+    """
+    done = subprocess.run(command, capture_output=True, text=True, input=stdin)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip() or done.returncode}")
+    return done.stdout
+
+
+def succeeds(command: Sequence[str]) -> bool:
+    """Tell whether a command of the box succeeds."""
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def missing_packages() -> dict[str, str]:
+    """Return the Debian packages that the box lacks, and what each is for."""
+    return {package: why for tool, (package, why) in PACKAGES.items() if not shutil.which(tool)}
+
+
+def problems(state: Path) -> list[str]:
+    """Return what the box can't give, each in one line with its remedy; changes nothing."""
+    found = []
+    if os.geteuid() != 0:
+        return ["machines need root: run it by sudo"]
+    if missing_packages() and not shutil.which("apt-get"):
+        found.append(f"install {', '.join(missing_packages())} (this box has no apt-get)")
+    if not Path("/sys/fs/cgroup").is_mount():
+        found.append("no control groups: mount -t cgroup2 none /sys/fs/cgroup")
+    if not Path("/dev/loop-control").exists():
+        found.append("no loop devices for data disks: modprobe loop")
+    available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
+    gib = int(available.split()[1]) / 2**20
+    if gib < MEMORY_GIB:
+        found.append(f"{gib:.1f} GiB of memory are free, the lab takes 5 and its start some more: free {MEMORY_GIB}")
+    folder = next(path for path in [state, *state.parents] if path.exists())
+    free = shutil.disk_usage(folder).free / 2**30
+    if free < FREE_GIB:
+        found.append(f"{free:.0f} GiB are free at {folder}, a lab needs {FREE_GIB}: free some or set XDG_STATE_HOME")
+    return found
+
+
+def routes() -> list[str]:
+    """Return the networks that the box has routes or addresses for."""
+    lines = run(["ip", "-o", "-4", "route", "show", "table", "main"]).splitlines()
+    return [line.split()[0] for line in lines if line and line.split()[0] not in ("default", "unreachable")]

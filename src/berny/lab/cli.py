@@ -1,0 +1,102 @@
+"""``berny lab``: four machines on one box."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from berny.artifacts.errors import SupplyError
+from berny.lab.lab import Lab
+from berny.lab.plan import LabError
+from berny.progress import Steps
+
+app = typer.Typer(no_args_is_help=True, help="Four real systemd machines on this box.")
+Name = Annotated[str, typer.Option("--name", envvar="BERNY_LAB", help="The lab's name; each has its own machines.")]
+console = Console()
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Say what went wrong in one line."""
+    try:
+        yield
+    except (LabError, SupplyError) as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command goes on from here", highlight=False)
+        raise typer.Exit(130) from None
+
+
+def as_root() -> None:
+    """Start this command again by sudo where it does not run as root."""
+    if os.geteuid() != 0:
+        keep = [f"{name}={os.environ[name]}" for name in ("HOME", "BERNY_LAB", "PRIM_API_KEY") if name in os.environ]
+        keep += [f"{name}={value}" for name, value in os.environ.items() if name.startswith(("XDG_", "BERNY_"))]
+        console.print("the lab's machines need root: asking sudo", highlight=False)
+        os.execvp("sudo", ["sudo", *keep, sys.executable, "-m", "berny.cli", *sys.argv[1:]])
+
+
+def work(name: str, task: Callable[[Lab, Steps], None], existing: bool = False) -> None:
+    """Run a task on a lab with its steps shown."""
+    as_root()
+    with told(), Steps(console) as steps:
+        task(Lab.existing(name) if existing else Lab.named(name), steps)
+
+
+@app.command()
+def up(name: Name = "lab") -> None:
+    """Have the machines running and answering SSH."""
+    work(name, lambda lab, steps: lab.up(steps))
+
+
+@app.command()
+def down(
+    name: Name = "lab",
+    purge: Annotated[bool, typer.Option(help="Remove the machines, their data disks and all traces.")] = False,
+) -> None:
+    """Shut the machines down; their disks stay unless purged."""
+    work(name, lambda lab, steps: lab.down(steps, purge))
+
+
+@app.command()
+def status(name: Name = "lab") -> None:
+    """Show the machines, what runs on them, and the pipelines."""
+    as_root()
+    with told():
+        lab = Lab.existing(name)
+        table = Table("node", "address", "machine", box=None)
+        for node, machine in lab.machines.items():
+            table.add_row(node, machine.node.address, "running" if machine.init() else "off")
+        console.print(table)
+        if lab.running():
+            from berny.lab import summary
+
+            summary.show(lab, console)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ssh(node: str, context: typer.Context, name: Name = "lab") -> None:
+    """Log in to a node, or run a command there: berny lab ssh worker_2 -- CMD."""
+    as_root()
+    with told():
+        words = Lab.existing(name).ssh(node, *context.args)
+        os.execvp(words[0], words)
+
+
+@app.command()
+def start(
+    name: Name = "lab",
+    rate: Annotated[float, typer.Option(help="Visits a second that the simulator serves.")] = 2.0,
+) -> None:
+    """From nothing to trains' delays in InfluxDB: machines, archives, cluster, pipeline, and where to look."""
+    from berny.lab.make import make
+
+    work(name, lambda lab, steps: make(lab, steps, console, rate))

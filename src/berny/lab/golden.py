@@ -1,0 +1,78 @@
+"""The golden root: one Debian that every machine's overlay lies on, made once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from berny.artifacts.store import cache_folder
+from berny.catalog import catalog_folder
+from berny.lab.plan import LabError
+from berny.progress import Say
+
+SUITE = "bookworm"
+# What makes a minimal Debian a machine that boots and answers SSH; the rest is what nodes have anyway.
+BOOT = ["dbus", "openssh-server", "systemd", "systemd-sysv", "udev"]
+SETUP = r"""set -eu
+root=$1
+chroot "$root" useradd --create-home --shell /bin/bash berny
+echo 'berny ALL=(ALL) NOPASSWD: ALL' > "$root/etc/sudoers.d/berny"
+chmod 0440 "$root/etc/sudoers.d/berny"
+chroot "$root" systemctl -q enable systemd-networkd ssh
+chroot "$root" systemctl -q mask apt-daily.timer apt-daily-upgrade.timer systemd-networkd-wait-online.service \
+  systemd-resolved.service console-getty.service e2scrub_all.timer fstrim.timer
+printf 'PasswordAuthentication no\nUseDNS no\nMaxStartups 100\nMaxSessions 100\n' > "$root/etc/ssh/sshd_config.d/berny.conf"
+printf 'LANG=C.UTF-8\n' > "$root/etc/default/locale"
+rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/etc/hostname"
+"""
+
+
+def packages() -> list[str]:
+    """Return all packages of the golden root."""
+    return sorted({*BOOT, *yaml.safe_load((catalog_folder().parent / "os_packages.yml").read_text())})
+
+
+def golden_root() -> Path:
+    """Return the folder of the golden root for today's package list, whether it exists or not."""
+    key = hashlib.sha256("\n".join([SUITE, SETUP, *packages()]).encode()).hexdigest()[:12]
+    return cache_folder() / "golden" / f"{SUITE}-{key}"
+
+
+def make_golden(say: Say) -> Path:
+    """Have the golden root; it is renamed into place when it is whole.
+
+    Raises:
+        LabError: mmdebstrap failed; the message ends with its last words.
+    """
+    target = golden_root()
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(".making-*"):
+        if not Path(f"/proc/{stale.suffix.lstrip('.')}").exists():
+            shutil.rmtree(stale)
+    making = target.parent / f".making-{target.name}.{os.getpid()}"
+    # The folder must be there and be readable by the user that apt drops to.
+    command = ["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Retries 5", f"--include={','.join(packages())}"]
+    process = subprocess.Popen(
+        [*command, "--mode=root", SUITE, str(making)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    words: list[str] = []
+    for line in process.stdout:
+        words = [*words[-20:], line.strip()]
+        say(line.strip()[:70])
+    if process.wait():
+        shutil.rmtree(making, ignore_errors=True)
+        raise LabError("mmdebstrap could not make the machines' root: " + " ".join(words[-4:]))
+    done = subprocess.run(["sh", "-c", SETUP, "sh", str(making)], capture_output=True, text=True)
+    if done.returncode:
+        shutil.rmtree(making, ignore_errors=True)
+        raise LabError(f"the machines' root could not be set up: {done.stderr.strip()[-400:]}")
+    making.rename(target)
+    return target

@@ -1,0 +1,189 @@
+"""A lab: up, down, and what runs in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from berny.lab import box, network
+from berny.lab.golden import make_golden
+from berny.lab.machines import Machine
+from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
+from berny.lab.simulator import Simulator
+from berny.progress import Steps
+
+BOOT_SECONDS = 60
+
+
+class Lab:
+    """Four machines on a network of their own, by name."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.machines = {name: Machine(plan, node) for name, node in plan.nodes.items()}
+        self.simulator = Simulator(plan)
+
+    @classmethod
+    def named(cls, name: str) -> Lab:
+        """Return the lab of that name, which may not exist yet; touches nothing.
+
+        Raises:
+            LabError: the name can't be one, or no network is free.
+        """
+        return cls(load_plan(name) or Plan(name, choose_network(name, box.routes())))
+
+    @classmethod
+    def existing(cls, name: str) -> Lab:
+        """Return a lab that was brought up before.
+
+        Raises:
+            LabError: there is none.
+        """
+        plan = load_plan(name)
+        if not plan:
+            raise LabError(f"there is no lab {name!r}: `berny lab up --name {name}` makes it")
+        return cls(plan)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands off this lab.
+
+        Raises:
+            LabError: another command works on it now.
+        """
+        state_folder().mkdir(parents=True, exist_ok=True)
+        with (state_folder() / f".{self.plan.name}.lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise LabError(
+                    f"another command (process {file.read().strip()}) works on this lab; wait for it"
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def up(self, steps: Steps) -> None:
+        """Have all machines running and answering SSH; goes on where an earlier call was cut off.
+
+        Raises:
+            LabError: the box can't give something, or a machine does not answer.
+        """
+        problems = box.problems(self.plan.folder)
+        if problems and not self.running():
+            raise LabError("nothing was changed. " + "; ".join(problems))
+        lacking = box.missing_packages()
+        if lacking:
+            why = ", ".join(f"{package} ({reason})" for package, reason in lacking.items())
+            with steps.step(f"install on this box: {why}"):
+                box.run(["apt-get", "update", "-q"])
+                box.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *lacking])
+        with self.locked():
+            with steps.step("root of the machines") as say:
+                make_golden(say)
+            with steps.step(f"network {self.plan.network}"):
+                self._keys()
+                self._describe()
+                network.up(self.plan)
+            with steps.step(f"{len(self.machines)} machines, {len(self.plan.disks)} data disks") as say:
+                for machine in self.machines.values():
+                    machine.boot()
+                for machine in self.machines.values():
+                    say(machine.node.machine)
+                    self.wait_for_ssh(machine)
+
+    def down(self, steps: Steps, purge: bool = False) -> None:
+        """Shut the machines down and unmount all; with ``purge`` remove their disks, keys and network too."""
+        with self.locked():
+            with steps.step("shut down"):
+                self.simulator.stop()
+                with ThreadPoolExecutor(len(self.machines)) as pool:
+                    list(pool.map(lambda m: m.kill() if purge else m.power_off(), self.machines.values()))
+                for machine in self.machines.values():
+                    machine.detach()
+                network.remove(self.plan)
+                self.ssh_exit()
+            if purge:
+                with steps.step("remove disks and state"):
+                    shutil.rmtree(self.plan.folder, ignore_errors=True)
+        if purge:
+            (state_folder() / f".{self.plan.name}.lock").unlink(missing_ok=True)
+
+    def running(self) -> list[str]:
+        """Return the nodes whose machines run."""
+        return [name for name, machine in self.machines.items() if machine.init()]
+
+    # -- SSH ---------------------------------------------------------------------------------------------------------
+
+    def ssh(self, node: str, *command: str) -> list[str]:
+        """Return the words of an ssh command to a node.
+
+        Raises:
+            LabError: there is no such node.
+        """
+        machine = self.plan.nodes.get(node) or next((n for n in self.plan.nodes.values() if n.machine == node), None)
+        if not machine:
+            raise LabError(f"no node {node!r}; there are {', '.join(self.plan.nodes)}")
+        return ["ssh", "-F", str(self.plan.folder / "ssh_config"), machine.machine, *command]
+
+    def run(self, node: str, command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a shell command on a node."""
+        words = self.ssh(node, command)
+        return subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+    def wait_for_ssh(self, machine: Machine, seconds: float = BOOT_SECONDS) -> None:
+        """Wait until a machine answers SSH.
+
+        Raises:
+            LabError: it does not within ``seconds``; the message names its console's log.
+        """
+        deadline = time.monotonic() + seconds
+        while not box.succeeds(self.ssh(machine.node.name, "true")):
+            if time.monotonic() > deadline:
+                console = machine.folder / "console.log"
+                tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
+                raise LabError(f"{machine.node.name} does not answer SSH after {seconds:.0f} s; {console} ends: {tail}")
+            time.sleep(0.2)
+
+    def ssh_exit(self) -> None:
+        """End the connections that Ansible left open: a machine made anew has other processes behind them."""
+        for node in self.plan.nodes.values():
+            subprocess.run([*self.ssh(node.name), "-O", "exit"], capture_output=True)
+
+    def _keys(self) -> None:
+        folder = self.plan.folder
+        (folder / "keys").mkdir(parents=True, exist_ok=True)
+        hosts = [f"{node.machine}.ssh_host_ed25519_key" for node in self.plan.nodes.values()]
+        for path in (folder / "id_ed25519", *(folder / "keys" / name for name in hosts)):
+            if not path.exists():
+                making = path.with_name(f".{path.name}")
+                for stale in (making, Path(f"{making}.pub")):
+                    stale.unlink(missing_ok=True)
+                box.run(
+                    ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"berny-{self.plan.name}", "-f", str(making)]
+                )
+                Path(f"{making}.pub").rename(f"{path}.pub")
+                making.rename(path)
+        known = [
+            f"{node.address},{node.machine} {(folder / 'keys' / f'{name}.pub').read_text().strip()}"
+            for node, name in zip(self.plan.nodes.values(), hosts, strict=True)
+        ]
+        (folder / "known_hosts").write_text("\n".join(known) + "\n")
+        common = f"User berny\nIdentityFile {folder / 'id_ed25519'}\nUserKnownHostsFile {folder / 'known_hosts'}\n"
+        common += "IdentitiesOnly yes\nConnectTimeout 5\nLogLevel ERROR\n"
+        config = [f"Host {node.machine}\nHostName {node.address}\n{common}" for node in self.plan.nodes.values()]
+        (folder / "ssh_config").write_text("\n".join(config))
+
+    def _describe(self) -> None:
+        (self.plan.folder / "lab.yml").write_text(yaml.safe_dump(self.plan.describe(), sort_keys=False))

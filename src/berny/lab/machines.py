@@ -1,0 +1,246 @@
+"""Machines: an overlay on the golden root, booted by systemd-nspawn, with data disks that the box mounts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from berny.lab.box import run, succeeds
+from berny.lab.golden import golden_root
+from berny.lab.plan import Disk, LabError, Node, Plan
+
+POWEROFF = signal.SIGRTMIN + 4
+"""What systemd as PID 1 takes for `systemctl poweroff`."""
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+class Machine:
+    """One machine of a lab; every method can be called in any state."""
+
+    def __init__(self, plan: Plan, node: Node) -> None:
+        self.plan = plan
+        self.node = node
+        self.folder = plan.folder / "nodes" / node.name
+        self.root = self.folder / "root"
+        self.id = f"{plan.name}-{node.machine}"
+        self.disks = [disk for disk in plan.disks if disk.node == node.name]
+
+    # -- what it is made of ------------------------------------------------------------------------------------------
+
+    def image(self, disk: Disk) -> Path:
+        """Return the image file of a data disk."""
+        return self.plan.folder / "disks" / f"{disk.node}-{disk.service}.img"
+
+    def mount_point(self, disk: Disk) -> Path:
+        """Return where the box mounts a data disk."""
+        return self.folder / "data" / disk.service
+
+    def prepare(self) -> None:
+        """Have the overlay, the data disks and the machine's own files; what is there stays."""
+        for name in ("upper", "work", "root"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        base = self.folder / "golden"
+        if not base.exists():
+            base.write_text(str(golden_root()))
+        lower = Path(base.read_text())
+        if not lower.is_dir():
+            raise LabError(
+                f"{self.node.name} was made on {lower}, which is gone: `berny lab down --purge` and start anew"
+            )
+        if not self.root.is_mount():
+            options = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
+            run(["mount", "-t", "overlay", f"berny-{self.id}", "-o", options, str(self.root)])
+        self._write_files()
+        for disk in self.disks:
+            self.attach(disk)
+
+    def attach(self, disk: Disk) -> None:
+        """Have a data disk made and mounted; an image appears whole, by renaming."""
+        image, point = self.image(disk), self.mount_point(disk)
+        point.mkdir(parents=True, exist_ok=True)
+        image.parent.mkdir(exist_ok=True)
+        if not image.exists():
+            making = image.with_suffix(".new")
+            making.unlink(missing_ok=True)
+            with making.open("wb") as file:
+                file.truncate(disk.gib << 30)
+            run(["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1", str(making)])
+            making.rename(image)
+        if not point.is_mount():
+            run(["mount", "-o", "loop,noatime", str(image), str(point)])
+
+    def _write_files(self) -> None:
+        etc = self.root / "etc"
+        self._write(etc / "hostname", f"{self.node.machine}\n")
+        if not (etc / "machine-id").exists():
+            self._write(etc / "machine-id", f"{secrets.token_hex(16)}\n")
+        network = f"[Match]\nName=host0\n[Network]\nAddress={self.node.address}/24\nGateway={self.plan.gateway}\n"
+        self._write(etc / "systemd/network/10-host0.network", network)
+        for shared in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
+            if Path("/etc", shared).exists():
+                (etc / shared).unlink(missing_ok=True)
+                shutil.copyfile(Path("/etc", shared), etc / shared)
+        for kind in ("ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"):
+            shutil.copyfile(self.plan.folder / "keys" / f"{self.node.machine}.{kind}", etc / "ssh" / kind)
+            (etc / "ssh" / kind).chmod(0o600 if kind.endswith("key") else 0o644)
+        home = self.root / "home/berny"
+        keys = home / ".ssh/authorized_keys"
+        self._write(keys, (self.plan.folder / "id_ed25519.pub").read_text(), 0o600)
+        owner = home.stat()
+        for path in (keys.parent, keys):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        keys.parent.chmod(0o700)
+
+    @staticmethod
+    def _write(path: Path, text: str, mode: int = 0o644) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+
+    # -- power -------------------------------------------------------------------------------------------------------
+
+    def init(self) -> int | None:
+        """Return the machine's own PID 1 as the box sees it, or None where it does not run."""
+        for pid in self._launchers():
+            for child in _children(pid):
+                if _inner_pid(child) == 1:
+                    return child
+        # The launcher may have been killed alone: the machine then runs on, as a child of the box's PID 1.
+        for status in Path("/proc").glob("[0-9]*/cgroup"):
+            with suppress(OSError):
+                pid = int(status.parent.name)
+                if f"/{self.cgroup}/" in f"{status.read_text()}/".replace("\n", "/\n") and _inner_pid(pid) == 1:
+                    return pid
+        return None
+
+    def _launchers(self) -> Iterator[int]:
+        """Yield the systemd-nspawn processes of this machine."""
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = command.read_bytes().split(b"\0")
+                if words[0].endswith(b"systemd-nspawn") and self.id.encode() in words:
+                    yield int(command.parent.name)
+
+    @property
+    def cgroup(self) -> str:
+        """The machine's control group."""
+        return f"berny-{self.id}"
+
+    def boot(self) -> None:
+        """Start the machine unless it runs; does not wait for it."""
+        if self.init():
+            return
+        for pid in self._launchers():
+            os.kill(pid, signal.SIGKILL)
+        self.prepare()
+        command = ["systemd-nspawn", "-q", "-b", "-D", str(self.root), "-M", self.id]
+        command += [f"--hostname={self.node.machine}", f"--network-bridge={self.plan.bridge}", "--link-journal=no"]
+        command += ["--register=no", "--resolv-conf=off", "--timezone=off", "--kill-signal=SIGRTMIN+4", "--keep-unit"]
+        command += [f"--bind={self.mount_point(disk)}:/data/{disk.service}" for disk in self.disks]
+        groups = self._make_cgroups()
+        # Killed with neither the shell nor the session that started it.
+        script = "".join(f"echo $$ > {group}/cgroup.procs; " for group in groups) + 'exec "$@"'
+        if Path("/run/systemd/system").is_dir():
+            scope = ["systemd-run", "-q", "--scope", "-p", "Delegate=yes", f"--unit=berny-lab-{self.id}"]
+            command, script = [*scope, *command], 'exec "$@"'
+        with (self.folder / "console.log").open("ab") as log:
+            subprocess.Popen(
+                ["sh", "-c", script, "sh", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _make_cgroups(self) -> list[Path]:
+        if (CGROUPS / "cgroup.controllers").exists():
+            folders = [CGROUPS / self.cgroup]
+        else:
+            folders = [CGROUPS / name / self.cgroup for name in ("systemd", "memory") if (CGROUPS / name).is_dir()]
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        return folders
+
+    def kill(self) -> None:
+        """End the machine at once, as if its power were cut; the box's page cache stays (see power_cut)."""
+        init = self.init()
+        if init:
+            os.kill(init, signal.SIGKILL)
+            _wait(lambda: self.init() is None, 20, f"{self.node.name} does not end")
+        for pid in self._launchers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        _wait(lambda: not list(self._launchers()), 10, f"{self.node.name}: its systemd-nspawn does not end")
+
+    def power_off(self, seconds: int = 60) -> None:
+        """Shut the machine down in order; one that does not end in ``seconds`` is killed."""
+        init = self.init()
+        if init:
+            os.kill(init, POWEROFF)
+            with suppress(LabError):
+                _wait(lambda: self.init() is None, seconds, "")
+        self.kill()
+
+    def power_cut(self) -> None:
+        """Kill the machine and lose what its data disks had not synced: the next boot is from the image as it is on disk."""
+        self.kill()
+        for disk in self.disks:
+            image = self.image(disk)
+            cut = image.with_suffix(".cut")
+            run(["cp", "--sparse=always", str(image), str(cut)])
+            self._unmount(self.mount_point(disk))
+            cut.rename(image)
+
+    def detach(self) -> None:
+        """Unmount everything of a machine that does not run."""
+        for disk in self.disks:
+            self._unmount(self.mount_point(disk))
+        self._unmount(self.root)
+        for controller in ("", "systemd", "memory"):
+            group = CGROUPS / controller / self.cgroup
+            for folder in sorted(group.rglob("*/"), reverse=True) if group.is_dir() else []:
+                with suppress(OSError):
+                    folder.rmdir()
+            with suppress(OSError):
+                group.rmdir()
+
+    @staticmethod
+    def _unmount(point: Path) -> None:
+        for _ in range(50):
+            if not point.is_mount():
+                return
+            if succeeds(["umount", str(point)]):
+                continue
+            time.sleep(0.2)
+        run(["umount", "--lazy", str(point)])
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _inner_pid(pid: int) -> int | None:
+    """Return a process's number in its innermost PID namespace, None for a process of the box's own."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                numbers = line.split()[1:]
+                return int(numbers[-1]) if len(numbers) > 1 else None
+    return None
+
+
+def _wait(done: Callable[[], bool], seconds: float, words: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            raise LabError(words)
+        time.sleep(0.1)

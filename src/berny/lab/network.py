@@ -1,0 +1,62 @@
+"""The lab's network: a bridge, an uplink for packages, a namespace for outside systems."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from berny.lab.box import run, succeeds
+from berny.lab.plan import Plan
+
+
+def _links() -> set[str]:
+    return {link["ifname"] for link in json.loads(run(["ip", "-j", "link", "show"]))}
+
+
+def up(plan: Plan) -> None:
+    """Have bridge, masquerading and the simulator's namespace; what is there stays."""
+    if plan.bridge not in _links():
+        run(["ip", "link", "add", plan.bridge, "type", "bridge"])
+    run(["ip", "address", "replace", f"{plan.gateway}/{plan.network.prefixlen}", "dev", plan.bridge])
+    run(["ip", "link", "set", plan.bridge, "up"])
+    _uplink(plan)
+    _namespace(plan)
+
+
+def _uplink(plan: Plan) -> None:
+    rules = f"""
+table ip {plan.table}
+delete table ip {plan.table}
+table ip {plan.table} {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat;
+        ip saddr {plan.network} oifname != "{plan.bridge}" masquerade
+    }}
+}}
+"""
+    run(["nft", "-f", "-"], stdin=rules)
+    run(["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"])
+
+
+def _namespace(plan: Plan) -> None:
+    outside = f"{plan.bridge}-a"
+    if not succeeds(["ip", "netns", "pids", plan.namespace]):
+        run(["ip", "netns", "add", plan.namespace])
+    if outside not in _links():
+        run(["ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", plan.namespace])
+    run(["ip", "link", "set", outside, "master", plan.bridge, "up"])
+    inside = ["ip", "-n", plan.namespace]
+    run([*inside, "address", "replace", f"{plan.simulator}/{plan.network.prefixlen}", "dev", "eth0"])
+    run([*inside, "link", "set", "eth0", "up"])
+    run([*inside, "link", "set", "lo", "up"])
+
+
+def remove(plan: Plan) -> None:
+    """Remove namespace, bridge and rules; the namespace's processes have ended before."""
+    for command in (
+        ["ip", "netns", "delete", plan.namespace],
+        ["ip", "link", "delete", f"{plan.bridge}-a"],
+        ["ip", "link", "delete", plan.bridge],
+        ["nft", "delete", "table", "ip", plan.table],
+    ):
+        subprocess.run(command, capture_output=True)

@@ -1,0 +1,164 @@
+"""What a lab consists of, as data: names, addresses, disks. Nothing here touches the box."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from berny.catalog import Catalog, Pipeline, load_catalog, load_pipelines
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+INVENTORY = CHECKOUT / "inventory" / "lab"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,9}")
+SIMULATOR_PORT = 8099
+FIRST_NODE = 10
+
+
+class LabError(RuntimeError):
+    """The lab can't be had or is not in the state that was asked for; the message says the remedy."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A data disk: an image on the box, mounted there and bound into one machine."""
+
+    node: str
+    service: str
+    """The folder below ``/data``."""
+    gib: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine."""
+
+    name: str
+    machine: str
+    address: str
+
+
+def state_folder() -> Path:
+    """Return the folder of all labs' state, below the XDG state folder."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "berny" / "labs"
+
+
+def read_mapping(inventory: Path = INVENTORY) -> dict[str, list[str]]:
+    """Return the nodes of each group of ``hosts.yml``, and all of them as ``all``."""
+    data = yaml.safe_load((inventory / "hosts.yml").read_text())["all"]
+    groups = {name: sorted(group["hosts"]) for name, group in data["children"].items()}
+    return groups | {"all": sorted(data["hosts"])}
+
+
+def disks(groups: Mapping[str, list[str]], catalog: Catalog, pipelines: Mapping[str, Pipeline]) -> list[Disk]:
+    """Return the data disks: one for each service and for each stage's spool on each node that runs it."""
+    found = [
+        Disk(node, service.name, service.disk.small)
+        for service in catalog.services.values()
+        if service.disk
+        for node in groups.get(service.group, [])
+    ]
+    for pipeline in pipelines.values():
+        for stage in pipeline.stages.values():
+            if stage.data:
+                found += [Disk(node, f"berny-{pipeline.name}", stage.data.small) for node in groups.get(stage.on, [])]
+    return found
+
+
+def choose_network(name: str, taken: Iterable[str]) -> ipaddress.IPv4Network:
+    """Return a /24 of 10.180.0.0/16 for the lab, by its name, that overlaps with none of ``taken`` (routes of the box).
+
+    Raises:
+        LabError: all 256 are taken.
+    """
+    others = [ipaddress.ip_network(route, strict=False) for route in taken]
+    first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:1])
+    for step in range(256):
+        network = ipaddress.IPv4Network(f"10.180.{(first + step) % 256}.0/24")
+        if not any(network.overlaps(other) for other in others if other.version == 4):
+            return network
+    raise LabError("no free network in 10.180.0.0/16: remove the route that covers it (ip route)")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A lab by its name: where its state is, what its parts are called."""
+
+    name: str
+    network: ipaddress.IPv4Network
+
+    @property
+    def folder(self) -> Path:
+        """The lab's state."""
+        return state_folder() / self.name
+
+    @property
+    def bridge(self) -> str:
+        """The bridge on the box (at most 15 characters)."""
+        return f"bny-{self.name}"
+
+    @property
+    def namespace(self) -> str:
+        """The network namespace that the simulator of outside systems runs in."""
+        return f"berny-{self.name}-api"
+
+    @property
+    def table(self) -> str:
+        """The lab's nftables table."""
+        return f"berny-{self.name}"
+
+    @property
+    def gateway(self) -> str:
+        """The box's address on the lab's network."""
+        return str(self.network[1])
+
+    @property
+    def simulator(self) -> str:
+        """The simulator's address."""
+        return str(self.network[5])
+
+    @cached_property
+    def nodes(self) -> dict[str, Node]:
+        """The machines by inventory name; an underscore is no part of a machine's name."""
+        names = read_mapping()["all"]
+        return {
+            name: Node(name, name.replace("_", "-"), str(self.network[FIRST_NODE + index]))
+            for index, name in enumerate(names)
+        }
+
+    @cached_property
+    def disks(self) -> list[Disk]:
+        """All data disks."""
+        return disks(read_mapping(), load_catalog(), load_pipelines())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what ``lab.yml`` holds; the inventory ``inventory/lab`` reads it."""
+        return {
+            "name": self.name,
+            "network": str(self.network),
+            "gateway": self.gateway,
+            "nodes": {n.name: {"machine": n.machine, "address": n.address} for n in self.nodes.values()},
+            "simulator": {"address": self.simulator, "port": SIMULATOR_PORT},
+        }
+
+
+def load_plan(name: str) -> Plan | None:
+    """Return the plan of a lab that exists, or None.
+
+    Raises:
+        LabError: the name can't be one.
+    """
+    if not NAME.fullmatch(name):
+        raise LabError(f"{name!r} can't name a lab: use up to 10 of a to z, 0 to 9 and '-', a letter first")
+    file = state_folder() / name / "lab.yml"
+    if not file.exists():
+        return None
+    return Plan(name, ipaddress.IPv4Network(yaml.safe_load(file.read_text())["network"]))

@@ -1,0 +1,89 @@
+"""The simulator of outside systems, run in a network namespace of its own on the lab's bridge."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from berny.lab.plan import SIMULATOR_PORT, LabError, Plan
+
+
+class Simulator:
+    """One process; its number, log and ground truth are in the lab's folder."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.pid_file = plan.folder / "simulator.pid"
+        self.truth = plan.folder / "truth.jsonl"
+        self.url = f"http://{plan.simulator}:{SIMULATOR_PORT}"
+
+    def pid(self) -> int | None:
+        """Return the running process's number, or None."""
+        with suppress(OSError, ValueError):
+            pid = int(self.pid_file.read_text())
+            if b"simulate" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                return pid
+        return None
+
+    def start(self, *options: str) -> None:
+        """Start the simulator unless it runs, and wait until it answers.
+
+        Raises:
+            LabError: it does not; the message names its log.
+        """
+        if self.pid():
+            return
+        command = ["ip", "netns", "exec", self.plan.namespace, sys.executable, "-m", "berny.cli", "simulate", "prim"]
+        command += [
+            "--listen",
+            self.plan.simulator,
+            "--port",
+            str(SIMULATOR_PORT),
+            "--truth",
+            str(self.truth),
+            *options,
+        ]
+        log = self.plan.folder / "simulator.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        self.pid_file.write_text(str(process.pid))
+        for _ in range(100):
+            with suppress(OSError):
+                self.ask("/_simulator/stats")
+                return
+            if process.poll() is not None:
+                break
+            time.sleep(0.1)
+        raise LabError(f"the simulator does not answer at {self.url}; see {log}")
+
+    def ask(self, path: str, data: dict[str, Any] | None = None) -> Any:
+        """Return the JSON that the simulator answers; with ``data`` it is posted."""
+        body = None if data is None else json.dumps(data).encode()
+        request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def stop(self) -> None:
+        """End the simulator."""
+        pid = self.pid()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(50):
+                if not self.pid():
+                    break
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                time.sleep(0.1)
+            else:
+                os.kill(pid, signal.SIGKILL)
+        self.pid_file.unlink(missing_ok=True)
