@@ -1,0 +1,211 @@
+"""How each service is asked. A probe returns (whole, detail) and raises NotServing where the instance does not serve."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from berny.probe import TIMEOUT, Cluster, NotServing, get_json
+
+Answer = tuple[bool, str]
+Probe = Callable[[Cluster, str], Answer]
+INFLUXDB_TOKEN = Path("/etc/berny/influxdb/read.token")
+
+
+def zookeeper(cluster: Cluster, node: str) -> Answer:
+    """``srvr``: a server that can't reach its quorum answers that it is not serving requests."""
+    host, port = cluster.endpoint("zookeeper", "client", node)
+    said = _four_letters(host, port, "srvr")
+    mode = next((line for line in said.splitlines() if line.startswith("Mode: ")), None)
+    if not mode:
+        raise NotServing(f"{host}:{port} srvr: {said.strip() or 'no answer'}")
+    return True, f"{host}:{port} {mode.lower()}"
+
+
+def _four_letters(host: str, port: int, word: str) -> str:
+    try:
+        with socket.create_connection((host, port), TIMEOUT) as connection:
+            connection.sendall(word.encode())
+            answer = b""
+            while chunk := connection.recv(4096):
+                answer += chunk
+            return answer.decode()
+    except OSError as error:
+        raise NotServing(f"{host}:{port} {word}: {error}") from None
+
+
+def kafka(cluster: Cluster, node: str) -> Answer:
+    """The broker itself is asked for metadata: it is registered, and every partition has a leader."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    host, port = cluster.endpoint("kafka", "broker", node)
+    client = AdminClient({"bootstrap.servers": f"{host}:{port}", "socket.timeout.ms": 4000, "log_level": 0})
+    try:
+        metadata = client.list_topics(timeout=TIMEOUT)
+    except KafkaException as error:
+        raise NotServing(f"{host}:{port} metadata: {error.args[0].str()}") from None
+    registered = {broker.host for broker in metadata.brokers.values()}
+    expected = {cluster.machine(other) for other in cluster.nodes("kafka")}
+    if host not in registered:
+        raise NotServing(f"{host}:{port} answers, but is not registered; registered: {sorted(registered) or 'none'}")
+    partitions = [
+        (f"{topic.topic}-{number}", partition)
+        for topic in metadata.topics.values()
+        for number, partition in topic.partitions.items()
+    ]
+    leaderless = [name for name, partition in partitions if partition.leader == -1]
+    if leaderless:
+        raise NotServing(f"{host}:{port} {len(leaderless)} partitions have no leader: {', '.join(leaderless[:3])}")
+    behind = [name for name, partition in partitions if set(partition.isrs) != set(partition.replicas)]
+    missing = sorted(expected - registered)
+    detail = f"{len(registered)} of {len(expected)} brokers, {len(partitions)} partitions, {len(behind)} behind"
+    if missing:
+        detail += f", away: {', '.join(missing)}"
+    return not missing and not behind, detail
+
+
+def _bean(host: str, port: int, name: str) -> dict[str, Any]:
+    beans = get_json(host, port, f"/jmx?qry={name}")["beans"]
+    if not beans:
+        raise NotServing(f"{host}:{port} has no {name} yet")
+    return dict(beans[0])
+
+
+def _file_system(cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
+    host, port = cluster.endpoint("hdfs-namenode", "web")
+    state = _bean(host, port, "Hadoop:service=NameNode,name=FSNamesystemState")
+    return state, _bean(host, port, "Hadoop:service=NameNode,name=FSNamesystem")
+
+
+def _hdfs_whole(cluster: Cluster) -> Answer:
+    state, blocks = _file_system(cluster)
+    expected = len(cluster.nodes("hdfs-datanode"))
+    live, missing = state["NumLiveDataNodes"], blocks["MissingBlocks"]
+    short = blocks["UnderReplicatedBlocks"]
+    safe = state["FSState"] == "safeMode"
+    detail = f"{live} of {expected} DataNodes, {short} blocks short of copies, {missing} missing"
+    return not safe and live == expected and not short and not missing, detail + (", in safe mode" if safe else "")
+
+
+def namenode(cluster: Cluster, node: str) -> Answer:
+    """The instance serves when it answers; on its own it can't leave safe mode before DataNodes come."""
+    host, port = cluster.endpoint("hdfs-namenode", "web", node)
+    if _bean(host, port, "Hadoop:service=NameNode,name=NameNodeStatus")["State"] != "active":
+        raise NotServing(f"{host}:{port} is not active")
+    return _hdfs_whole(cluster)
+
+
+def hdfs(cluster: Cluster, node: str) -> Answer:
+    """The component: out of safe mode, and a file can be written and read back."""
+    state, _ = _file_system(cluster)
+    host, port = cluster.endpoint("hdfs-namenode", "web")
+    if state["FSState"] != "Operational":
+        raise NotServing(f"{host}:{port} is in safe mode")
+    if not state["NumLiveDataNodes"]:
+        raise NotServing(f"{host}:{port} knows no live DataNode")
+    _write_probe_file(cluster, host, port)
+    return _hdfs_whole(cluster)
+
+
+def _write_probe_file(cluster: Cluster, host: str, port: int) -> None:
+    from hdfs import InsecureClient
+    from hdfs.util import HdfsError
+    from requests import RequestException
+
+    client = InsecureClient(f"http://{host}:{port}", user="probe", timeout=TIMEOUT)
+    path = f"/tmp/.berny-probe-{cluster.machine(cluster.here)}"
+    try:
+        client.write(path, data=b"berny", overwrite=True, replication=1)
+        client.delete(path)
+    except (HdfsError, RequestException) as error:
+        raise NotServing(f"{host}:{port} can't write {path}: {str(error).splitlines()[0]}") from None
+
+
+def datanode(cluster: Cluster, node: str) -> Answer:
+    """The DataNode answers, has a block pool and heartbeats with the NameNode."""
+    host, port = cluster.endpoint("hdfs-datanode", "web", node)
+    info = _bean(host, port, "Hadoop:service=DataNode,name=DataNodeInfo")
+    actors = str(info.get("BPServiceActorInfo", ""))
+    if "RUNNING" not in actors or '"LastHeartbeat"' not in actors:
+        raise NotServing(f"{host}:{port} is not registered with the NameNode: {actors[:120] or 'no block pool'}")
+    return _hdfs_whole(cluster)
+
+
+def secondarynamenode(cluster: Cluster, node: str) -> Answer:
+    """Its page answers; its age of checkpoint is told."""
+    host, port = cluster.endpoint("hdfs-secondarynamenode", "web", node)
+    info = _bean(host, port, "Hadoop:service=SecondaryNameNode,name=SecondaryNameNodeInfo")
+    return True, f"last checkpoint {info.get('LastCheckpointDeltaMs', -1000) // 1000} s ago"
+
+
+def _spark_state(cluster: Cluster) -> dict[str, Any]:
+    host, port = cluster.endpoint("spark-master", "web")
+    state = get_json(host, port, "/json/")
+    if not isinstance(state, dict) or state.get("status") != "ALIVE":
+        raise NotServing(f"{host}:{port} status is {state.get('status') if isinstance(state, dict) else 'unknown'}")
+    return state
+
+
+def _spark_workers(cluster: Cluster) -> tuple[list[str], Answer]:
+    alive = [worker["host"] for worker in _spark_state(cluster)["workers"] if worker["state"] == "ALIVE"]
+    expected = {cluster.machine(node) for node in cluster.nodes("spark-worker")}
+    missing = sorted(expected - set(alive))
+    words = f"{len(set(alive))} of {len(expected)} workers" + (f", away: {', '.join(missing)}" if missing else "")
+    return alive, (not missing, words)
+
+
+def spark_master(cluster: Cluster, node: str) -> Answer:
+    """The master is ALIVE (after a restart it first recovers)."""
+    return _spark_workers(cluster)[1]
+
+
+def spark_worker(cluster: Cluster, node: str) -> Answer:
+    """The worker is ALIVE in the master's eyes and its own page answers."""
+    host, port = cluster.endpoint("spark-worker", "web", node)
+    get_json(host, port, "/json/")
+    alive, answer = _spark_workers(cluster)
+    if cluster.machine(node) not in alive:
+        raise NotServing(f"{host} is not registered with the master; it knows {sorted(set(alive)) or 'none'}")
+    return answer
+
+
+def spark(cluster: Cluster, node: str) -> Answer:
+    """The component: the master has a worker."""
+    alive, answer = _spark_workers(cluster)
+    if not alive:
+        raise NotServing("the master has no worker")
+    return answer
+
+
+def influxdb(cluster: Cluster, node: str) -> Answer:
+    """Where the read-only token can be read, an authenticated query; else the server's own health."""
+    host, port = cluster.endpoint("influxdb", "http", node)
+    try:
+        token = INFLUXDB_TOKEN.read_text().strip()
+    except OSError:
+        token = ""
+    if not token:
+        status = get_json(host, port, "/health").get("status")
+        if status != "pass":
+            raise NotServing(f"{host}:{port}/health is {status}")
+        return True, f"{host}:{port} healthy"
+    query = b"buckets() |> limit(n: 1)"
+    headers = {"Authorization": f"Token {token}", "Content-Type": "application/vnd.flux"}
+    get_json(host, port, "/api/v2/query?org=berny", headers, query)
+    return True, f"{host}:{port} answers an authenticated query"
+
+
+INSTANCES: dict[str, Probe] = {
+    "zookeeper": zookeeper,
+    "kafka": kafka,
+    "hdfs-namenode": namenode,
+    "hdfs-datanode": datanode,
+    "hdfs-secondarynamenode": secondarynamenode,
+    "spark-master": spark_master,
+    "spark-worker": spark_worker,
+    "influxdb": influxdb,
+}
+COMPONENTS: dict[str, Probe] = {"zookeeper": zookeeper, "kafka": kafka, "hdfs": hdfs, "spark": spark, "influxdb": influxdb}
