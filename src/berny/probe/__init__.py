@@ -90,7 +90,9 @@ def get_json(host: str, port: int, path: str, headers: dict[str, str] | None = N
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
-        raise NotServing(f"{host}:{port}{path} answers {error.code}: {error.read()[:200].decode('utf-8', 'replace')}") from None
+        raise NotServing(
+            f"{host}:{port}{path} answers {error.code}: {error.read()[:200].decode('utf-8', 'replace')}"
+        ) from None
     except OSError as error:
         raise NotServing(f"{host}:{port}{path} does not answer: {getattr(error, 'reason', error)}") from None
     try:

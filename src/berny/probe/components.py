@@ -208,4 +208,10 @@ INSTANCES: dict[str, Probe] = {
     "spark-worker": spark_worker,
     "influxdb": influxdb,
 }
-COMPONENTS: dict[str, Probe] = {"zookeeper": zookeeper, "kafka": kafka, "hdfs": hdfs, "spark": spark, "influxdb": influxdb}
+COMPONENTS: dict[str, Probe] = {
+    "zookeeper": zookeeper,
+    "kafka": kafka,
+    "hdfs": hdfs,
+    "spark": spark,
+    "influxdb": influxdb,
+}

@@ -1,0 +1,198 @@
+"""The spool: what a source answered, on disk and synced before anything else happens to it.
+
+SQLite with a write-ahead log and ``synchronous=FULL``: a committed answer survives a power cut. Offsets count up and are
+never used twice. Each sink has a cursor: everything up to it has been delivered there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    "offset" INTEGER PRIMARY KEY AUTOINCREMENT, fetched_at REAL NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, "offset" INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS published (identity TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS published_at ON published (at);
+CREATE TABLE IF NOT EXISTS files (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, path TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
+"""
+BUSY_SECONDS = 30
+
+
+class SpoolFull(Exception):
+    """The spool holds as much as it may: its sinks have to catch up first."""
+
+
+class SpoolUnavailable(Exception):
+    """The disk refused: nothing was acknowledged."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer of a source."""
+
+    offset: int
+    fetched_at: float
+    """Unix time in seconds."""
+    body: bytes
+
+
+class Spool:
+    """One connection to a spool; each thread opens its own.
+
+    Args:
+        folder: where ``spool.sqlite`` is.
+        max_bytes: the answers' bytes beyond which nothing is taken in.
+        sinks: who has to have an answer before it may go.
+
+    Raises:
+        SpoolUnavailable: the file can't be opened or is damaged.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, sinks: Iterable[str]) -> None:
+        self.path = folder / "spool.sqlite"
+        self.max_bytes = max_bytes
+        self.sinks = list(sinks)
+        try:
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA journal_size_limit = 16777216")
+            self._db.executescript(SCHEMA)
+            for sink in self.sinks:
+                self._db.execute("INSERT OR IGNORE INTO cursors VALUES (?, 0)", (sink,))
+        except sqlite3.Error as error:
+            raise SpoolUnavailable(f"{self.path}: {error}") from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise SpoolUnavailable(f"{self.path}: {error}; is its disk full? Nothing was acknowledged") from error
+
+    def append(self, body: bytes, fetched_at: float) -> int:
+        """Keep an answer; when this returns it is on disk. Returns its offset.
+
+        Raises:
+            SpoolFull: the spool holds ``max_bytes``.
+            SpoolUnavailable: the disk refused.
+        """
+        if self.bytes() + len(body) > self.max_bytes:
+            raise SpoolFull(f"{self.path} holds {self.max_bytes} bytes: its sinks have to catch up")
+        with self._transaction() as db:
+            row = db.execute("INSERT INTO answers (fetched_at, body) VALUES (?, ?)", (fetched_at, body))
+        assert row.lastrowid is not None
+        return row.lastrowid
+
+    def read(self, after: int, limit: int = 100, max_bytes: int = 1 << 62) -> list[Answer]:
+        """Return answers after an offset, in order: ``limit`` at most, and none after ``max_bytes`` are passed."""
+        rows = self._db.execute(
+            'SELECT "offset", fetched_at, body FROM answers WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
+            (after, limit),
+        )
+        found, size = [], 0
+        for row in rows:
+            found.append(Answer(*row))
+            size += len(row[2])
+            if size >= max_bytes:
+                break
+        return found
+
+    def cursor(self, sink: str) -> int:
+        """Return the offset up to which a sink has everything; 0 at first."""
+        row = self._db.execute('SELECT "offset" FROM cursors WHERE sink = ?', (sink,)).fetchone()
+        return int(row[0])
+
+    def advance(self, sink: str, offset: int, published: Iterable[str] = ()) -> None:
+        """Record, in one transaction, that a sink has everything up to ``offset``, and the identities published."""
+        now = time.time()
+        with self._transaction() as db:
+            db.execute('UPDATE cursors SET "offset" = ? WHERE sink = ?', (offset, sink))
+            db.executemany("INSERT OR IGNORE INTO published VALUES (?, ?)", [(i, now) for i in published])
+            db.execute("DELETE FROM files WHERE ? = 'hdfs' AND last <= ?", (sink, offset))
+
+    def was_published(self, identities: Iterable[str]) -> set[str]:
+        """Return which of the identities have been published before."""
+        return {
+            identity
+            for identity in identities
+            if self._db.execute("SELECT 1 FROM published WHERE identity = ?", (identity,)).fetchone()
+        }
+
+    def plan_file(self, first: int, last: int, path: str) -> None:
+        """Record what a file will hold before it is written, so that a second attempt writes the same."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (first, last, path))
+
+    def planned_file(self, after: int) -> tuple[int, int, str] | None:
+        """Return first offset, last offset and path of the file that was begun after an offset, or None."""
+        row = self._db.execute(
+            "SELECT first, last, path FROM files WHERE first > ? ORDER BY first", (after,)
+        ).fetchone()
+        return (int(row[0]), int(row[1]), str(row[2])) if row else None
+
+    def prune(self, identities_older_than: float) -> None:
+        """Drop answers that all sinks have, and identities published before a Unix time; give the space back."""
+        with self._transaction() as db:
+            done = min(self.cursor(sink) for sink in self.sinks)
+            db.execute('DELETE FROM answers WHERE "offset" <= ?', (done,))
+            db.execute("DELETE FROM published WHERE at < ?", (identities_older_than,))
+        self._db.execute("PRAGMA incremental_vacuum(2000)")
+
+    def depth(self, sink: str) -> int:
+        """Return how many answers a sink does not have yet."""
+        row = self._db.execute('SELECT count(*) FROM answers WHERE "offset" > ?', (self.cursor(sink),)).fetchone()
+        return int(row[0])
+
+    def oldest(self, sink: str) -> float | None:
+        """Return when the oldest answer was fetched that a sink does not have, or None."""
+        row = self._db.execute(
+            'SELECT min(fetched_at) FROM answers WHERE "offset" > ?', (self.cursor(sink),)
+        ).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def bytes(self) -> int:
+        """Return the bytes of all answers kept."""
+        return int(self._db.execute("SELECT coalesce(sum(length(body)), 0) FROM answers").fetchone()[0])
+
+    # -- calls of the source, kept across restarts -----------------------------------------------------------------
+
+    def count_call(self, day: str, now: float) -> int:
+        """Count a call of the source before it is made; returns how many were made that day."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO calls VALUES (?, 1, ?) ON CONFLICT (day) DO UPDATE SET count = count + 1, last = excluded.last",
+                (day, now),
+            )
+            db.execute("DELETE FROM calls WHERE day NOT IN (SELECT day FROM calls ORDER BY day DESC LIMIT 7)")
+        return self.calls(day)
+
+    def calls(self, day: str) -> int:
+        """Return how many calls were made on a day."""
+        row = self._db.execute("SELECT count FROM calls WHERE day = ?", (day,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def last_call(self) -> float:
+        """Return when the source was called last, 0 if never."""
+        return float(self._db.execute("SELECT coalesce(max(last), 0) FROM calls").fetchone()[0])

@@ -1,0 +1,122 @@
+"""What every stage of a pipeline shares: settings from the environment, logs, metrics, an orderly end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TypeVar
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+CONFIGURATION_ERROR = 78
+"""EX_CONFIG of sysexits.h: units do not restart a program that ends with it."""
+
+READY = Gauge("berny_ready", "1 once the stage does its work")
+RECORDS_IN = Counter("berny_records_in", "Records taken in")
+RECORDS_OUT = Counter("berny_records_out", "Records that the sink has acknowledged")
+DEAD_LETTERS = Counter("berny_dead_letters", "Records that could not be understood and went to a dead-letter topic")
+LAG = Gauge("berny_lag_records", "Records that wait upstream of this stage")
+BATCH_SECONDS = Histogram("berny_batch_seconds", "Time from a batch's first record to its acknowledgement")
+END_TO_END = Histogram(
+    "berny_end_to_end_seconds",
+    "Time from an observation's answer being fetched to its acknowledgement by this stage's sink",
+    buckets=(0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 300, 3600),
+)
+
+Settings = TypeVar("Settings", bound="EnvironmentSettings")
+
+
+class EnvironmentSettings(BaseModel):
+    """Settings whose field names, in capitals, are environment variables."""
+
+    model_config = ConfigDict(frozen=True)
+
+    berny_pipeline: str
+    berny_stage: str
+    berny_metrics_port: int
+    kafka_bootstrap_servers: str
+
+
+class ConfigurationError(Exception):
+    """The stage can't go on without a person; the message says what to do."""
+
+
+def read_settings(model: type[Settings]) -> Settings:
+    """Read settings from the environment.
+
+    Raises:
+        ConfigurationError: variables are missing or malformed; names all of them.
+    """
+    values = {name: os.environ[name.upper()] for name in model.model_fields if name.upper() in os.environ}
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(f"{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"the environment is wrong: {wrong}") from None
+
+
+class LogfmtFormatter(logging.Formatter):
+    """``level=… logger=… message="…" key=value``: one line a record, for the journal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; fields come from ``extra={"fields": {…}}``."""
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1]:
+            message += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        words = [f"level={record.levelname.lower()}", f"logger={record.name}", f"message={_quoted(message)}"]
+        words += [f"{key}={_quoted(str(value))}" for key, value in getattr(record, "fields", {}).items()]
+        return " ".join(words)
+
+
+def _quoted(text: str) -> str:
+    text = text.replace("\n", " ")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if not text or set(text) & set(' "=') else text
+
+
+def log(logger: logging.Logger, level: int, message: str, **fields: object) -> None:
+    """Log a message with fields."""
+    logger.log(level, message, extra={"fields": fields})
+
+
+class Stop(threading.Event):
+    """Set by SIGTERM and SIGINT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self.set()
+
+
+def main(model: type[Settings], run: Callable[[Settings, Stop], None]) -> None:
+    """Run a stage: read its settings, serve its metrics, end with 78 where a person is needed."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(LogfmtFormatter())
+    logger = logging.getLogger("stage")
+    try:
+        settings = read_settings(model)
+        start_http_server(settings.berny_metrics_port)
+        run(settings, Stop())
+    except ConfigurationError as error:
+        log(logger, logging.ERROR, str(error))
+        sys.exit(CONFIGURATION_ERROR)
+
+
+def pause(stop: threading.Event, seconds: float) -> None:
+    """Sleep, but no longer than until the stage is to stop."""
+    stop.wait(max(0.0, seconds))
+
+
+def since(moment: float) -> float:
+    """Return the seconds since a Unix time."""
+    return time.time() - moment

@@ -1,0 +1,109 @@
+"""From a record of ``idfm-realtime`` to one of ``idfm-processed``, as Spark columns: no Python runs per record."""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+OUT = "idfm-processed"
+DEAD = "idfm-realtime.dlq"
+LATE_SECONDS = 300
+"""From here on a train is late: Transilien's own measure of punctuality is under 5 minutes."""
+EARLY_SECONDS = -60
+
+_VALUE = "STRUCT<value: STRING>"
+_CALL = (
+    "STRUCT<ExpectedArrivalTime: STRING, AimedArrivalTime: STRING, ExpectedDepartureTime: STRING, AimedDepartureTime: STRING,"
+    f" DepartureStatus: STRING, ArrivalStatus: STRING, StopPointName: ARRAY<{_VALUE}>, VehicleAtStop: BOOLEAN,"
+    f" DeparturePlatformName: {_VALUE}, ArrivalPlatformName: {_VALUE}>"
+)
+_JOURNEY = (
+    f"STRUCT<LineRef: {_VALUE}, DirectionRef: {_VALUE}, DestinationName: ARRAY<{_VALUE}>, JourneyNote: ARRAY<{_VALUE}>,"
+    f" FramedVehicleJourneyRef: STRUCT<DatedVehicleJourneyRef: STRING>, MonitoredCall: {_CALL}>"
+)
+SCHEMA = (
+    "identity STRING, observed_at DOUBLE, data_origin STRING, spool_offset BIGINT,"
+    f" visit STRUCT<RecordedAtTime: STRING, MonitoringRef: {_VALUE}, MonitoredVehicleJourney: {_JOURNEY}>"
+)
+
+
+def _first(array: str) -> Column:
+    return F.get(F.col(array), F.lit(0))["value"]
+
+
+def _moment(text: Column) -> Column:
+    return text.try_cast("timestamp")
+
+
+def processed(visit: str = "r.visit") -> dict[str, Column]:
+    """Return the columns of ``idfm-processed`` by name, of a parsed record ``r``.
+
+    ``delay_sec`` = predicted − theoretical, of the departure; of the arrival where the visit has no departure. It is null
+    where one of the two is unknown and where the train is cancelled.
+    """
+    journey, call = f"{visit}.MonitoredVehicleJourney", f"{visit}.MonitoredVehicleJourney.MonitoredCall"
+    departs = F.coalesce(F.col(f"{call}.ExpectedDepartureTime"), F.col(f"{call}.AimedDepartureTime")).isNotNull()
+    departs = departs | F.col(f"{call}.DepartureStatus").isNotNull()
+    told = F.when(departs, F.col(f"{call}.DepartureStatus")).otherwise(F.col(f"{call}.ArrivalStatus"))
+    predicted = F.when(departs, F.col(f"{call}.ExpectedDepartureTime")).otherwise(F.col(f"{call}.ExpectedArrivalTime"))
+    theoretical = F.when(departs, F.col(f"{call}.AimedDepartureTime")).otherwise(F.col(f"{call}.AimedArrivalTime"))
+    cancelled = F.coalesce(F.lower(told) == "cancelled", F.lit(False))
+    delay = F.when(~cancelled, _moment(predicted).cast("double") - _moment(theoretical).cast("double"))
+    status = (
+        F.when(cancelled, "cancelled")
+        .when(delay.isNull(), "unknown")
+        .when(delay >= LATE_SECONDS, "late")
+        .when(delay < EARLY_SECONDS, "early")
+        .otherwise("onTime")
+    )
+    return {
+        "identity": F.col("r.identity"),
+        "line": F.regexp_extract(F.col(f"{journey}.LineRef.value"), r"(C\d+)", 1),
+        "stop": F.col(f"{visit}.MonitoringRef.value"),
+        "stop_name": _first(f"{call}.StopPointName"),
+        "direction": F.col(f"{journey}.DirectionRef.value"),
+        "destination": _first(f"{journey}.DestinationName"),
+        "mission": _first(f"{journey}.JourneyNote"),
+        "journey": F.col(f"{journey}.FramedVehicleJourneyRef.DatedVehicleJourneyRef"),
+        "platform": F.coalesce(
+            F.col(f"{call}.DeparturePlatformName.value"), F.col(f"{call}.ArrivalPlatformName.value")
+        ),
+        "theoretical": theoretical,
+        "predicted": predicted,
+        "delay_sec": delay,
+        "status_told": told,
+        "status": status,
+        "cancelled": cancelled,
+        "at_stop": F.coalesce(F.col(f"{call}.VehicleAtStop"), F.lit(False)),
+        "recorded_at": F.col(f"{visit}.RecordedAtTime"),
+        "observed_at": F.col("r.observed_at"),
+        "data_origin": F.col("r.data_origin"),
+    }
+
+
+def transform(source: DataFrame) -> DataFrame:
+    """Return key, value and topic of what is to be published, for rows as Spark's Kafka source gives them.
+
+    A row that is not understood goes to the dead-letter topic with reason, origin and its value in base64.
+    """
+    parsed = source.withColumn("r", F.from_json(F.col("value").cast("string"), SCHEMA, {"mode": "PERMISSIVE"}))
+    understood = (
+        F.col("r.identity").isNotNull()
+        & F.col("r.visit.MonitoredVehicleJourney.MonitoredCall").isNotNull()
+        & _moment(F.col("r.visit.RecordedAtTime")).isNotNull()
+    )
+    keep_nulls = {"ignoreNullFields": "false"}
+    good = F.to_json(F.struct(*(column.alias(name) for name, column in processed().items())), keep_nulls)
+    origin = F.struct(F.col("topic"), F.col("partition"), F.col("offset"))
+    reason = F.when(F.col("value").isNull(), "empty").otherwise(
+        "no JSON of a visit with identity, call and RecordedAtTime"
+    )
+    letter = F.to_json(
+        F.struct(reason.alias("reason"), origin.alias("origin"), F.base64("value").alias("value_base64")), keep_nulls
+    )
+    good_row = F.coalesce(understood, F.lit(False))
+    return parsed.select(
+        "key",
+        F.when(good_row, good).otherwise(letter).alias("value"),
+        F.when(good_row, OUT).otherwise(DEAD).alias("topic"),
+    )

@@ -1,0 +1,153 @@
+"""From ``idfm-processed`` to InfluxDB: batches, committed after the write; what can't be a point is a dead letter."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from influxdb_client import InfluxDBClient, Point
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.rest import ApiException
+from urllib3.exceptions import HTTPError
+
+from berny.delivery import stage
+from berny.delivery.kafka import NotAcknowledged, Publisher, Record, consumer, dead_letter
+from berny.delivery.stage import ConfigurationError, EnvironmentSettings, Stop, log, pause
+from berny.pipelines.idfm.points import NoPoint, point
+
+LOGGER = logging.getLogger("influx-consumer")
+TOPIC = "idfm-processed"
+GROUP = "idfm-influx-consumer"
+REFUSED_BATCH = {400, 413, 422}
+
+
+class Settings(EnvironmentSettings):
+    """The consumer's environment."""
+
+    influx_url: str
+    influx_org: str
+    influx_bucket: str
+    influx_token: str
+    berny_batch_records: int = 5000
+    berny_batch_seconds: float = 0.5
+
+
+class InfluxConsumer:
+    """Takes a batch, writes it, commits it; while InfluxDB is away it waits with the batch in hand."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self.settings = settings
+        self.stop = stop
+        self.client = InfluxDBClient(
+            settings.influx_url, settings.influx_token, org=settings.influx_org, timeout=20_000
+        )
+        self.api = self.client.write_api(write_options=SYNCHRONOUS)
+        self.letters = Publisher(settings.kafka_bootstrap_servers)
+
+    def run(self) -> None:
+        """Run until stopped.
+
+        Raises:
+            ConfigurationError: InfluxDB refuses the token or the bucket.
+        """
+        source = consumer(self.settings.kafka_bootstrap_servers, GROUP, TOPIC)
+        stage.READY.set(1)
+        while not self.stop.is_set():
+            since = time.monotonic()
+            batch = self._take(source)
+            if not batch:
+                continue
+            self._deliver(batch)
+            if self.stop.is_set() and not self._delivered:
+                break
+            self._commit(source, batch)
+            stage.BATCH_SECONDS.observe(time.monotonic() - since)
+        source.close()
+
+    def _take(self, source: Consumer) -> list[Message]:
+        batch = []
+        for message in source.consume(self.settings.berny_batch_records, self.settings.berny_batch_seconds):
+            error = message.error()
+            if not error:
+                batch.append(message)
+            elif error.code() != KafkaError._PARTITION_EOF:
+                log(LOGGER, logging.WARNING, "the consumer was told of an error", reason=error.str())
+        stage.RECORDS_IN.inc(len(batch))
+        return batch
+
+    def _deliver(self, batch: list[Message]) -> None:
+        self._delivered = False
+        points: list[tuple[Message, Point]] = []
+        letters: list[Record] = []
+        for message in batch:
+            try:
+                record = json.loads(message.value() or b"null")
+                if not isinstance(record, dict):
+                    raise NoPoint("not a JSON object")
+                points.append((message, point(record)))
+            except (NoPoint, ValueError) as error:
+                letters.append(_letter(message, str(error)))
+        attempt = 0
+        while not self.stop.is_set() or attempt == 0:
+            try:
+                letters += self._write(points)
+                self.letters.publish(letters)
+                break
+            except (NotAcknowledged, ApiException, HTTPError, OSError) as error:
+                attempt += 1
+                reason = getattr(error, "reason", None) or str(error)
+                log(LOGGER, logging.WARNING, "not written; trying again", reason=str(reason)[:200], attempt=attempt)
+                pause(self.stop, min(0.2 * 2**attempt, 5))
+        else:
+            return
+        self._delivered = True
+        stage.DEAD_LETTERS.inc(len(letters))
+        stage.RECORDS_OUT.inc(len(batch) - len(letters))
+        for message in batch[:: max(1, len(batch) // 100)]:
+            stage.END_TO_END.observe(stage.since(message.timestamp()[1] / 1000))
+
+    def _write(self, points: list[tuple[Message, Point]]) -> list[Record]:
+        """Write points; a batch that InfluxDB refuses is halved until the point that it means is alone."""
+        if not points:
+            return []
+        try:
+            self.api.write(self.settings.influx_bucket, record=[made for _, made in points])
+            return []
+        except ApiException as error:
+            if error.status in (401, 403, 404):
+                raise ConfigurationError(
+                    f"InfluxDB at {self.settings.influx_url} answers {error.status} for the bucket "
+                    f"{self.settings.influx_bucket}: run site.yml, which renews INFLUX_TOKEN"
+                ) from None
+            if error.status not in REFUSED_BATCH:
+                raise
+            if len(points) == 1:
+                return [_letter(points[0][0], f"InfluxDB refuses it: {str(error.body)[:300]}")]
+            half = len(points) // 2
+            return self._write(points[:half]) + self._write(points[half:])
+
+    def _commit(self, source: Consumer, batch: list[Message]) -> None:
+        following: dict[int, int] = {}
+        for message in batch:
+            following[message.partition()] = max(following.get(message.partition(), 0), message.offset() + 1)
+        try:
+            source.commit(offsets=[TopicPartition(TOPIC, *pair) for pair in following.items()], asynchronous=False)
+        except Exception as error:
+            # The points are written and a replay overwrites them: the next commit covers these offsets, too.
+            log(LOGGER, logging.WARNING, "not committed", reason=error)
+
+
+def _letter(message: Message, reason: str) -> Record:
+    origin = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}
+    return dead_letter(TOPIC, reason, origin, message.value(), message.key())
+
+
+def run(settings: Settings, stop: Stop) -> None:
+    """Run the consumer until it is stopped."""
+    InfluxConsumer(settings, stop).run()
+
+
+if __name__ == "__main__":
+    stage.main(Settings, run)

@@ -1,0 +1,99 @@
+"""The delay of every observation: Kafka to Kafka by Spark structured streaming, in micro-batches.
+
+One query writes both topics (a row names its own), so that one checkpoint covers them. A restart replays at most one batch.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from prometheus_client import Gauge
+from pyspark.sql import SparkSession
+from pyspark.sql.streaming.listener import StreamingQueryListener
+
+from berny.delivery import stage
+from berny.delivery.stage import EnvironmentSettings, Stop, log
+from berny.pipelines.idfm.columns import transform
+
+LOGGER = logging.getLogger("analytics")
+TOPIC = "idfm-realtime"
+OFFSET = Gauge("berny_input_offset", "The next offset to be read", ["topic", "partition"])
+
+
+class Settings(EnvironmentSettings):
+    """The driver's environment."""
+
+    berny_checkpoint: str
+    berny_trigger_seconds: float = 1
+    berny_max_offsets_per_batch: int = 20000
+
+
+class Listener(StreamingQueryListener):
+    """Turns the query's progress into metrics."""
+
+    def onQueryStarted(self, event: Any) -> None:
+        """The query runs: the stage is ready."""
+        stage.READY.set(1)
+
+    def onQueryProgress(self, event: Any) -> None:
+        """A batch is done."""
+        progress = event.progress
+        stage.RECORDS_IN.inc(progress.numInputRows)
+        stage.RECORDS_OUT.inc(progress.numInputRows)
+        if progress.numInputRows:
+            stage.BATCH_SECONDS.observe(progress.batchDuration / 1000)
+        lag = 0
+        for source in progress.sources:
+            latest = json.loads(source.latestOffset or "{}").get(TOPIC, {})
+            for partition, offset in json.loads(source.endOffset or "{}").get(TOPIC, {}).items():
+                OFFSET.labels(TOPIC, partition).set(offset)
+                lag += max(0, latest.get(partition, offset) - offset)
+        stage.LAG.set(lag)
+
+    def onQueryIdle(self, event: Any) -> None:
+        """Nothing waits."""
+        stage.LAG.set(0)
+
+    def onQueryTerminated(self, event: Any) -> None:
+        """The query ended."""
+        stage.READY.set(0)
+
+
+def run(settings: Settings, stop: Stop) -> None:
+    """Run the query until it fails (the unit starts it again) or the stage is stopped."""
+    spark = SparkSession.builder.getOrCreate()
+    spark.sparkContext.setLogLevel("WARN")
+    spark.streams.addListener(Listener())
+    servers = settings.kafka_bootstrap_servers
+    source = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", servers)
+        .option("subscribe", TOPIC)
+        .option("startingOffsets", "earliest")
+        .option("failOnDataLoss", "true")
+        .option("maxOffsetsPerTrigger", settings.berny_max_offsets_per_batch)
+        .load()
+    )
+    query = (
+        transform(source)
+        .writeStream.format("kafka")
+        .option("kafka.bootstrap.servers", servers)
+        .option("kafka.acks", "all")
+        .option("kafka.max.block.ms", 30000)
+        .option("checkpointLocation", settings.berny_checkpoint)
+        .trigger(processingTime=f"{int(settings.berny_trigger_seconds * 1000)} milliseconds")
+        .queryName("idfm-analytics")
+        .start()
+    )
+    log(LOGGER, logging.INFO, "the query runs", checkpoint=settings.berny_checkpoint)
+    while not stop.is_set():
+        if query.awaitTermination(1):
+            raise RuntimeError("the query ended by itself")
+    query.stop()
+    spark.stop()
+
+
+if __name__ == "__main__":
+    stage.main(Settings, run)
