@@ -43,9 +43,27 @@ def describe_cluster(
     return {"cluster": name, "nodes": nodes, "services": services, "pipelines": stages}
 
 
+def stages(pipelines: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every stage with its name and its pipeline's, in the manifests' order."""
+    return [
+        {**stage, "pipeline": pipeline, "name": name}
+        for pipeline, manifest in pipelines.items()
+        for name, stage in manifest["stages"].items()
+    ]
+
+
+def hdfs_directories(pipelines: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the directories of HDFS that pipelines write to, with owner and mode."""
+    return {
+        f"/{folder}/{name}": {"owner": manifest["user"]["name"], "mode": "755"}
+        for name, manifest in pipelines.items()
+        for folder in ("data", "user")
+    }
+
+
 class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters of this file."""
-        return {"describe_cluster": describe_cluster}
+        return {"describe_cluster": describe_cluster, "stages": stages, "hdfs_directories": hdfs_directories}

@@ -1,0 +1,34 @@
+"""``berny simulate``: outside systems with a real one's wire format."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Simulators of outside systems.")
+
+
+@app.callback()
+def simulate() -> None:
+    """Simulators of outside systems."""
+
+
+@app.command()
+def prim(
+    truth: Annotated[Path, typer.Option(help="File that the truth of what was served is appended to.")],
+    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8099,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same service day.")] = 1,
+    rate: Annotated[float, typer.Option(min=0, max=1000, help="New observations a second.")] = 2.0,
+    recordings: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Replay the *.json answers of this folder.")
+    ] = None,
+) -> None:
+    """PRIM's stop monitoring for the RER B at La Croix de Berny."""
+    from berny.sources.prim_simulator import Simulator, serve
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    serve(listen, port, Simulator(seed, rate, truth, recordings))
