@@ -21,6 +21,7 @@ options:
     required: true
   probe: {description: What berny-probe is asked; empty for nothing., type: str}
   gate: {description: What must be whole before a healthy instance is taken down; defaults to C(probe)., type: str}
+  component: {description: The component that must serve for the gate to hold., type: str}
   wait: {description: Seconds to wait for a probe., type: int, default: 180}
 author: [Berny (@berny)]
 """
@@ -88,9 +89,9 @@ class Service:
         errors = [line for line in own if re.search(telling, line)]
         return (errors or own or lines or ["the journal is empty"])[-1][:400]
 
-    def probe(self, what: str, want: str) -> tuple[bool, str]:
+    def probe(self, what: str, want: str, wait: int | None = None) -> tuple[bool, str]:
         """Ask berny-probe until it says ``want``, the time is over or the unit keeps dying; return answer and words."""
-        deadline = time.monotonic() + self.module.params["wait"]
+        deadline = time.monotonic() + (self.module.params["wait"] if wait is None else wait)
         before = int(self.properties()["NRestarts"])
         while True:
             code, out, err = self.module.run_command(["/usr/local/bin/berny-probe", what, "--wait", "5", "--want", want])
@@ -103,19 +104,22 @@ class Service:
             if time.monotonic() > deadline:
                 return False, words[-1] if words else f"berny-probe {what} said nothing"
 
-    def run(self, verb: str) -> None:
-        """Start or restart the unit and wait until it serves; fail with unit and log line."""
+    def run(self) -> None:
+        """Start the unit anew and wait until it serves; fail with unit and log line."""
         _, now, _ = self.module.run_command(["date", "+%s"], check_rc=True)
         self.systemctl("daemon-reload")
         self.module.run_command(["systemd-tmpfiles", "--create", f"{self.name}.conf"])
         self.systemctl("reset-failed", self.unit)
-        code, said = self.systemctl(verb, self.unit)
+        # Stopped first and started without waiting: the old process can't answer the probe for the new one, and a unit
+        # that waits for what it needs does not hold up the play.
+        self.systemctl("stop", self.unit)
+        code, said = self.systemctl("start", "--no-block", self.unit)
         serving, detail = (False, said) if code else (True, "")
         if serving and self.module.params["probe"]:
             serving, detail = self.probe(self.module.params["probe"], "serving")
         if not serving:
             self.module.fail_json(
-                msg=f"{self.unit} did not come back after {verb}: {detail}. Its log says: {self.log_line(now.strip())} "
+                msg=f"{self.unit} did not come back: {detail}. Its log says: {self.log_line(now.strip())} "
                 f"(more: journalctl -u {self.unit}). Mend the cause and run the play again: it goes on here.",
                 unit=self.unit,
             )
@@ -135,7 +139,7 @@ def start(service: Service) -> dict[str, Any]:
         if enable:
             service.systemctl("enable", service.unit)
         if not up:
-            service.run("restart")
+            service.run()
     return {"changed": enable or not up, "differs": differs, "down": not up, "held": False}
 
 
@@ -146,13 +150,15 @@ def restart(service: Service) -> dict[str, Any]:
     if not module.check_mode:
         if gate:
             whole, detail = service.probe(gate, "whole")
-            if not whole:
+            component = module.params["component"]
+            # Where the component serves nobody there is nothing to keep serving: what differs may be the repair.
+            if not whole and (not component or service.probe(component, "serving", wait=0)[0]):
                 module.fail_json(
                     msg=f"{gate} is not whole, so {service.unit}, which serves, is not taken down: {detail}. "
                     "Bring back what is missing (berny-probe names it) and run the play again.",
                     unit=service.unit,
                 )
-        service.run("restart")
+        service.run()
     return {"changed": True, "differs": False}
 
 
@@ -163,6 +169,7 @@ def main() -> None:
             "phase": {"type": "str", "choices": ["start", "restart"], "required": True},
             "probe": {"type": "str", "default": ""},
             "gate": {"type": "str", "default": ""},
+            "component": {"type": "str", "default": ""},
             "wait": {"type": "int", "default": 180},
         },
         supports_check_mode=True,

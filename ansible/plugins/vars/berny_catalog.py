@@ -8,7 +8,12 @@ short_description: The catalog, the pipelines and the variables that all invento
 description:
   - Sets C(catalog) and C(pipelines) from the files that the Python package reads too, so that a fact has one home.
   - Loads C(ansible/cluster.yml); an inventory's own variables override it.
-options: {}
+options:
+  stage:
+    description: Read once with the inventory, so that its group_vars override what is read here.
+    type: str
+    choices: [inventory]
+    default: inventory
 """
 
 from functools import cache

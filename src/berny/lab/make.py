@@ -1,0 +1,99 @@
+"""``make lab``: from nothing to trains' delays in InfluxDB."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from berny.artifacts.cli import fetch_all
+from berny.artifacts.recipes import load_recipes
+from berny.lab import summary
+from berny.lab.lab import Lab
+from berny.lab.plan import CHECKOUT, LabError
+from berny.progress import Say, Steps
+
+FIRST_POINT_SECONDS = 180
+TASK = re.compile(r"^(?:PLAY|TASK|RUNNING HANDLER) \[(?P<title>.*?)\] \**$")
+
+
+def play(lab: Lab, playbook: str, say: Say, *options: str) -> str:
+    """Run a playbook against the lab; returns its output, which is kept in the lab's folder, too.
+
+    Raises:
+        LabError: it failed; the message has the first failure's words and the log's name.
+    """
+    log = lab.plan.folder / f"{Path(playbook).stem}.log"
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", playbook, *options]
+    environment = os.environ | {"BERNY_LAB": lab.plan.name, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+    lines: list[str] = []
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                out.write(line)
+                lines.append(line)
+                task = TASK.match(line)
+                if task:
+                    say(task["title"])
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if process.wait():
+        failure = next(
+            (line.strip() for line in lines if line.startswith("[ERROR]:") or "fatal:" in line), "no reason told"
+        )
+        raise LabError(f"{playbook} failed: {failure} (all of it: {log})")
+    return "".join(lines)
+
+
+def make(lab: Lab, steps: Steps, console: Console, rate: float) -> None:
+    """Bring everything up and say where to look.
+
+    Raises:
+        LabError: something did not come up; the message says what.
+    """
+    since = time.monotonic()
+    lab.up(steps)
+    fetch_all(list(load_recipes()), steps)
+    with lab.locked():
+        with steps.step("simulator of the API"):
+            lab.simulator.start("--rate", str(rate))
+        with steps.step("site.yml") as say:
+            play(lab, "site.yml", say)
+        with steps.step("pipeline idfm") as say:
+            play(lab, "playbooks/pipelines.yml", say, "-e", "action=start", "-e", "pipeline=idfm")
+        with steps.step("first computed points in InfluxDB"):
+            _wait_for_points(lab)
+    console.print(f"the lab runs, {time.monotonic() - since:.0f} s after the start", highlight=False)
+    summary.show(lab, console)
+
+
+def _wait_for_points(lab: Lab) -> None:
+    deadline = time.monotonic() + FIRST_POINT_SECONDS
+    said = "no point"
+    while time.monotonic() < deadline:
+        try:
+            if summary.pipeline_status(lab, "idfm")["freshness_seconds"] is not None:
+                return
+        except LabError as error:
+            said = str(error)
+        time.sleep(1)
+    raise LabError(
+        f"no computed point after {FIRST_POINT_SECONDS} s ({said}): berny lab status shows which stage waits"
+    )
