@@ -17,7 +17,7 @@ import yaml
 from berny.lab import box, network
 from berny.lab.golden import make_golden
 from berny.lab.machines import Machine
-from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
+from berny.lab.plan import INVENTORY, LabError, Plan, choose_network, load_plan, state_folder
 from berny.lab.simulator import Simulator
 from berny.progress import Steps
 
@@ -117,6 +117,7 @@ class Lab:
             if purge:
                 with steps.step("remove disks and state"):
                     shutil.rmtree(self.plan.folder, ignore_errors=True)
+                (INVENTORY / f"secrets.{self.plan.name}.yml").unlink(missing_ok=True)
         if purge:
             (state_folder() / f".{self.plan.name}.lock").unlink(missing_ok=True)
 

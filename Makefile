@@ -1,0 +1,55 @@
+# What a person types. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+# Installed once per lock: the stamp's name holds the lock's digest.
+STAMP := $(VENV)/.locked-$(shell cat requirements/dev.txt requirements/bootstrap.txt 2>/dev/null | sha256sum | cut -c1-16)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: lab
+lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B flowing through it
+	@$(VENV)/bin/berny lab start
+
+.PHONY: test
+test: $(STAMP) ## everything: style, types, pure logic, roles, the cluster under faults
+	@tests/run
+
+.PHONY: lint
+lint: $(STAMP) ## style and types alone
+	@tests/lint
+
+.PHONY: unit
+unit: $(STAMP) ## tests of pure logic alone
+	@$(VENV)/bin/pytest tests/unit
+
+.PHONY: lock
+lock: $(STAMP) ## resolve the Python packages of pyproject.toml anew, and lock them by digest
+	@for set in dev:dev,controller controller:controller node:; do \
+	    $(VENV)/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-annotate pyproject.toml \
+	        $$(tr ',' '\n' <<< "$${set#*:}" | sed '/^$$/d; s/^/--extra /') \
+	        $$([ "$${set%%:*}" = dev ] || echo -c requirements/dev.txt) -o "requirements/$${set%%:*}.txt"; done
+
+.PHONY: clean
+clean: ## remove the lab with its data, and .venv; caches outside the checkout stay
+	@if [ -x $(VENV)/bin/berny ]; then $(VENV)/bin/berny lab down --purge; fi
+	@rm -rf $(VENV)
+
+$(STAMP): requirements/dev.txt requirements/bootstrap.txt
+	@command -v $(PYTHON) > /dev/null || { echo "error: Berny's controller needs Python 3.11 (Debian 12 has it): set PYTHON" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2> /dev/null || { \
+	    echo "installing python3-venv, which makes .venv"; \
+	    $(SUDO) apt-get update -q && $(SUDO) apt-get install -q -y --no-install-recommends python3-venv; }
+	@echo "making .venv from requirements/dev.txt"
+	@[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(VENV)/bin/uv pip install -q --require-hashes -r requirements/dev.txt --python $(VENV)/bin/python
+	@echo "$(CURDIR)/src" > $$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/berny-src.pth
+	@printf '#!/bin/sh\nexec "%s/bin/python" -m berny.cli "$$@"\n' "$(CURDIR)/$(VENV)" > $(VENV)/bin/berny
+	@chmod +x $(VENV)/bin/berny
+	@rm -f $(VENV)/.locked-*
+	@touch $@

@@ -1,0 +1,205 @@
+"""Hold every sink of the pipeline against the truth: ``python3 -m berny.pipelines.idfm.check --truth FILE``, on a node."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from confluent_kafka import Consumer, TopicPartition
+from hdfs import InsecureClient
+from influxdb_client import Dialect, InfluxDBClient
+
+from berny.catalog import load_pipelines
+from berny.delivery.landing import FILE
+from berny.delivery.setcheck import Report, SinkReport, check_sink
+from berny.pipelines.idfm.points import MEASUREMENT
+from berny.pipelines.idfm.status import PROCESSED, REALTIME, TIMEOUT, TOKEN
+from berny.probe import Cluster
+from berny.sources import prim
+
+Value = float | None
+
+
+@dataclass
+class Truth:
+    """What was served: the delay by identity, of one run and of all; when each was served first."""
+
+    expected: dict[str, Value]
+    served: set[str]
+    at: dict[str, float]
+
+
+def read_truth(file: TextIO, run: str | None = None) -> Truth:
+    """Read the simulator's truth; only answers that were written to the socket whole are expected anywhere."""
+    answers: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    whole: set[tuple[str, int]] = set()
+    for line in file:
+        entry = json.loads(line)
+        key = (entry["run"], entry["answer"])
+        if entry.get("served"):
+            whole.add(key)
+        elif "identity" in entry:
+            answers.setdefault(key, []).append(entry)
+    truth = Truth({}, set(), {})
+    for key, entries in answers.items():
+        for entry in entries:
+            truth.served.add(entry["identity"])
+            if key in whole and run in (None, key[0]):
+                truth.expected[entry["identity"]] = None if entry["cancelled"] else entry["delay"]
+                truth.at.setdefault(entry["identity"], entry["at"])
+    return truth
+
+
+def topic_records(bootstrap_servers: str, topic: str) -> Iterator[dict[str, Any]]:
+    """Yield every JSON record of a topic, from its beginning to where it ends now."""
+    settings = {"bootstrap.servers": bootstrap_servers, "group.id": "berny-check", "enable.auto.commit": False}
+    client = Consumer({**settings, "enable.partition.eof": False, "log_level": 0})
+    partitions = client.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
+    ends = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=TIMEOUT) for p in partitions}
+    left = {p: high for p, (low, high) in ends.items() if high > low}
+    client.assign([TopicPartition(topic, p, ends[p][0]) for p in left])
+    while left:
+        messages = client.consume(1000, TIMEOUT)
+        if not messages:
+            raise TimeoutError(
+                f"{topic}: no record in {TIMEOUT} s, partitions {sorted(left)} are not read to their ends"
+            )
+        for message in messages:
+            partition, offset = message.partition(), message.offset()
+            if message.error() or partition is None or offset is None:
+                continue
+            if offset + 1 >= ends[partition][1]:
+                left.pop(partition, None)
+            try:
+                record = json.loads(message.value() or b"null")
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record
+    client.close()
+
+
+def realtime(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
+    """Yield identity, and whether it is the visit's own."""
+    for record in records:
+        if "identity" in record:
+            yield record["identity"], prim.identity(record["visit"]) == record["identity"]
+
+
+def processed(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Value]]:
+    """Yield identity and delay."""
+    for record in records:
+        if "identity" in record:
+            yield record["identity"], record["delay_sec"]
+
+
+def landed(url: str, root: str) -> tuple[set[str], SinkReport]:
+    """Return the identities in HDFS, and a report on the files: no offset in two of them, no line twice."""
+    client = InsecureClient(url, user="idfm", timeout=30)
+    identities: set[str] = set()
+    ranges: list[tuple[int, int]] = []
+    lines: list[bytes] = []
+    for folder in client.list(root) if client.status(root, strict=False) else []:
+        for name in client.list(f"{root}/{folder}"):
+            match = FILE.fullmatch(name)
+            if not match:
+                continue
+            ranges.append((int(match["first"]), int(match["last"])))
+            with client.read(f"{root}/{folder}/{name}") as reader:
+                own = reader.read().splitlines()
+            lines += own
+            for line in own:
+                identities |= {prim.identity(visit) for visit in prim.visits(json.loads(line))}
+    ranges.sort()
+    doubled = sum(1 for (_, last), (first, _) in zip(ranges, ranges[1:], strict=False) if first <= last)
+    doubled += len(lines) - len(set(lines))
+    return identities, SinkReport("hdfs files", len(ranges), frozenset(), doubled, frozenset(), frozenset())
+
+
+def points(url: str, bucket: str) -> Iterator[tuple[str, Value]]:
+    """Yield identity and delay of every point; a point without a delay yields None."""
+    flux = (
+        f'from(bucket: "{bucket}") |> range(start: 0, stop: 2100-01-01T00:00:00Z)'
+        f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and (r._field == "delay" or r._field == "identity"))'
+    )
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    columns: list[str] = []
+    with InfluxDBClient(url, TOKEN.read_text().strip(), org="berny", timeout=60_000) as client:
+        # As CSV, a time keeps its nanoseconds.
+        for row in client.query_api().query_csv(flux, dialect=Dialect(header=True, annotations=[])):
+            if "_field" in row:
+                columns = row
+            elif len(row) == len(columns):
+                cells = dict(zip(columns, row, strict=True))
+                key = tuple(cells.get(name, "") for name in ("_time", "direction", "line", "mission", "slot", "stop"))
+                found.setdefault(key, {})[cells["_field"]] = cells["_value"]
+    for fields in found.values():
+        if "identity" in fields:
+            yield fields["identity"], float(fields["delay"]) if "delay" in fields else None
+
+
+def check(cluster: Cluster, truth: Truth) -> Report:
+    """Return the report over HDFS, both topics and InfluxDB."""
+    servers = ",".join("{}:{}".format(*cluster.endpoint("kafka", "broker", node)) for node in cluster.nodes("kafka"))
+    sinks = load_pipelines()["idfm"].sinks
+    hdfs_url = "http://{}:{}".format(*cluster.endpoint("hdfs-namenode", "web"))
+    influx_url = "http://{}:{}".format(*cluster.endpoint("influxdb", "http"))
+    in_hdfs, files = landed(hdfs_url, sinks["hdfs"]["path"])
+    there = dict.fromkeys(truth.expected, True)
+    reports = [
+        check_sink("hdfs", ((identity, True) for identity in in_hdfs), there, truth.served),
+        files,
+        check_sink(REALTIME, realtime(topic_records(servers, REALTIME)), there, truth.served, duplicates_allowed=True),
+        check_sink(
+            PROCESSED,
+            processed(topic_records(servers, PROCESSED)),
+            truth.expected,
+            truth.served,
+            duplicates_allowed=True,
+        ),
+        check_sink("influxdb", points(influx_url, sinks["influxdb"]["bucket"]), truth.expected, truth.served),
+    ]
+    return Report(len(truth.expected), frozenset(truth.expected.keys() - in_hdfs), reports)
+
+
+def main() -> int:
+    """Print the report; 0 where it is clean."""
+    parser = argparse.ArgumentParser(prog="berny-idfm-check", description=__doc__)
+    parser.add_argument("--truth", required=True, help="the simulator's truth; - for standard input")
+    parser.add_argument("--run", help="only answers of this run are expected")
+    parser.add_argument("--json", action="store_true")
+    words = parser.parse_args()
+    if words.truth == "-":
+        truth = read_truth(sys.stdin, words.run)
+    else:
+        with Path(words.truth).open() as file:
+            truth = read_truth(file, words.run)
+    report = check(Cluster.load(), truth)
+    if words.json:
+        sinks = {
+            sink.sink: {
+                "found": sink.found,
+                "lost": len(sink.lost),
+                "duplicate": sink.duplicate,
+                "wrong": len(sink.wrong),
+                "unexpected": len(sink.unexpected),
+            }
+            for sink in report.sinks
+        }
+        print(
+            json.dumps(
+                {"clean": report.clean, "expected": report.expected, "unspooled": len(report.unspooled), "sinks": sinks}
+            )
+        )
+    else:
+        print(report)
+    return 0 if report.clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
