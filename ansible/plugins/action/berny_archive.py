@@ -6,6 +6,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
 from berny.artifacts import ArtifactMissing, Store
 
 ROOT = "/opt/berny/archives"

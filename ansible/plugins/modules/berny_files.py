@@ -86,7 +86,9 @@ def main() -> None:
             continue
         written.append(str(path))
         if not secret:
-            diffs.append({"before_header": str(path), "after_header": str(path), "before": before[0] or "", "after": text})
+            diffs.append(
+                {"before_header": str(path), "after_header": str(path), "before": before[0] or "", "after": text}
+            )
         if not module.check_mode:
             write(path, text, mode, owner)
     module.exit_json(changed=bool(written), written=written, diff=diffs)

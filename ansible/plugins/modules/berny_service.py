@@ -94,7 +94,9 @@ class Service:
         deadline = time.monotonic() + (self.module.params["wait"] if wait is None else wait)
         before = int(self.properties()["NRestarts"])
         while True:
-            code, out, err = self.module.run_command(["/usr/local/bin/berny-probe", what, "--wait", "5", "--want", want])
+            code, out, err = self.module.run_command(
+                ["/usr/local/bin/berny-probe", what, "--wait", "5", "--want", want]
+            )
             words = (out + err).strip().splitlines()
             if code == 0:
                 return True, words[-1] if words else ""

@@ -11,7 +11,10 @@ description:
   - Fewer partitions or another replication than the manifest's can't be had without moving data, and is an error.
 options:
   bootstrap_servers: {description: HOST:PORT of brokers., type: str, required: true}
-  topics: {description: 'By name: partitions, replication, keep (7d), keep_bytes (256MiB, per partition).', type: dict, required: true}
+  topics:
+    description: 'By name: partitions, replication, keep (7d), keep_bytes (256MiB, per partition).'
+    type: dict
+    required: true
 author: [Berny (@berny)]
 """
 EXAMPLES = """
@@ -68,7 +71,14 @@ def main() -> None:
 
 def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:
     """Make and alter topics; return the changes in words."""
-    from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, ResourceType
+    from confluent_kafka.admin import (
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        NewPartitions,
+        NewTopic,
+        ResourceType,
+    )
 
     found = client.list_topics(timeout=TIMEOUT).topics
     changes, new, more = [], [], []

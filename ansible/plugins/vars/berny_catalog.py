@@ -24,6 +24,7 @@ import yaml
 from ansible.errors import AnsibleParserError
 from ansible.inventory.group import Group
 from ansible.plugins.vars import BaseVarsPlugin
+
 from berny.catalog import CatalogError, catalog_folder, load_catalog, load_pipelines
 
 SHARED = Path(__file__).resolve().parents[2] / "cluster.yml"

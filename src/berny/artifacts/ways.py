@@ -63,7 +63,7 @@ def jars(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     say(f"{len(locked)} jars")
     found = maven.copy_jars(locked, scratch / "jars")
     maven.check(found, locked, recipe.lock_file)
-    archive = {}
+    archive: dict[str, Path] = {}
     taken = {source.split("!")[0]: (name, source.split("!")[1]) for name, source in recipe.extra.items()}
     for coordinate in locked:
         if coordinate in taken:

@@ -41,7 +41,7 @@ def ask(cluster: Cluster, name: str) -> Health:
         probe = COMPONENTS[name]
     members = [name] if name in services else [s for s, facts in services.items() if facts["component"] == name]
     version = services[members[0]]["version"]
-    asked = [cluster.here] if here else [n for n in cluster.nodes(members[0])]
+    asked = [cluster.here] if here else list(cluster.nodes(members[0]))
     memory = memory_bytes(f"{name}.service") if here else None
     failure = ""
     for node in asked:

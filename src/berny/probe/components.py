@@ -47,7 +47,7 @@ def kafka(cluster: Cluster, node: str) -> Answer:
         metadata = client.list_topics(timeout=TIMEOUT)
     except KafkaException as error:
         raise NotServing(f"{host}:{port} metadata: {error.args[0].str()}") from None
-    registered = {broker.host for broker in metadata.brokers.values()}
+    registered = {str(broker.host) for broker in metadata.brokers.values()}
     expected = {cluster.machine(other) for other in cluster.nodes("kafka")}
     if host not in registered:
         raise NotServing(f"{host}:{port} answers, but is not registered; registered: {sorted(registered) or 'none'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -116,7 +117,7 @@ def landed(url: str, root: str) -> tuple[set[str], SinkReport]:
             for line in own:
                 identities |= {prim.identity(visit) for visit in prim.visits(json.loads(line))}
     ranges.sort()
-    doubled = sum(1 for (_, last), (first, _) in zip(ranges, ranges[1:], strict=False) if first <= last)
+    doubled = sum(1 for (_, last), (first, _) in itertools.pairwise(ranges) if first <= last)
     doubled += len(lines) - len(set(lines))
     return identities, SinkReport("hdfs files", len(ranges), frozenset(), doubled, frozenset(), frozenset())
 

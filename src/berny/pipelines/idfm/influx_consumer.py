@@ -131,7 +131,9 @@ class InfluxConsumer:
     def _commit(self, source: Consumer, batch: list[Message]) -> None:
         following: dict[int, int] = {}
         for message in batch:
-            following[message.partition()] = max(following.get(message.partition(), 0), message.offset() + 1)
+            partition, offset = message.partition(), message.offset()
+            assert partition is not None and offset is not None
+            following[partition] = max(following.get(partition, 0), offset + 1)
         try:
             source.commit(offsets=[TopicPartition(TOPIC, *pair) for pair in following.items()], asynchronous=False)
         except Exception as error:

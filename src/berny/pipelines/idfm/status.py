@@ -82,7 +82,8 @@ def _from_influxdb(cluster: Cluster) -> dict[str, Any]:
             f'{source} |> filter(fn: (r) => r._field == "identity") |> group() |> sort(columns: ["_time"]) |> last()'
         )
         delays = api.query(
-            f'{source} |> filter(fn: (r) => r._field == "delay") |> range(start: -15m) |> group(columns: ["direction"]) |> median()'
+            f'{source} |> filter(fn: (r) => r._field == "delay") |> range(start: -15m)'
+            ' |> group(columns: ["direction"]) |> median()'
         )
     moments = [record.get_time().timestamp() for table in newest for record in table.records]
     return {
