@@ -19,6 +19,9 @@ lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B fl
 test: $(STAMP) ## everything: style, types, pure logic, roles, the cluster under faults
 	@tests/run
 
+.PHONY: venv
+venv: $(STAMP) ## make .venv alone
+
 .PHONY: lint
 lint: $(STAMP) ## style and types alone
 	@tests/lint

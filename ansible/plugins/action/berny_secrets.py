@@ -22,7 +22,9 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``secrets``: names to generate get 32 random bytes in hex, names ``given`` the given value.
+        """Return ``secrets``: names to ``generate`` get 32 random bytes in hex.
+
+        Names that a person has to give (``given``) are read from the environment, in capitals, where they are set there.
 
         Raises:
             AnsibleActionFail: the file can't be read (no vault password) or written.
@@ -37,7 +39,8 @@ class ActionModule(ActionBase):
         wanted = dict(values)
         for name in self._task.args["generate"]:
             wanted.setdefault(name, secrets.token_hex(32))
-        wanted |= {name: value for name, value in self._task.args["given"].items() if value}
+        found_there = {name: os.environ.get(name.upper(), "") for name in self._task.args["given"]}
+        wanted |= {name: value for name, value in found_there.items() if value}
         result["changed"] = wanted != values
         if result["changed"] and not self._task.check_mode:
             self._write(path, HEADER + yaml.safe_dump(wanted, sort_keys=True))

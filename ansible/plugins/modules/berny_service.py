@@ -22,6 +22,7 @@ options:
   probe: {description: What berny-probe is asked; empty for nothing., type: str}
   gate: {description: What must be whole before a healthy instance is taken down; defaults to C(probe)., type: str}
   component: {description: The component that must serve for the gate to hold., type: str}
+  target: {description: 'The target that it is part of: enabled and started with it.', type: str}
   wait: {description: Seconds to wait for a probe., type: int, default: 180}
 author: [Berny (@berny)]
 """
@@ -43,6 +44,8 @@ from ansible.module_utils.basic import AnsibleModule
 RECORD = "/usr/local/lib/berny/record-start"
 # A service that needs another one may die once or twice while that one starts.
 PATIENCE = 4
+SETTLE_SECONDS = 2
+EX_CONFIG = 78
 
 
 class Service:
@@ -53,10 +56,11 @@ class Service:
         self.name: str = module.params["name"]
         self.unit = f"{self.name}.service"
 
-    def properties(self) -> dict[str, str]:
-        """Return what systemd knows of the unit."""
-        names = "ActiveState,SubState,UnitFileState,NRestarts"
-        _, out, _ = self.module.run_command(["systemctl", "show", self.unit, f"--property={names}"], check_rc=True)
+    def properties(self, unit: str = "") -> dict[str, str]:
+        """Return what systemd knows of the unit, or of another."""
+        names = "ActiveState,SubState,UnitFileState,NRestarts,ExecMainStatus"
+        command = ["systemctl", "show", unit or self.unit, f"--property={names}"]
+        _, out, _ = self.module.run_command(command, check_rc=True)
         return dict(line.split("=", 1) for line in out.splitlines())
 
     def wanted(self) -> str:
@@ -100,11 +104,20 @@ class Service:
             words = (out + err).strip().splitlines()
             if code == 0:
                 return True, words[-1] if words else ""
-            deaths = int(self.properties()["NRestarts"]) - before
+            found = self.properties()
+            if want == "serving" and found["ActiveState"] == "failed" and found["ExecMainStatus"] == str(EX_CONFIG):
+                return False, f"it ended with {EX_CONFIG}: it needs a person"
+            deaths = int(found["NRestarts"]) - before
             if want == "serving" and deaths >= PATIENCE:
                 return False, f"it died {deaths} times in a row"
             if time.monotonic() > deadline:
                 return False, words[-1] if words else f"berny-probe {what} said nothing"
+
+    def stays(self) -> tuple[bool, str]:
+        """Tell whether a unit without a probe runs, and still does a moment later."""
+        time.sleep(SETTLE_SECONDS)
+        found = self.properties()
+        return found["SubState"] == "running", f"it is {found['ActiveState']} ({found['SubState']})"
 
     def run(self) -> None:
         """Start the unit anew and wait until it serves; fail with unit and log line."""
@@ -119,6 +132,8 @@ class Service:
         serving, detail = (False, said) if code else (True, "")
         if serving and self.module.params["probe"]:
             serving, detail = self.probe(self.module.params["probe"], "serving")
+        elif serving:
+            serving, detail = self.stays()
         if not serving:
             self.module.fail_json(
                 msg=f"{self.unit} did not come back: {detail}. Its log says: {self.log_line(now.strip())} "
@@ -136,13 +151,21 @@ def start(service: Service) -> dict[str, Any]:
         return {"changed": False, "differs": False, "held": True}
     up = found["ActiveState"] == "active" and found["SubState"] == "running"
     differs = up and service.started() != wanted
-    enable = found["UnitFileState"] != "enabled"
+    units = {service.unit: found}
+    target = module.params["target"]
+    if target:
+        units[target] = service.properties(target)
+    enable = [unit for unit, facts in units.items() if facts["UnitFileState"] != "enabled"]
+    reach = bool(target) and units[target]["ActiveState"] != "active"
     if not module.check_mode:
         if enable:
-            service.systemctl("enable", service.unit)
+            service.systemctl("daemon-reload")
+            service.systemctl("enable", *enable)
         if not up:
             service.run()
-    return {"changed": enable or not up, "differs": differs, "down": not up, "held": False}
+        if reach:
+            service.systemctl("start", "--no-block", target)
+    return {"changed": bool(enable) or reach or not up, "differs": differs, "down": not up, "held": False}
 
 
 def restart(service: Service) -> dict[str, Any]:
@@ -172,6 +195,7 @@ def main() -> None:
             "probe": {"type": "str", "default": ""},
             "gate": {"type": "str", "default": ""},
             "component": {"type": "str", "default": ""},
+            "target": {"type": "str", "default": ""},
             "wait": {"type": "int", "default": 180},
         },
         supports_check_mode=True,

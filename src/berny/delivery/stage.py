@@ -102,6 +102,8 @@ def main(model: type[Settings], run: Callable[[Settings, Stop], None]) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(LogfmtFormatter())
+    for chatty in ("py4j", "hdfs.client"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     logger = logging.getLogger("stage")
     try:
         settings = read_settings(model)

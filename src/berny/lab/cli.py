@@ -38,10 +38,11 @@ def told() -> Iterator[None]:
 def as_root() -> None:
     """Start this command again by sudo where it does not run as root."""
     if os.geteuid() != 0:
-        keep = [f"{name}={os.environ[name]}" for name in ("HOME", "BERNY_LAB", "PRIM_API_KEY") if name in os.environ]
-        keep += [f"{name}={value}" for name, value in os.environ.items() if name.startswith(("XDG_", "BERNY_"))]
-        console.print("the lab's machines need root: asking sudo", highlight=False)
-        os.execvp("sudo", ["sudo", *keep, sys.executable, "-m", "berny.cli", *sys.argv[1:]])
+        # By name alone: values would be seen in the list of processes.
+        keep = [name for name in os.environ if name in ("HOME", "PRIM_API_KEY") or name.startswith(("XDG_", "BERNY_"))]
+        print("the lab's machines need root: asking sudo", file=sys.stderr)
+        preserve = f"--preserve-env={','.join(keep)}"
+        os.execvp("sudo", ["sudo", preserve, sys.executable, "-m", "berny.cli", *sys.argv[1:]])
 
 
 def work(name: str, task: Callable[[Lab, Steps], None], existing: bool = False) -> None:

@@ -74,8 +74,8 @@ class Lab:
             file.flush()
             yield
 
-    def up(self, steps: Steps) -> None:
-        """Have all machines running and answering SSH; goes on where an earlier call was cut off.
+    def up(self, steps: Steps, rate: float = 2) -> None:
+        """Have all machines and the simulator running; goes on where an earlier call was cut off.
 
         Raises:
             LabError: the box can't give something, or a machine does not answer.
@@ -102,6 +102,8 @@ class Lab:
                 for machine in self.machines.values():
                     say(machine.node.machine)
                     self.wait_for_ssh(machine)
+            with steps.step("simulator of the API"):
+                self.simulator.start("--rate", str(rate))
 
     def down(self, steps: Steps, purge: bool = False) -> None:
         """Shut the machines down and unmount all; with ``purge`` remove their disks, keys and network too."""

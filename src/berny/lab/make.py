@@ -69,15 +69,13 @@ def make(lab: Lab, steps: Steps, console: Console, rate: float) -> None:
         LabError: something did not come up; the message says what.
     """
     since = time.monotonic()
-    lab.up(steps)
+    lab.up(steps, rate)
     fetch_all(list(load_recipes()), steps)
     with lab.locked():
-        with steps.step("simulator of the API"):
-            lab.simulator.start("--rate", str(rate))
         with steps.step("site.yml") as say:
             play(lab, "site.yml", say)
         with steps.step("pipeline idfm") as say:
-            play(lab, "playbooks/pipelines.yml", say, "-e", "action=start", "-e", "pipeline=idfm")
+            play(lab, "playbooks/pipelines.yml", say, "-e", "do=start", "-e", "pipeline=idfm")
         with steps.step("first computed points in InfluxDB"):
             _wait_for_points(lab)
     console.print(f"the lab runs, {time.monotonic() - since:.0f} s after the start", highlight=False)

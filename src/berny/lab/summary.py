@@ -34,7 +34,7 @@ def pipeline_status(lab: Lab, name: str) -> dict[str, Any]:
     Raises:
         LabError: it can't be told; the message has the last line of what was said.
     """
-    done = lab.run("worker_2", f"{STATUS} {name} --json")
+    done = lab.run(read_mapping()["influxdb"][0], f"{STATUS} {name} --json")
     if done.returncode:
         said = (done.stderr.strip() or "no answer").splitlines()[-1]
         raise LabError(f"{name}: {said}")

@@ -23,6 +23,7 @@ def prim(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8099,
     seed: Annotated[int, typer.Option(help="The same seed gives the same service day.")] = 1,
     rate: Annotated[float, typer.Option(min=0, max=1000, help="New observations a second.")] = 2.0,
+    run: Annotated[str, typer.Option(help="Name of the run in the truth.")] = "",
     recordings: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Replay the *.json answers of this folder.")
     ] = None,
@@ -31,4 +32,4 @@ def prim(
     from berny.sources.prim_simulator import Simulator, serve
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    serve(listen, port, Simulator(seed, rate, truth, recordings))
+    serve(listen, port, Simulator(seed, rate, truth, recordings, run=run))

@@ -19,6 +19,8 @@ from berny.pipelines.idfm.columns import transform
 
 LOGGER = logging.getLogger("analytics")
 TOPIC = "idfm-realtime"
+# The client's own 30 s let a batch hang for as long on a request that a stopping broker never answers.
+REQUEST_TIMEOUT_MS = 8000
 OFFSET = Gauge("berny_input_offset", "The next offset to be read", ["topic", "partition"])
 
 
@@ -70,6 +72,8 @@ def run(settings: Settings, stop: Stop) -> None:
     source = (
         spark.readStream.format("kafka")
         .option("kafka.bootstrap.servers", servers)
+        .option("kafka.request.timeout.ms", REQUEST_TIMEOUT_MS)
+        .option("kafka.default.api.timeout.ms", 4 * REQUEST_TIMEOUT_MS)
         .option("subscribe", TOPIC)
         .option("startingOffsets", "earliest")
         .option("failOnDataLoss", "true")
@@ -82,6 +86,7 @@ def run(settings: Settings, stop: Stop) -> None:
         .option("kafka.bootstrap.servers", servers)
         .option("kafka.acks", "all")
         .option("kafka.max.block.ms", 30000)
+        .option("kafka.request.timeout.ms", REQUEST_TIMEOUT_MS)
         .option("checkpointLocation", settings.berny_checkpoint)
         .trigger(processingTime=f"{int(settings.berny_trigger_seconds * 1000)} milliseconds")
         .queryName("idfm-analytics")

@@ -1,0 +1,53 @@
+"""The whole ``site.yml``: everything where the mapping says, and a second run that changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+from support import Cluster, play
+
+from berny.catalog import load_catalog
+
+
+def test_everything_runs_where_the_mapping_says_and_nowhere_else(cluster: Cluster) -> None:
+    expected = {(node, unit) for unit, nodes in cluster.units().items() for node in nodes}
+    assert set(cluster.processes()) == expected
+
+
+def test_each_process_runs_as_its_own_user_from_its_own_data_disk(cluster: Cluster) -> None:
+    catalog = load_catalog()
+    for name, service in catalog.services.items():
+        user = catalog.components[service.component].user
+        for node in cluster.groups[service.group]:
+            pid = cluster.sh(node, f"systemctl show -P MainPID {name}").strip()
+            assert cluster.sh(node, f"sudo stat -c %u /proc/{pid}").strip() == str(user.uid), (node, name)
+            if service.disk:
+                assert cluster.sh(node, f"findmnt -n -o FSTYPE /data/{name}").strip() == "ext4", (node, name)
+
+
+def test_every_probe_says_whole(cluster: Cluster) -> None:
+    for node in cluster.groups["all"]:
+        said = cluster.sh(node, "sudo berny-probe --all --json --wait 60 --want whole")
+        for health in json.loads(said):
+            assert health["whole"], (node, health)
+
+
+def test_secrets_are_readable_by_root_and_their_service_alone(cluster: Cluster) -> None:
+    for node in cluster.groups["all"]:
+        held = cluster.sh(node, "sudo find /etc/berny \\( -name stage.env -o -name '*.token' \\) -printf '%m %p\\n'")
+        for line in held.splitlines():
+            assert line.split()[0] in ("600", "640"), (node, line)
+
+
+def test_second_run_changes_nothing_and_restarts_nothing(cluster: Cluster) -> None:
+    before = cluster.processes()
+    again = play("site.yml")
+    assert again.recap("changed") == 0, again.tail
+    assert cluster.processes() == before
+
+
+def test_check_and_diff_are_silent(cluster: Cluster) -> None:
+    looked = play("site.yml", "--check", "--diff")
+    assert looked.recap("changed") == 0, looked.tail
+    assert "--- before" not in looked.output
+    assert "\n+" not in looked.output, looked.output

@@ -1,0 +1,186 @@
+"""What tests against a lab share: the lab, its plays, its units."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from berny.artifacts.cli import fetch_all
+from berny.artifacts.recipes import load_recipes
+from berny.catalog import load_catalog, load_pipelines
+from berny.lab import summary
+from berny.lab.lab import Lab
+from berny.lab.plan import CHECKOUT, read_mapping
+from berny.progress import Steps
+
+NAME = os.environ.get("BERNY_LAB", "test")
+PYTHON = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3"
+console = Console(file=sys.__stdout__, width=160)
+
+
+@dataclass
+class Play:
+    """A finished ``ansible-playbook``."""
+
+    code: int
+    output: str
+    seconds: float
+
+    def recap(self, word: str) -> int:
+        """Return the sum over all hosts of a column of the recap."""
+        rows = self.output.split("PLAY RECAP")[-1]
+        return sum(int(count) for count in re.findall(rf"\b{word}=(\d+)", rows))
+
+    @property
+    def tail(self) -> str:
+        """What a failing test should show."""
+        failed = [part for part in self.output.split("\nTASK ") if "fatal:" in part]
+        return "\n".join([*failed, self.output[-1500:]])
+
+
+def ansible(playbook: str, *options: str) -> list[str]:
+    """Return the words of a play against the lab's inventory."""
+    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", playbook, *options]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment that plays run in."""
+    return os.environ | {"BERNY_LAB": NAME, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+
+
+def play(playbook: str, *options: str, ok: bool = True) -> Play:
+    """Run a play; with ``ok`` it has to succeed."""
+    since = time.monotonic()
+    done = subprocess.run(
+        ansible(playbook, *options),
+        cwd=CHECKOUT,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    result = Play(done.returncode, done.stdout, time.monotonic() - since)
+    console.print(f"{playbook} {' '.join(options)}: {result.seconds:.1f} s", highlight=False)
+    assert (result.code == 0) or not ok, result.tail
+    return result
+
+
+def wait_until(done: Callable[[], Any], seconds: float, words: str) -> Any:
+    """Ask until it is true, and return what it says."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = done()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s: {words}"
+        time.sleep(0.5)
+
+
+class Cluster:
+    """The lab of the tests with what runs on it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.groups = read_mapping()
+
+    def sh(self, node: str, command: str, timeout: float = 120, ok: bool = True) -> str:
+        """Run a shell command on a node and return what it prints; it has to succeed."""
+        done = self.lab.run(node, command, timeout)
+        assert not ok or done.returncode == 0, f"{node}: {command}: {done.stdout[-600:]}{done.stderr[-600:]}"
+        return done.stdout
+
+    def units(self) -> dict[str, list[str]]:
+        """Return the nodes that each unit of the catalog and the manifests belongs on."""
+        found = {name: self.groups[service.group] for name, service in load_catalog().services.items()}
+        for pipeline in load_pipelines().values():
+            for stage, facts in pipeline.stages.items():
+                found[f"berny-{pipeline.name}-{stage}"] = self.groups[facts.on]
+        return found
+
+    def processes(self) -> dict[tuple[str, str], str]:
+        """Return main process and its start for each unit that runs, by (node, unit)."""
+        names = " ".join(f"{unit}.service" for unit in self.units())
+        found = {}
+        for node in self.groups["all"]:
+            said = self.sh(node, f"systemctl show -p Id -p ActiveState -p MainPID -p ExecMainStartTimestamp {names}")
+            for block in said.strip().split("\n\n"):
+                facts = dict(line.split("=", 1) for line in block.splitlines())
+                if facts.get("ActiveState") == "active":
+                    unit = facts["Id"].removesuffix(".service")
+                    found[node, unit] = f"{facts['MainPID']} {facts['ExecMainStartTimestamp']}"
+        return found
+
+    def status(self) -> dict[str, Any]:
+        """Return the pipeline's status."""
+        return summary.pipeline_status(self.lab, "idfm")
+
+    def load(self, run: str, rate: float) -> None:
+        """Have the simulator serve ``rate`` new observations a second, as the run ``run``."""
+        self.lab.simulator.ask("/_simulator/run", {"run": run, "rate": rate})
+
+    def check(self, run: str) -> tuple[bool, str]:
+        """Hold every sink against the truth of a run; return whether it is clean, and the report."""
+        with self.lab.simulator.truth.open() as truth:
+            done = subprocess.run(
+                self.lab.ssh("worker_2", f"{PYTHON} -m berny.pipelines.idfm.check --truth - --run {run}"),
+                stdin=truth,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+        return done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+    def settle(self, run: str, seconds: float = 150) -> str:
+        """Stop the load and wait until every sink holds what it should; returns the report."""
+        self.load(f"after-{run}", 0)
+        report = ""
+
+        def clean() -> bool:
+            nonlocal report
+            found, report = self.check(run)
+            return found
+
+        deadline = time.monotonic() + seconds
+        while not clean():
+            assert time.monotonic() < deadline, report
+            time.sleep(3)
+        console.print(report, highlight=False)
+        return report
+
+
+@contextmanager
+def steps(title: str) -> Any:
+    """Say on the terminal what takes long, though pytest keeps the output of tests."""
+    console.print(f"\n-- {title}", highlight=False)
+    with Steps(console) as shown:
+        yield shown
+
+
+def machines(purge: bool) -> Lab:
+    """Return the lab of the tests, its machines running; ``purge``: with nothing of an earlier run on them."""
+    with steps(f"lab {NAME}") as shown:
+        if purge:
+            Lab.named(NAME).down(shown, purge=True)
+        lab = Lab.named(NAME)
+        lab.up(shown)
+        fetch_all(list(load_recipes()), shown)
+    return lab
+
+
+def remove() -> None:
+    """Remove the lab of the tests, unless a person gave one to work on."""
+    if "BERNY_LAB" not in os.environ:
+        with steps(f"lab {NAME} goes") as shown:
+            Lab.named(NAME).down(shown, purge=True)

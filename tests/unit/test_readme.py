@@ -1,0 +1,345 @@
+"""The README and docs/architecture.md against the checkout: table, picture, commands, links, names; both inventories."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from berny import cli
+from berny.catalog import load_catalog, load_pipelines
+from berny.lab.plan import read_mapping
+from berny.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+INVENTORIES = ("lab", "azure")
+DOCUMENTS = ("README.md", "docs/architecture.md")
+# Programs of a controller's or a node's Debian. What Berny brings itself is looked up below.
+SYSTEM = {".", "cp", "journalctl", "nano", "rm", "systemctl", "systemd-tmpfiles", "tar", "uptime"}
+FOLDERS = "ansible|docs|inventory|molecule|playbooks|requirements|roles|src|tests"
+
+
+def text(document: str) -> str:
+    """Return a document's text."""
+    return (CHECKOUT / document).read_text()
+
+
+def blocks(document: str) -> list[str]:
+    """Return the commands of all ``sh`` blocks, continued lines joined."""
+    found = re.findall(r"^ *```sh\n(.*?)^ *```$", text(document), re.M | re.S)
+    lines = "\n".join(found).replace("\\\n", " ").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def commands(line: str) -> list[list[str]]:
+    """Return the words of each command of a line, without assignments before it and redirections after it."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
+    lexer.whitespace_split = True
+    parts: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("|&;"):
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    found = []
+    for words in parts:
+        words = words[: words.index("<")] if "<" in words else words
+        while re.match(r"[A-Z_]+=", words[0]):
+            words = words[1:]
+        found.append(words)
+    return found
+
+
+def without_sudo(words: list[str]) -> list[str]:
+    """Return the words that sudo is to run."""
+    if words[0] != "sudo":
+        return words
+    return words[3:] if words[1] == "-u" else words[1:]
+
+
+def options(words: list[str], *names: str) -> list[str]:
+    """Return the values of an option."""
+    return [value for name, value in itertools.pairwise(words) if name in names]
+
+
+def check_berny(words: list[str]) -> None:
+    """Walk the commands of ``berny``; every option has to be known. What follows ``--`` is a command on a node."""
+    command: Any = typer.main.get_command(cli.app)
+    own = words[1 : words.index("--")] if "--" in words else words[1:]
+    while below := getattr(command, "commands", None):
+        assert own and own[0] in below, f"berny has no such command: {words}"
+        command = below[own.pop(0)]
+    known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+    assert {word for word in own if word.startswith("-")} <= known, words
+    if command.name == "ssh":
+        assert own[0] in read_mapping()["all"]
+    if "--" in words:
+        remote = words[words.index("--") + 1 :]
+        check(shlex.split(remote[0]) if len(remote) == 1 else remote)
+
+
+def check_playbook(words: list[str]) -> None:
+    """A playbook and its pipeline exist; an inventory does, or was copied from one."""
+    assert [word for word in words[1:] if word.endswith(".yml")], words
+    for word in words[1:]:
+        if word.endswith(".yml"):
+            assert (CHECKOUT / word).is_file(), f"there is no playbook {word}"
+    for inventory in options(words, "-i"):
+        assert (CHECKOUT / inventory).is_dir() or f"cp -r inventory/azure {inventory}" in blocks("README.md")
+    given = dict(pair.split("=", 1) for pair in options(words, "-e"))
+    assert given.get("pipeline", "idfm") in load_pipelines()
+    if given.get("action"):
+        assert (CHECKOUT / "roles" / "pipeline" / "tasks" / f"{given['action']}.yml").is_file()
+    allowed = {"pipeline", "action", *re.findall(r"check_\w+", text("playbooks/check.yml"))}
+    assert given.keys() <= allowed, words
+
+
+def check_units(words: list[str]) -> None:
+    """Units that are named exist: services of the catalog, stages, the targets of pipelines."""
+    known = {unit for titles in units_by_node().values() for units in titles.values() for unit in units}
+    known |= {f"berny-{pipeline}.target" for pipeline in load_pipelines()}
+    known |= {f"{unit}.conf" for unit in known}
+    for word in words[1:]:
+        if "hdfs" in word or "berny" in word:
+            assert word in known, f"there is no unit {word}"
+
+
+def check_node_command(words: list[str]) -> None:
+    """A wrapper's arguments: subcommands, ports, topics and names that exist."""
+    facts = load_catalog().services
+    pipelines = load_pipelines().values()
+    if words[0] == "hdfs":
+        assert f"    {words[1]}) " in text("roles/hdfs/templates/hdfs.sh.j2"), words
+    for server in options(words, "--bootstrap-server"):
+        node, port = server.split(":")
+        assert node in read_mapping()["kafka"] and int(port) == facts["kafka"].ports["broker"]
+    for topic in options(words, "--topic"):
+        assert any(topic in pipeline.topics for pipeline in pipelines)
+    if "-triggerBlockReport" in words:
+        node, port = words[-1].split(":")
+        assert node.replace("-", "_") in read_mapping()["datanode"]
+        assert int(port) == facts["hdfs-datanode"].ports["ipc"]
+    if words[0] == "berny-probe":
+        stages = {f"berny-{pipeline.name}-{stage}" for pipeline in pipelines for stage in pipeline.stages}
+        known = {*facts, *load_catalog().components, *stages}
+        source = text("src/berny/probe/__main__.py")
+        positional = [w for w in words[1:] if not w.startswith("-") and w not in options(words, "--want", "--wait")]
+        assert set(positional) <= known, words
+        assert all(f'"{word}"' in source for word in words[1:] if word.startswith("-")), words
+
+
+def check_java(words: list[str]) -> None:
+    """Java is the catalog's, and the folders it reads are the NameNode's."""
+    home = yaml.safe_load(text("ansible/cluster.yml"))["java_home"]
+    assert words[0] == f"{home}/bin/java"
+    assert options(words, "-cp") == ["/etc/berny/hdfs-namenode:/opt/berny/hadoop:/opt/berny/hadoop/lib/*"]
+    assert "org.apache.hadoop.hdfs.server.namenode.NameNode" in words
+
+
+def check_python(words: list[str]) -> None:
+    """A module of the package exists."""
+    assert words[1] == "-m"
+    assert (CHECKOUT / "src" / f"{words[2].replace('.', '/')}.py").is_file(), words
+
+
+def check(words: list[str]) -> None:
+    """Hold one command against what there is."""
+    words = without_sudo(words)
+    if words[0] == "env":
+        words = [word for word in words[1:] if not re.match(r"[A-Z_]+=", word)]
+    wrappers = {name for component in load_catalog().components.values() for name in component.commands}
+    wrappers |= set(yaml.safe_load(text("roles/node/defaults/main.yml"))["node_commands"])
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}: ", text("Makefile"), re.M), f"make has no target {words[1]}"
+    elif words[0] == "berny":
+        check_berny(words)
+    elif words[0] == "ansible-playbook":
+        check_playbook(words)
+    elif words[0] in ("python", "python3"):
+        check_python(words)
+    elif words[0].endswith("/java"):
+        check_java(words)
+    elif words[0] in wrappers:
+        check_node_command(words)
+    else:
+        assert words[0] in SYSTEM, f"what is {words[0]!r}?"
+        if words[0] in ("systemctl", "journalctl", "systemd-tmpfiles"):
+            check_units(words)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_exists(document: str) -> None:
+    """Targets, subcommands and options, playbooks, wrappers, units, topics, ports."""
+    lines = blocks(document)
+    assert lines
+    for line in lines:
+        for words in commands(line.split(" #")[0]):
+            check(words)
+
+
+def test_commands_are_told_apart() -> None:
+    """What the checks themselves see of a line."""
+    assert commands("A=1 make x && b 'c | d' | e < f") == [["make", "x"], ["b", "c | d"], ["e"]]
+    assert without_sudo(["sudo", "-u", "hdfs", "hdfs", "fsck"]) == ["hdfs", "fsck"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "make nothing",
+        "berny lab jump",
+        "berny lab up --nam two",
+        "berny lab ssh worker_3",
+        "berny lab ssh master -- hdfs nothing",
+        "ansible-playbook playbooks/nothing.yml",
+        "ansible-playbook playbooks/pipelines.yml -e do=jump",
+        "ansible-playbook playbooks/check.yml -e check_wnat=whole",
+        "systemctl status berny-idfm-nothing",
+        "kafka-topics.sh --bootstrap-server master:9093 --list",
+        "berny-probe nothing",
+        "hbase shell",
+    ],
+)
+def test_a_wrong_command_is_noticed(line: str) -> None:
+    """The checks do check."""
+    with pytest.raises(AssertionError):
+        for words in commands(line):
+            check(words)
+
+
+def test_wrappers_are_installed_by_their_roles() -> None:
+    """Each command of the catalog is one that its component's role installs."""
+    for name, component in load_catalog().components.items():
+        tasks = text(f"roles/{name}/tasks/main.yml")
+        assert all(f"{command}: " in tasks for command in component.commands), name
+
+
+def test_the_table_is_the_mapping() -> None:
+    """``python -m berny.mapping README.md`` has been run."""
+    readme = text("README.md")
+    assert readme == with_table(readme, mapping_table()), "run: python -m berny.mapping README.md"
+
+
+def test_the_table_needs_its_markers() -> None:
+    """A file without a place for the table is left alone."""
+    assert with_table(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
+    for wrong in ("", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
+        with pytest.raises(MappingError):
+            with_table(wrong, "new")
+
+
+def test_the_picture_is_the_mapping() -> None:
+    """Each box has its node's units, and no others."""
+    lines = text("README.md").splitlines()
+    top = next(number for number, line in enumerate(lines) if "┌─ master" in line)
+    boxes: dict[str, set[str]] = {name: set() for name in re.findall(r"┌─ (\S+)", lines[top])}
+    for line in lines[top + 1 :]:
+        if line.startswith("└"):
+            break
+        cells = [cell.strip() for cell in line.strip("│").split("│ │")]
+        for node, cell in zip(boxes, cells, strict=True):
+            boxes[node] |= {cell} - {""}
+    mapped = {node: {unit for units in titles.values() for unit in units} for node, titles in units_by_node().items()}
+    assert boxes == mapped
+
+
+def slug(heading: str) -> str:
+    """Return a heading's anchor."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_resolve(document: str) -> None:
+    """Files are there, and headings are in them."""
+    for target in re.findall(r"\]\(([^)]+)\)", text(document)):
+        path, _, anchor = target.partition("#")
+        file = (CHECKOUT / document).parent / path if path else CHECKOUT / document
+        assert file.exists(), f"{document} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
+            assert anchor in map(slug, headings), f"{document} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_exist(document: str) -> None:
+    """Paths of the checkout in code spans; those with a NAME in capitals, and secrets, are made by people or plays."""
+    for path in re.findall(rf"`((?:{FOLDERS})(?:/[\w.-]+)+)", text(document)):
+        if not re.search(r"\b[A-Z]{4,}\b|inventory/production|secrets", path):
+            assert (CHECKOUT / path).exists(), f"{document} names {path}"
+
+
+def test_headings_that_messages_send_people_to() -> None:
+    """Messages of the code name headings; they have to be there."""
+    assert "\n### NameNode's disk lost\n" in text("README.md")
+    assert '"NameNode\'s disk lost" in the README' in text("roles/hdfs/tasks/format.yml")
+    assert "\n## Delivery\n" in text("docs/architecture.md")
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        ("PRIM_API_KEY is missing, wrong or not allowed to read stop-monitoring", "src/berny/sources/prim.py"),
+        ("Nothing was touched. Correct the inventory: ", "ansible/plugins/action/berny_inventory.py"),
+        ("put one into the group ", "ansible/plugins/action/berny_inventory.py"),
+        ("knows no variable ", "ansible/plugins/action/berny_inventory.py"),
+        ("is its disk full? Nothing was acknowledged", "src/berny/delivery/spool.py"),
+        ("its sinks have to catch up", "src/berny/delivery/spool.py"),
+        ("polling pauses", "src/berny/pipelines/idfm/producer.py"),
+        ("is in safe mode", "src/berny/probe/components.py"),
+        ("did not come back: ", "ansible/plugins/modules/berny_service.py"),
+        ("times in a row", "ansible/plugins/modules/berny_service.py"),
+        (", which serves, is not taken down: ", "ansible/plugins/modules/berny_service.py"),
+        ("works on this lab", "src/berny/lab/lab.py"),
+        ("run `berny artifacts fetch", "src/berny/artifacts/store.py"),
+        ("Nothing was installed.", "src/berny/artifacts/errors.py"),
+        ("The secrets file beside the inventory is not this server's", "ansible/plugins/modules/influxdb_setup.py"),
+        ("holds no metadata", "roles/hdfs/tasks/format.yml"),
+    ],
+)
+def test_messages_are_told_as_they_are(words: str, source: str) -> None:
+    """What the README says that a program says, that program says; strings over two lines are one."""
+    assert words.replace("`", "") in text("README.md").replace("`", "")
+    assert words in re.sub(r'"\n\s*f?"', "", text(source))
+
+
+def test_the_vm_only_tasks_are_listed() -> None:
+    """The README names every task that only virtual machines get."""
+    tasks = [task["name"] for task in yaml.safe_load(text("roles/node/tasks/vm.yml"))]
+    rows = re.findall(r"^\| (.+?) \|", text("README.md").partition("`vm_only`")[2].partition("\n## ")[0], re.M)
+    assert rows == ["task", *tasks]
+
+
+def hosts_file(inventory: str) -> dict[str, Any]:
+    """Return the group ``all`` of an inventory's ``hosts.yml``."""
+    found: dict[str, Any] = yaml.safe_load(text(f"inventory/{inventory}/hosts.yml"))["all"]
+    return found
+
+
+def test_inventories_have_the_same_mapping() -> None:
+    """Same hosts, same groups, same numbers of brokers."""
+    lab, azure = map(hosts_file, INVENTORIES)
+    assert azure["children"] == lab["children"]
+    assert azure["hosts"].keys() == lab["hosts"].keys()
+    assert mapping_table(CHECKOUT / "inventory" / "azure") == mapping_table()
+
+
+def test_addresses_to_be_replaced_belong_to_nobody() -> None:
+    """The placeholders are of a network for documentation, one for each host."""
+    addresses = [host["ansible_host"] for host in hosts_file("azure")["hosts"].values()]
+    assert len(set(addresses)) == len(addresses)
+    assert all(address.startswith("192.0.2.") for address in addresses)
+
+
+@pytest.mark.parametrize("inventory", INVENTORIES)
+def test_inventories_set_what_tells_them_apart(inventory: str) -> None:
+    """Name, size and kind of the machines."""
+    given = yaml.safe_load(text(f"inventory/{inventory}/group_vars/all.yml"))
+    assert given["node_is_vm"] is (inventory != "lab")
+    assert given["node_size"] == {"lab": "small", "azure": "large"}[inventory]
+    assert {"cluster_name", "ansible_user", "ansible_become"} <= given.keys()
