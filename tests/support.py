@@ -168,19 +168,18 @@ def steps(title: str) -> Any:
         yield shown
 
 
-def machines(purge: bool) -> Lab:
-    """Return the lab of the tests, its machines running; ``purge``: with nothing of an earlier run on them."""
-    with steps(f"lab {NAME}") as shown:
+def machines(name: str, purge: bool) -> Lab:
+    """Return a lab with its machines running and the archives in the store; ``purge``: without a trace of an earlier run."""
+    with steps(f"lab {name}") as shown:
         if purge:
-            Lab.named(NAME).down(shown, purge=True)
-        lab = Lab.named(NAME)
+            Lab.named(name).down(shown, purge=True)
+        lab = Lab.named(name)
         lab.up(shown)
         fetch_all(list(load_recipes()), shown)
     return lab
 
 
-def remove() -> None:
-    """Remove the lab of the tests, unless a person gave one to work on."""
-    if "BERNY_LAB" not in os.environ:
-        with steps(f"lab {NAME} goes") as shown:
-            Lab.named(NAME).down(shown, purge=True)
+def remove(name: str) -> None:
+    """Remove a lab with all its traces."""
+    with steps(f"lab {name} goes") as shown:
+        Lab.named(name).down(shown, purge=True)

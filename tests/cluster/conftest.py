@@ -1,4 +1,4 @@
-"""One cluster for all of these tests, converged from bare machines by ``site.yml``.
+"""One cluster for all of these tests, made from nothing by what ``make lab`` calls.
 
 ``BERNY_LAB=lab pytest tests/cluster`` runs them on a lab that is there, and leaves it.
 """
@@ -9,7 +9,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from support import Cluster, machines, play, remove, steps
+
+from berny.lab.make import make
+from support import NAME, Cluster, console, machines, remove, steps
 
 RATE = 5
 
@@ -17,14 +19,13 @@ RATE = 5
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster with the pipeline on it, and the simulator serving at a gentle rate."""
-    lab = machines(purge="BERNY_LAB" not in os.environ)
+    given = "BERNY_LAB" in os.environ
+    lab = machines(NAME, purge=not given)
+    os.environ["BERNY_LAB"] = NAME
+    with steps("cluster") as shown:
+        make(lab, shown, console, RATE)
     with lab.locked():
-        with steps("cluster") as shown:
-            with shown.step("simulator"):
-                lab.simulator.start("--rate", str(RATE))
-            with shown.step("site.yml from bare machines"):
-                play("site.yml")
-            with shown.step("the pipeline starts"):
-                play("playbooks/pipelines.yml", "-e", "do=start")
         yield Cluster(lab)
-    remove()
+    if not given:
+        del os.environ["BERNY_LAB"]
+        remove(NAME)

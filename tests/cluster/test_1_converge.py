@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from support import Cluster, play
-
 from berny.catalog import load_catalog
+from support import Cluster, play
 
 
 def test_everything_runs_where_the_mapping_says_and_nowhere_else(cluster: Cluster) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from support import Cluster
 
 from berny.catalog import load_catalog
+from support import Cluster
 
 BROKERS = "master:9092,worker_2:9092"
 COMMANDS = {
@@ -64,3 +64,12 @@ def test_an_application_runs_on_the_workers(cluster: Cluster) -> None:
     said = cluster.sh("master", "spark-submit --name squares /tmp/squares.py 2>&1", timeout=240)
     assert "squares 328350" in said
     assert "eventlog" in cluster.sh("master", "hdfs dfs -ls /spark/events")
+
+
+def test_old_event_logs_are_removed_and_young_ones_kept(cluster: Cluster) -> None:
+    hdfs = "sudo -u spark hdfs dfs"
+    cluster.sh("master", f"{hdfs} -mkdir -p /spark/events/eventlog_v2_old /spark/events/eventlog_v2_young")
+    cluster.sh("master", f"{hdfs} -touch -t 20250101:000000 /spark/events/eventlog_v2_old")
+    cluster.sh("master", "sudo systemctl start berny-spark-events")
+    left = cluster.sh("master", f"{hdfs} -ls /spark/events")
+    assert "eventlog_v2_young" in left and "eventlog_v2_old" not in left

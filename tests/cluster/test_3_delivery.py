@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from support import Cluster, wait_until
 
 AWAY_SECONDS = 30
@@ -30,7 +31,9 @@ def test_a_broker_away_under_load_loses_nothing(cluster: Cluster, node: str) -> 
         since = time.monotonic()
         before = cluster.status()["stored"]
         # Acknowledged by InfluxDB while the broker is away, or this proves nothing about the stop.
-        wait_until(lambda: cluster.status()["stored"] > before + RATE, AWAY_SECONDS, f"nothing is stored without {node}")
+        wait_until(
+            lambda: cluster.status()["stored"] > before + RATE, AWAY_SECONDS, f"nothing is stored without {node}"
+        )
         time.sleep(max(0.0, AWAY_SECONDS - (time.monotonic() - since)))
         assert cluster.sh(node, "systemctl is-active kafka", ok=False).strip() == "inactive"
     finally:

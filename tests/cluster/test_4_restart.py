@@ -7,9 +7,8 @@ import signal
 import subprocess
 import time
 
-from support import Cluster, ansible, environment, play, wait_until
-
 from berny.lab.plan import CHECKOUT
+from support import Cluster, ansible, environment, play, wait_until
 
 
 def changed_units(before: dict[tuple[str, str], str], after: dict[tuple[str, str], str]) -> set[tuple[str, str]]:

@@ -7,9 +7,8 @@ import os
 import time
 from pathlib import Path
 
-from support import Cluster
-
 from berny.sources.prim_timetable import near, visit
+from support import Cluster, wait_until
 
 
 def record(folder: Path) -> None:
@@ -32,8 +31,9 @@ def test_recorded_answers(cluster: Cluster, tmp_path: Path) -> None:
     simulator = cluster.lab.simulator
     simulator.stop()
     simulator.start("--recordings", str(recordings.resolve()), "--run", "recorded")
-    report = cluster.settle("recorded")
     visits = sum(path.read_text().count('"MonitoredCall"') for path in answers)
+    wait_until(lambda: simulator.ask("/_simulator/stats")["served"] == visits, 60, "the answers are not fetched")
+    report = cluster.settle("recorded")
     assert report.startswith(f"{visits} expected, 0 unspooled"), report
     simulator.stop()
     simulator.start("--rate", "2")

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import steps
 
-from berny.lab.lab import Lab
 from berny.lab.plan import CHECKOUT
+from support import machines, remove, steps
 
 ORDER = ["node", "service", "zookeeper", "kafka", "hdfs", "spark", "influxdb", "pipeline"]
 LAB = "roles"
@@ -21,11 +20,9 @@ LAB = "roles"
 @pytest.fixture(scope="module")
 def lab() -> Iterator[str]:
     """A lab without a trace of an earlier run."""
-    with steps("lab roles") as shown:
-        Lab.named(LAB).down(shown, purge=True)
+    machines(LAB, purge=True)
     yield LAB
-    with steps("lab roles goes") as shown:
-        Lab.named(LAB).down(shown, purge=True)
+    remove(LAB)
 
 
 def test_every_role_has_a_scenario() -> None:

@@ -19,8 +19,9 @@ from berny.pipelines.idfm.columns import transform
 
 LOGGER = logging.getLogger("analytics")
 TOPIC = "idfm-realtime"
-# The client's own 30 s let a batch hang for as long on a request that a stopping broker never answers.
-REQUEST_TIMEOUT_MS = 8000
+# A client that learned of the brokers while one was away knows the other alone: when that one goes, it asks it in vain
+# until it is back. Its two remedies: learn anew from the bootstrap servers, and more often than every 5 minutes.
+KNOW_ALL_BROKERS = {"kafka.metadata.recovery.strategy": "rebootstrap", "kafka.metadata.max.age.ms": "30000"}
 OFFSET = Gauge("berny_input_offset", "The next offset to be read", ["topic", "partition"])
 
 
@@ -71,9 +72,8 @@ def run(settings: Settings, stop: Stop) -> None:
     servers = settings.kafka_bootstrap_servers
     source = (
         spark.readStream.format("kafka")
+        .options(**KNOW_ALL_BROKERS)
         .option("kafka.bootstrap.servers", servers)
-        .option("kafka.request.timeout.ms", REQUEST_TIMEOUT_MS)
-        .option("kafka.default.api.timeout.ms", 4 * REQUEST_TIMEOUT_MS)
         .option("subscribe", TOPIC)
         .option("startingOffsets", "earliest")
         .option("failOnDataLoss", "true")
@@ -83,10 +83,10 @@ def run(settings: Settings, stop: Stop) -> None:
     query = (
         transform(source)
         .writeStream.format("kafka")
+        .options(**KNOW_ALL_BROKERS)
         .option("kafka.bootstrap.servers", servers)
         .option("kafka.acks", "all")
         .option("kafka.max.block.ms", 30000)
-        .option("kafka.request.timeout.ms", REQUEST_TIMEOUT_MS)
         .option("checkpointLocation", settings.berny_checkpoint)
         .trigger(processingTime=f"{int(settings.berny_trigger_seconds * 1000)} milliseconds")
         .queryName("idfm-analytics")

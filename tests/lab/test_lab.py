@@ -1,0 +1,126 @@
+"""The machines themselves: up from nothing, through kills and power cuts, and gone without a trace."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from berny.lab.lab import Lab
+from berny.lab.plan import LabError, state_folder
+from berny.progress import Steps
+from support import console, remove
+
+NAME = "bare"
+
+
+def traces() -> dict[str, list[str]]:
+    """Return everything of the lab that the box has."""
+    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if f"/labs/{NAME}/" in line]
+    links = [link["ifname"] for link in json.loads(subprocess.check_output(["ip", "-j", "link"]))]
+    tables = subprocess.check_output(["nft", "list", "tables"], text=True).splitlines()
+    loops = subprocess.check_output(["losetup", "-a"], text=True).splitlines()
+    spaces = subprocess.check_output(["ip", "netns", "list"], text=True).splitlines()
+    processes = [
+        command.decode(errors="replace")
+        for command in (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+        if f"{NAME}-master".encode() in command or f"/labs/{NAME}/".encode() in command
+    ]
+    return {
+        "mounts": mounts,
+        "links": [link for link in links if link.startswith(f"bny-{NAME}")],
+        "tables": [table for table in tables if f"berny-{NAME}" in table],
+        "loops": [loop for loop in loops if f"/labs/{NAME}/" in loop],
+        "namespaces": [space for space in spaces if f"berny-{NAME}" in space],
+        "processes": processes,
+        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/berny-{NAME}-*") if path.is_dir()],
+        "state": [str(path) for path in state_folder().glob(f"*{NAME}*")],
+    }
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    remove(NAME)
+    with Steps(console) as shown:
+        lab = Lab.named(NAME)
+        lab.up(shown)
+    yield lab
+    remove(NAME)
+    assert not any(traces().values()), traces()
+
+
+def test_four_systemd_machines_answer(lab: Lab) -> None:
+    for node in lab.machines:
+        deadline = time.monotonic() + 30
+        while (said := lab.run(node, "systemctl is-system-running").stdout.strip()) != "running":
+            assert time.monotonic() < deadline, (node, said, lab.run(node, "systemctl --failed").stdout)
+            time.sleep(0.5)
+        assert lab.run(node, "hostname").stdout.strip() == node.replace("_", "-")
+
+
+def test_each_machine_has_its_data_disks(lab: Lab) -> None:
+    for node, machine in lab.machines.items():
+        for disk in machine.disks:
+            said = lab.run(node, f"findmnt -n -o FSTYPE /data/{disk.service}").stdout.strip()
+            assert said == "ext4", (node, disk)
+
+
+def test_machines_reach_each_other_but_not_another_lab(lab: Lab) -> None:
+    assert lab.run("master", f"ping -c1 -W2 {lab.plan.nodes['worker_2'].address}").returncode == 0
+
+
+def test_up_again_changes_nothing(lab: Lab) -> None:
+    before = {node: machine.init() for node, machine in lab.machines.items()}
+    with Steps(console) as shown:
+        lab.up(shown)
+    assert {node: machine.init() for node, machine in lab.machines.items()} == before
+
+
+def test_another_command_is_kept_off(lab: Lab) -> None:
+    with lab.locked(), pytest.raises(LabError, match="another command"), Lab.existing(NAME).locked():
+        pass
+
+
+def test_a_killed_machine_comes_back_with_its_files(lab: Lab) -> None:
+    lab.run("worker_0", "echo kept | sudo tee /root/kept")
+    lab.machines["worker_0"].kill()
+    assert "worker_0" not in lab.running()
+    with Steps(console) as shown:
+        lab.up(shown)
+    assert lab.run("worker_0", "sudo cat /root/kept").stdout == "kept\n"
+
+
+def test_a_launcher_killed_alone_is_found_and_ended(lab: Lab) -> None:
+    machine = lab.machines["worker_1"]
+    (launcher,) = machine._launchers()
+    subprocess.run(["kill", "-9", str(launcher)], check=True)
+    assert machine.init(), "the machine runs on without its launcher"
+    machine.kill()
+    with Steps(console) as shown:
+        lab.up(shown)
+    assert lab.run("worker_1", "true").returncode == 0
+
+
+def test_a_power_cut_loses_what_was_not_synced_and_nothing_else(lab: Lab) -> None:
+    """Else a fault test proves nothing about fsync."""
+    disk = "/data/kafka"
+    lab.run("master", f"echo synced | sudo tee {disk}/synced; sudo sync -f {disk}")
+    lab.run("master", f"echo written | sudo tee {disk}/written")
+    lab.machines["master"].power_cut()
+    with Steps(console) as shown:
+        lab.up(shown)
+    assert lab.run("master", f"sudo cat {disk}/synced").stdout == "synced\n"
+    assert lab.run("master", f"sudo cat {disk}/written").stdout == ""
+
+
+def test_down_and_up_keep_the_disks(lab: Lab) -> None:
+    lab.run("master", "echo here | sudo tee /data/kafka/here; sudo sync")
+    with Steps(console) as shown:
+        lab.down(shown)
+        assert not lab.running()
+        lab.up(shown)
+    assert lab.run("master", "sudo cat /data/kafka/here").stdout == "here\n"
