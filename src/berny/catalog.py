@@ -174,6 +174,16 @@ _Yaml12Loader.yaml_implicit_resolvers = {
 _Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
 
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(file.read_text(), Loader=_Yaml12Loader)
+    except yaml.YAMLError as error:
+        raise CatalogError(f"{file}: {error}") from None
+    if not isinstance(data, dict):
+        raise CatalogError(f"{file}: expected a mapping, found {type(data).__name__}")
+    return data
+
+
 def _parse(model: type[Any], data: Any, file: Path) -> Any:
     try:
         return model.model_validate(data)
@@ -192,10 +202,10 @@ def load_catalog(folder: Path | None = None) -> Catalog:
     folder = folder or catalog_folder()
     found: dict[str, Component] = {}
     for file in sorted(folder.glob("*.yml")):
-        data = yaml.safe_load(file.read_text())
+        data = _read(file)
         entry = data.get(file.stem)
-        if len(data) != 1 or entry is None:
-            raise CatalogError(f"{file}: expected the one key {file.stem!r}, found {sorted(data)}")
+        if len(data) != 1 or not isinstance(entry, dict):
+            raise CatalogError(f"{file}: expected a mapping under the one key {file.stem!r}, found {sorted(data)}")
         services = {
             name: {**service, "name": name, "component": file.stem}
             for name, service in entry.get("services", {}).items()
@@ -228,6 +238,6 @@ def load_pipelines(folder: Path | None = None) -> dict[str, Pipeline]:
     pipelines = {}
     for file in sorted(folder.glob("*/pipeline.yml")):
         name = file.parent.name
-        data = yaml.load(file.read_text(), Loader=_Yaml12Loader)
+        data = _read(file)
         pipelines[name] = _parse(Pipeline, {**data, "name": name}, file)
     return pipelines

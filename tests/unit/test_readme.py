@@ -94,9 +94,9 @@ def check_playbook(words: list[str]) -> None:
         assert (CHECKOUT / inventory).is_dir() or f"cp -r inventory/azure {inventory}" in blocks("README.md")
     given = dict(pair.split("=", 1) for pair in options(words, "-e"))
     assert given.get("pipeline", "idfm") in load_pipelines()
-    if given.get("action"):
-        assert (CHECKOUT / "roles" / "pipeline" / "tasks" / f"{given['action']}.yml").is_file()
-    allowed = {"pipeline", "action", *re.findall(r"check_\w+", text("playbooks/check.yml"))}
+    if given.get("do"):
+        assert (CHECKOUT / "roles" / "pipeline" / "tasks" / f"{given['do']}.yml").is_file()
+    allowed = {"pipeline", "do", *re.findall(r"check_\w+", text("playbooks/check.yml"))}
     assert given.keys() <= allowed, words
 
 

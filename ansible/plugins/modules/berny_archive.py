@@ -52,10 +52,9 @@ def unpack(module: AnsibleModule, home: Path) -> None:
     beside.rename(home)
 
 
-def prune(home: Path) -> None:
+def prune(home: Path, name: str) -> None:
     """Keep the current folder and the one before it: services may still run from the latter."""
-    prefix = home.name.rsplit("-", 2)[0] + "-"
-    others = [path for path in home.parent.glob(f"{prefix}*") if path != home]
+    others = [path for path in home.parent.glob(f"{name}-[0-9]*") if path != home]
     for old in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[1:]:
         shutil.rmtree(old)
 
@@ -76,7 +75,7 @@ def main() -> None:
     if missing and module.params["source"] and not module.check_mode:
         unpack(module, home)
         os.utime(home)
-        prune(home)
+        prune(home, link.name)
         missing = False
         changed = True
     else:

@@ -54,10 +54,12 @@ class VarsModule(BaseVarsPlugin):
         """
         super().get_vars(loader, path, entities)
         entities = entities if isinstance(entities, list) else [entities]
-        if not any(isinstance(entity, Group) and entity.name == "all" for entity in entities):
+        groups = [entity for entity in entities if isinstance(entity, Group) and entity.name == "all"]
+        if not groups:
             return {}
         try:
             shared = loader.load_from_file(str(SHARED), cache="all", unsafe=False, trusted_as_template=True)
-            return {**_facts(), **shared}
+            # What hosts.yml itself sets for all would else be overridden here.
+            return {**_facts(), **{name: value for name, value in shared.items() if name not in groups[0].vars}}
         except CatalogError as error:
             raise AnsibleParserError(str(error)) from error

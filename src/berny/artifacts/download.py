@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import requests
+import urllib3
 
 from berny.artifacts.assemble import sha256_file
 from berny.artifacts.errors import SupplyError, WrongDigest
@@ -28,7 +29,7 @@ def download(url: str, target: Path, sha256: str, say: Callable[[str], None] = l
         try:
             _continue(url, part, say)
             break
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             if attempt == ATTEMPTS:
                 raise SupplyError(f"{url}: {type(error).__name__} after {attempt} attempts") from error
             time.sleep(0.5 * 2**attempt)
@@ -52,7 +53,8 @@ def _continue(url: str, part: Path, say: Callable[[str], None]) -> None:
         total = have * resumed + int(answer.headers.get("Content-Length", 0))
         done, told = have * resumed, 0.0
         with part.open("ab" if resumed else "wb") as file:
-            for chunk in answer.iter_content(1 << 18):
+            # Not decoded: servers tell an archive as compressed content, and the digest is the file's own.
+            for chunk in answer.raw.stream(1 << 18, decode_content=False):
                 file.write(chunk)
                 done += len(chunk)
                 if time.monotonic() - told > 0.5:

@@ -131,7 +131,11 @@ class Store:
         for old in [path for path in archives if path != current][KEPT - 1 :]:
             old.unlink()
         for index in folder.glob("*.json"):
-            if not (folder / json.loads(index.read_text())["file"]).exists():
+            try:
+                stale = not (folder / json.loads(index.read_text())["file"]).exists()
+            except (ValueError, KeyError, TypeError):
+                stale = True
+            if stale:
                 index.unlink()
 
 

@@ -28,7 +28,7 @@ def one_line(body: bytes) -> bytes | None:
     """
     try:
         json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body.replace(b"\r", b" ").replace(b"\n", b" ").strip()
 

@@ -158,7 +158,8 @@ class Spool:
             done = min(self.cursor(sink) for sink in self.sinks)
             db.execute('DELETE FROM answers WHERE "offset" <= ?', (done,))
             db.execute("DELETE FROM published WHERE at < ?", (identities_older_than,))
-        self._db.execute("PRAGMA incremental_vacuum(2000)")
+        # Each step gives one page back, and execute() makes one step of what returns no columns.
+        self._db.executescript("PRAGMA incremental_vacuum(2000)")
 
     def depth(self, sink: str) -> int:
         """Return how many answers a sink does not have yet."""

@@ -21,6 +21,7 @@ PACKAGES = {
     "mvn": ("maven", "fetches jars"),
 }
 FREE_GIB = 20
+ROUTE_TYPES = {"blackhole", "broadcast", "local", "multicast", "prohibit", "throw", "unicast", "unreachable"}
 MEMORY_GIB = 7
 
 
@@ -71,4 +72,5 @@ def problems(state: Path) -> list[str]:
 def routes() -> list[str]:
     """Return the networks that the box has routes or addresses for."""
     lines = run(["ip", "-o", "-4", "route", "show", "table", "main"]).splitlines()
-    return [line.split()[0] for line in lines if line and line.split()[0] not in ("default", "unreachable")]
+    destinations = (next((word for word in line.split() if word not in ROUTE_TYPES), "default") for line in lines)
+    return [destination for destination in destinations if destination != "default"]

@@ -39,7 +39,7 @@ table ip {plan.table} {{
 
 
 def _namespace(plan: Plan) -> None:
-    outside = f"{plan.bridge}-a"
+    outside = plan.link
     if not succeeds(["ip", "netns", "pids", plan.namespace]):
         run(["ip", "netns", "add", plan.namespace])
     if outside not in _links():
@@ -55,7 +55,7 @@ def remove(plan: Plan) -> None:
     """Remove namespace, bridge and rules; the namespace's processes have ended before."""
     for command in (
         ["ip", "netns", "delete", plan.namespace],
-        ["ip", "link", "delete", f"{plan.bridge}-a"],
+        ["ip", "link", "delete", plan.link],
         ["ip", "link", "delete", plan.bridge],
         ["nft", "delete", "table", "ip", plan.table],
     ):

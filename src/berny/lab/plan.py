@@ -106,6 +106,11 @@ class Plan:
         return f"bny-{self.name}"
 
     @property
+    def link(self) -> str:
+        """The simulator's link to the bridge."""
+        return f"bnya-{self.name}"
+
+    @property
     def namespace(self) -> str:
         """The network namespace that the simulator of outside systems runs in."""
         return f"berny-{self.name}-api"

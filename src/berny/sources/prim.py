@@ -14,6 +14,7 @@ import requests
 import urllib3
 
 CAP_SECONDS = 300.0
+DAY_SECONDS = 86400.0
 
 
 class Unauthorized(Exception):
@@ -86,9 +87,10 @@ def stop(visit: dict[str, Any]) -> str:
 def identity(visit: dict[str, Any]) -> str:
     """Return the identity of an observation (32 hex digits): journey, stop, RecordedAtTime and the visit's own digest."""
     canonical = json.dumps(visit, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    # Half a surrogate, which JSON may hold, has no UTF-8 proper.
+    digest = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
     named = "\n".join([journey(visit), stop(visit), _inside(visit, "RecordedAtTime"), digest])
-    return hashlib.sha256(named.encode()).hexdigest()[:32]
+    return hashlib.sha256(named.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 class Prim:
@@ -137,6 +139,6 @@ class Prim:
 
 def _retry_after(answer: requests.Response) -> float | None:
     try:
-        return max(0.0, float(answer.headers["Retry-After"]))
+        return min(DAY_SECONDS, max(0.0, float(answer.headers["Retry-After"])))
     except (KeyError, ValueError):
         return None

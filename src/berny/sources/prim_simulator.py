@@ -81,7 +81,10 @@ class Simulator:
         self._turn = 0
         self._recent: list[Observation] = []
         self._recorded = self._read_recordings() if self.recordings else None
+        # What a crash left of a last line is no line.
+        whole = self.truth.read_bytes() if self.truth.exists() else b""
         self._file = self.truth.open("a")
+        self._file.truncate(whole.rfind(b"\n") + 1)
         lines = self.truth.read_text().splitlines()
         self.answers = max((json.loads(line)["answer"] for line in lines[-1:]), default=0)
 
@@ -129,16 +132,15 @@ class Simulator:
 
     # -- truth -------------------------------------------------------------------------------------------------------
 
-    def note(self, lines: list[dict[str, Any]]) -> None:
-        """Append lines to the truth and sync it."""
-        self._file.write(
-            "".join(json.dumps({"answer": self.answers, "run": self.run, **line}) + "\n" for line in lines)
-        )
+    def note(self, mark: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+        """Append lines of the answer that ``mark`` (its number and run) tells to the truth, and sync it."""
+        self._file.write("".join(json.dumps({**mark, **line}) + "\n" for line in lines))
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def _note_observations(self, observations: list[Observation]) -> None:
+    def _note_observations(self, mark: dict[str, Any], observations: list[Observation]) -> None:
         self.note(
+            mark,
             [
                 {
                     "identity": one.identity,
@@ -149,7 +151,7 @@ class Simulator:
                     "at": time.time(),
                 }
                 for one in observations
-            ]
+            ],
         )
 
     # -- HTTP --------------------------------------------------------------------------------------------------------
@@ -178,9 +180,11 @@ class Simulator:
         if kind == "slow":
             await asyncio.sleep(SLOW_SECONDS)
         self.answers += 1
+        # Other answers may begin before this one has ended.
+        mark = {"answer": self.answers, "run": self.run}
         if kind == "malformed":
-            self.note([{"malformed": True}])
-            return await self._send(request, b'{"Siri": {"ServiceDelivery": {"StopMonitoringDelivery": [{"Monit')
+            self.note(mark, [{"malformed": True}])
+            return await self._send(request, mark, b'{"Siri": {"ServiceDelivery": {"StopMonitoringDelivery": [{"Monit')
         if self._recorded is not None:
             body, observations = self._replay()
         else:
@@ -190,9 +194,9 @@ class Simulator:
             if kind == "out_of_order":
                 observations = observations[::-1]
             body = self.answer(observations)
-        self._note_observations(observations)
+        self._note_observations(mark, observations)
         self.served += len(observations)
-        return await self._send(request, body, cut=kind == "cut")
+        return await self._send(request, mark, body, cut=kind == "cut")
 
     def _replay(self) -> tuple[bytes, list[Observation]]:
         body = next(self._recorded or iter(()), None)
@@ -200,7 +204,9 @@ class Simulator:
             return self.answer([]), []
         return body, [Observation(v, prim.identity(v), *recorded_delay(v)) for v in prim.visits(json.loads(body))]
 
-    async def _send(self, request: web.Request, body: bytes, cut: bool = False) -> web.StreamResponse:
+    async def _send(
+        self, request: web.Request, mark: dict[str, Any], body: bytes, cut: bool = False
+    ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.content_length = len(body)
         await response.prepare(request)
@@ -211,7 +217,7 @@ class Simulator:
             return response
         await response.write(body)
         await response.write_eof()
-        self.note([{"served": True}])
+        self.note(mark, [{"served": True}])
         return response
 
     async def set_fault(self, request: web.Request) -> web.Response:

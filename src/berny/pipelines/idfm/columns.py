@@ -48,7 +48,9 @@ def processed(visit: str = "r.visit") -> dict[str, Column]:
     predicted = F.when(departs, F.col(f"{call}.ExpectedDepartureTime")).otherwise(F.col(f"{call}.ExpectedArrivalTime"))
     theoretical = F.when(departs, F.col(f"{call}.AimedDepartureTime")).otherwise(F.col(f"{call}.AimedArrivalTime"))
     cancelled = F.coalesce(F.lower(told) == "cancelled", F.lit(False))
-    delay = F.when(~cancelled, _moment(predicted).cast("double") - _moment(theoretical).cast("double"))
+    # By whole microseconds: a difference of two fractions of seconds is not what was told.
+    microseconds = F.unix_micros(_moment(predicted)) - F.unix_micros(_moment(theoretical))
+    delay = F.when(~cancelled, microseconds / F.lit(1e6))
     status = (
         F.when(cancelled, "cancelled")
         .when(delay.isNull(), "unknown")
@@ -98,8 +100,10 @@ def transform(source: DataFrame) -> DataFrame:
     reason = F.when(F.col("value").isNull(), "empty").otherwise(
         "no JSON of a visit with identity, call and RecordedAtTime"
     )
+    # Spark breaks lines every 76 characters, as in an electronic letter.
+    one_line = F.regexp_replace(F.base64("value"), "[\r\n]", "")
     letter = F.to_json(
-        F.struct(reason.alias("reason"), origin.alias("origin"), F.base64("value").alias("value_base64")), keep_nulls
+        F.struct(reason.alias("reason"), origin.alias("origin"), one_line.alias("value_base64")), keep_nulls
     )
     good_row = F.coalesce(understood, F.lit(False))
     return parsed.select(

@@ -26,6 +26,11 @@ def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
 
 
+def _text(value: object) -> str:
+    """Return text that can be written: half a surrogate, which JSON can tell, becomes a question mark."""
+    return str(value).encode(errors="replace").decode()
+
+
 def nanoseconds(recorded_at: str, identity: str) -> int:
     """Return a point's time: nanoseconds since 1970 of an ISO 8601 time with offset, told apart by the identity.
 
@@ -50,20 +55,28 @@ def point(record: dict[str, Any]) -> Point:
         NoPoint: identity or time is missing or malformed.
     """
     identity = record.get("identity")
-    if not isinstance(identity, str) or not identity or not isinstance(record.get("recorded_at"), str):
+    if (
+        not isinstance(identity, str)
+        or not identity.isascii()
+        or not identity
+        or not isinstance(record.get("recorded_at"), str)
+    ):
         raise NoPoint("a record needs identity and recorded_at")
     made = Point(MEASUREMENT).time(nanoseconds(record["recorded_at"], identity), WritePrecision.NS)
     for tag in ("line", "direction", "mission", "stop"):
-        made.tag(tag, record.get(tag) or "unknown")
-    journey = str(record.get("journey") or "")
+        made.tag(tag, _text(record.get(tag) or "unknown"))
+    journey = _text(record.get("journey") or "")
     made.tag("slot", str(_number(journey) % SLOTS))
     delay = record.get("delay_sec")
     if delay is not None and not record.get("cancelled"):
         if isinstance(delay, bool) or not isinstance(delay, int | float):
             raise NoPoint(f"delay_sec is {delay!r}, not a number")
-        made.field("delay", float(delay))
+        try:
+            made.field("delay", float(delay))
+        except OverflowError as error:
+            raise NoPoint(f"delay_sec: {error}") from None
     made.field("identity", identity).field("journey", journey).field("cancelled", bool(record.get("cancelled")))
     for name in ("status", "status_told", "destination", "platform", "data_origin", "theoretical", "predicted"):
         if record.get(name) is not None:
-            made.field(name, str(record[name]))
+            made.field(name, _text(record[name]))
     return made

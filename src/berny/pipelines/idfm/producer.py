@@ -64,7 +64,7 @@ def records(answer: Answer, origin: str) -> list[tuple[str, Record]]:
     """
     try:
         found = prim.visits(json.loads(answer.body))
-    except (ValueError, prim.PrimError, prim.MalformedAnswer) as error:
+    except (ValueError, RecursionError, prim.PrimError, prim.MalformedAnswer) as error:
         where = {"source": "prim", "spool_offset": answer.offset}
         return [("", dead_letter(TOPIC, f"{type(error).__name__}: {error}", where, answer.body))]
     named = []
@@ -78,7 +78,8 @@ def records(answer: Answer, origin: str) -> list[tuple[str, Record]]:
             "visit": visit,
         }
         key = f"{prim.journey(visit)}|{prim.stop(visit)}"
-        named.append((identity, Record(TOPIC, key.encode(), json.dumps(value, ensure_ascii=False).encode())))
+        # As ASCII: half a surrogate, which JSON may hold, has no UTF-8.
+        named.append((identity, Record(TOPIC, key.encode(errors="replace"), json.dumps(value).encode())))
     return named
 
 

@@ -1,0 +1,79 @@
+"""What tests of several subjects share: the checkout's files, the simulator over real HTTP, visits of every kind."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
+from simulated import NOON, Clock, Served
+
+from berny.artifacts.store import cache_folder
+from berny.sources.prim_simulator import Simulator
+from berny.sources.prim_timetable import KINDS, Train, train
+
+# The same examples each time, no files beside the tests, and no verdict on how fast a busy box is.
+settings.register_profile("berny", derandomize=True, database=None, deadline=None)
+settings.load_profile("berny")
+set_hypothesis_home_dir(cache_folder() / "hypothesis")
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The checkout that is tested."""
+    return CHECKOUT
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that stands still until a test moves it."""
+    return Clock()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., Served]]:
+    """Serve simulators over HTTP on a free port of 127.0.0.1."""
+    begun: list[Served] = []
+
+    def start(**words: object) -> Served:
+        truth = tmp_path / f"truth-{len(begun)}.jsonl"
+        settings = {"seed": 1, "rate": 5.0, "truth": truth, "clock": clock} | words
+        begun.append(Served(Simulator(**settings)))  # type: ignore[arg-type]
+        return begun[-1]
+
+    yield start
+    for one in begun:
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def trains() -> dict[str, list[Train]]:
+    """Six trains of each kind that the timetable knows, of both directions."""
+    found: dict[str, list[Train]] = {kind: [] for kind in KINDS}
+    for number in range(2000):
+        one = train(7, ("Aller", "Retour")[number % 2], number, NOON + 60 * number)
+        if len(found[one.kind]) < 6:
+            found[one.kind].append(one)
+    assert all(len(some) == 6 for some in found.values())
+    return found
+
+
+@pytest.fixture(scope="session")
+def plugin() -> Callable[[str], ModuleType]:
+    """Import a file of ``ansible/plugins`` by its path below that folder: they are in no package."""
+
+    def load(path: str) -> ModuleType:
+        file = CHECKOUT / "ansible" / "plugins" / path
+        spec = importlib.util.spec_from_file_location("tested_" + path.replace("/", "_").removesuffix(".py"), file)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -1,0 +1,288 @@
+"""The inventory against the catalog: every mistake is told at once, with its remedy, before a node is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from berny.catalog import load_catalog, load_pipelines
+from berny.lab.plan import read_mapping
+
+SERVICES = {name: service.model_dump() for name, service in load_catalog().services.items()}
+
+
+@pytest.fixture(scope="module")
+def preflight(plugin: Callable[[str], ModuleType]) -> ModuleType:
+    """The action plugin that checks inventories."""
+    return plugin("action/berny_inventory.py")
+
+
+@pytest.fixture(scope="module")
+def filters(plugin: Callable[[str], ModuleType]) -> ModuleType:
+    """The filters that turn catalog and inventory into what a node is told."""
+    return plugin("filter/berny.py")
+
+
+@pytest.fixture(scope="module")
+def known(preflight: ModuleType, checkout: Path) -> dict[str, set[str]]:
+    """The variables that each role knows."""
+    shared = yaml.safe_load((checkout / "ansible" / "cluster.yml").read_text())
+    found: dict[str, set[str]] = preflight.known_variables(checkout / "roles", SERVICES, shared)
+    return found
+
+
+def mapping(**changes: list[str]) -> dict[str, list[str]]:
+    """Return the lab's groups with changes."""
+    return read_mapping() | {"ungrouped": []} | changes
+
+
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_labs_mapping_is_right(preflight: ModuleType) -> None:
+    """What the checkout ships passes its own check."""
+    assert preflight.check_groups(SERVICES, mapping()) == []
+
+
+def test_two_namenodes_are_one_too_many(preflight: ModuleType) -> None:
+    """Both nodes are named, and what to do."""
+    [problem] = preflight.check_groups(SERVICES, mapping(namenode=["worker_0", "master"]))
+    assert "2 nodes are to run hdfs-namenode (master, worker_0)" in problem
+    assert "keep one in the group namenode" in problem
+
+
+@pytest.mark.parametrize("change", [{"kafka": []}, {}])
+def test_no_broker_is_one_too_few(preflight: ModuleType, change: dict[str, list[str]]) -> None:
+    """An empty group and a missing one are the same mistake."""
+    groups = {name: nodes for name, nodes in mapping().items() if name != "kafka"} | change
+    [problem] = preflight.check_groups(SERVICES, groups)
+    assert problem == "no node runs kafka: put one into the group kafka"
+
+
+def test_unknown_group_names_the_nearest(preflight: ModuleType) -> None:
+    """A misspelt group would be a service that silently is nowhere."""
+    groups = {name: nodes for name, nodes in mapping(datanodes=["worker_0"]).items() if name != "datanode"}
+    problems = preflight.check_groups(SERVICES, groups)
+    assert "no node runs hdfs-datanode: put one into the group datanode" in problems
+    assert "group datanodes is no service of the catalog; did you mean datanode?" in problems
+    assert len(problems) == 2
+
+
+def test_group_like_nothing_has_no_nearest(preflight: ModuleType) -> None:
+    """A guess that is none would mislead."""
+    [problem] = preflight.check_groups(SERVICES, mapping(xyz=["master"]))
+    assert problem == "group xyz is no service of the catalog"
+
+
+# -- machines ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["master", "worker-2", "0", "a" * 63, "a-1-b"])
+def test_legal_machine_names(preflight: ModuleType, name: str) -> None:
+    """As RFC 1123 has them, in lower case."""
+    assert preflight.check_machines({"node": name}) == []
+
+
+@pytest.mark.parametrize("name", ["worker_2", "Worker", "-a", "a-", "", "a" * 64, "a.b", "wörker", "a b", "worker-2\n"])
+def test_illegal_machine_names(preflight: ModuleType, name: str) -> None:
+    """Node and name are told: Hadoop and Spark only say that a host is missing."""
+    [problem] = preflight.check_machines({"worker_0": "worker-0", "worker_2": name})
+    assert problem.startswith(f"worker_2: the machine name {name!r} is not legal: use a to z")
+
+
+# -- variables ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("kafka_log_levle", "kafka_log_level"),
+        ("kafka_message_max_byte", "kafka_message_max_bytes"),
+        ("hdfs_replicaton", "hdfs_replication"),
+        ("spark_worker_core", "spark_worker_cores"),
+        ("hdfs_datanode_heep", "hdfs_datanode_heap"),
+        ("kafka_heaap", "kafka_heap"),
+        ("node_is_a_vm", "node_is_vm"),
+        ("pipeline_enviroment", "pipeline_environment"),
+    ],
+)
+def test_misspelt_variable_names_the_nearest(
+    preflight: ModuleType, known: dict[str, set[str]], name: str, meant: str
+) -> None:
+    """A setting that nobody reads is the quietest of mistakes."""
+    [problem] = preflight.check_variables([name], known)
+    assert problem == f"the role {meant.split('_')[0]} knows no variable {name}; did you mean {meant}?"
+
+
+def test_right_variables_pass(preflight: ModuleType, known: dict[str, set[str]], checkout: Path) -> None:
+    """Options, heaps of services, what all inventories share, and what is no role's."""
+    names = {"kafka_log_level", "kafka_broker_id", "kafka_heap", "hdfs_namenode_heap", "spark_master_heap"}
+    names |= {"kafka_bootstrap_servers", "node_size", "node_address", "ansible_host", "inventory_hostname", "pipelines"}
+    for file in (checkout / "ansible" / "cluster.yml", checkout / "inventory" / "lab" / "group_vars" / "all.yml"):
+        names |= set(yaml.safe_load(file.read_text()))
+    assert preflight.check_variables(names, known) == []
+
+
+def test_every_role_with_options_is_known(known: dict[str, set[str]]) -> None:
+    """A role that was left out would let every misspelling pass."""
+    assert {"node", "pipeline", *load_catalog().components} <= set(known)
+
+
+# -- what nodes are told -----------------------------------------------------------------------------------------------
+
+
+def test_cluster_as_probes_read_it(filters: ModuleType) -> None:
+    """Services with version, nodes and ports; stages with unit, nodes and port."""
+    catalog = {
+        "components": {name: c.model_dump(mode="json") for name, c in load_catalog().components.items()},
+        "services": SERVICES,
+    }
+    pipelines = {name: pipeline.model_dump(mode="json") for name, pipeline in load_pipelines().items()}
+    groups = mapping()
+    machines = {node: node.replace("_", "-") for node in groups["all"]}
+    addresses = {node: f"192.0.2.{number}" for number, node in enumerate(groups["all"])}
+    told = filters.describe_cluster(catalog, pipelines, groups, machines, addresses, "lab")
+    assert told["nodes"]["worker_2"] == {"machine": "worker-2", "address": "192.0.2.3"}
+    assert told["services"]["kafka"] == {
+        "component": "kafka", "version": "3.9.2", "nodes": ["master", "worker_2"], "ports": {"broker": 9092},
+    }  # fmt: skip
+    assert set(told["services"]) == set(SERVICES)
+    stage = told["pipelines"]["idfm"]["stages"]["influx-consumer"]
+    assert stage == {"nodes": ["worker_2"], "unit": "berny-idfm-influx-consumer", "metrics_port": 9302}
+    json.dumps(told)
+
+
+def test_stages_keep_the_manifests_order(filters: ModuleType) -> None:
+    """Units are deployed and started in this order."""
+    pipelines = {name: pipeline.model_dump(mode="json") for name, pipeline in load_pipelines().items()}
+    found = filters.stages(pipelines)
+    assert [(one["pipeline"], one["name"]) for one in found] == [
+        (name, stage) for name, pipeline in load_pipelines().items() for stage in pipeline.stages
+    ]
+
+
+def test_pipelines_own_their_directories(filters: ModuleType) -> None:
+    """A pipeline writes below its own folders, as its own user."""
+    assert filters.hdfs_directories({"one": {"user": {"name": "someone"}}}) == {
+        "/data/one": {"owner": "someone", "mode": "755"}, "/user/one": {"owner": "someone", "mode": "755"},
+    }  # fmt: skip
+
+
+# -- the whole, as an operator meets it --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node() -> Iterator[tuple[int, list[str]]]:
+    """A port that a node's SSH would be at, and who knocked there."""
+    knocks: list[str] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+
+        def answer() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, peer = listening.accept()
+                    knocks.append(str(peer))
+                    connection.close()
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield listening.getsockname()[1], knocks
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def ansible(checkout: Path, folder: Path, everything: dict[str, Any], *words: str) -> tuple[int, str]:
+    """Run a program of Ansible as an operator does; return how it ended and all that it said, on one line."""
+    inventory = folder / "inventory"
+    (inventory / "group_vars").mkdir(parents=True)
+    (inventory / "group_vars" / "all.yml").write_text(yaml.safe_dump(everything.pop("group_vars", {})))
+    (inventory / "hosts.yml").write_text(yaml.safe_dump({"all": everything}))
+    command = [str(Path(sys.executable).with_name(words[0])), "-i", str(inventory), *words[1:]]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "BERNY_"))}
+    environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(folder / "tmp")}
+    done = subprocess.run(
+        command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+    )
+    assert not (inventory / "secrets.yml").exists(), "secrets are made for an inventory that is right"
+    return done.returncode, " ".join((done.stdout + done.stderr).replace("''", "'").split())
+
+
+def test_broken_inventory_is_told_at_once_and_touches_nothing(
+    checkout: Path, tmp_path: Path, node: tuple[int, list[str]]
+) -> None:
+    """Seven mistakes, one message, no connection, no secrets made."""
+    port, knocks = node
+    hosts: dict[str, Any] = {
+        name: {"ansible_host": "127.0.0.1", "ansible_port": port}
+        for name in ("master", "worker_0", "worker_1", "worker_2")
+    }
+    hosts["worker_0"]["machine_name_note"] = "no role's business"
+    groups = {name: nodes for name, nodes in read_mapping().items() if name not in ("all", "kafka")}
+    groups |= {"namenode": ["master", "worker_1"], "datanode": ["worker_0", "worker_3"], "kakfa": ["master"]}
+    machines = {"master": "master", "worker_0": "worker_0", "worker_1": "w1", "worker_2": "w2", "worker_3": "w3"}
+    everything = {
+        "hosts": hosts,
+        "children": {name: {"hosts": dict.fromkeys(nodes)} for name, nodes in groups.items()},
+        "vars": {"kafka_log_levle": "INFO", "zookeeper_heap": 100},
+        "group_vars": {"machine_names": machines},
+    }
+    code, said = ansible(checkout, tmp_path, everything, "ansible-playbook", "playbooks/cluster.yml")
+    assert code != 0
+    for words in (
+        "Nothing was touched. Correct the inventory:",
+        "2 nodes are to run hdfs-namenode (master, worker_1)",
+        "no node runs kafka: put one into the group kafka",
+        "group kakfa is no service of the catalog; did you mean kafka?",
+        "worker_0: the machine name 'worker_0' is not legal",
+        "the role kafka knows no variable kafka_log_levle; did you mean kafka_log_level?",
+        "worker_3: has no address; set its ansible_host",
+    ):
+        assert words in said, words
+    assert "zookeeper_heap" not in said
+    assert "machine_name_note" not in said
+    assert knocks == []
+
+
+def test_brokers_have_numbers_of_their_own(checkout: Path, tmp_path: Path, node: tuple[int, list[str]]) -> None:
+    """A broker's number is for life: a missing one and one that is taken are told by the node."""
+    port, knocks = node
+    hosts = {name: {"ansible_host": "127.0.0.1", "ansible_port": port} for name in read_mapping()["all"]}
+    groups: dict[str, Any] = {
+        name: {"hosts": dict.fromkeys(nodes)} for name, nodes in read_mapping().items() if name != "all"
+    }
+    groups["kafka"] = {
+        "hosts": {"master": {"kafka_broker_id": 1}, "worker_1": {"kafka_broker_id": 1}, "worker_2": None}
+    }
+    everything = {"hosts": hosts, "children": groups}
+    code, said = ansible(checkout, tmp_path, everything, "ansible-playbook", "playbooks/cluster.yml")
+    assert code != 0
+    assert "worker_1: needs a kafka_broker_id of its own (found 1)" in said
+    assert "worker_2: needs a kafka_broker_id of its own (found None)" in said
+    assert "master: needs" not in said
+    assert knocks == []
+
+
+def test_inventories_override_what_they_share(checkout: Path, tmp_path: Path) -> None:
+    """``ansible/cluster.yml`` holds defaults: an inventory's own words count, wherever Ansible lets one write them."""
+    everything = {
+        "hosts": {"master": {"ansible_host": "192.0.2.1", "java_home": "of the host"}},
+        "vars": {"node_size": "of hosts.yml"},
+        "group_vars": {"cluster_name": "of group_vars"},
+    }
+    code, said = ansible(checkout, tmp_path, everything, "ansible-inventory", "--host", "master")
+    assert code == 0, said
+    assert '"java_home": "of the host"' in said
+    assert '"cluster_name": "of group_vars"' in said
+    assert '"node_size": "of hosts.yml"' in said

@@ -1,0 +1,278 @@
+"""The lab as data: names that fit the kernel's limits, a network that is free, disks as the mapping has them."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from berny.catalog import load_catalog, load_pipelines
+from berny.lab import box, network
+from berny.lab.plan import (
+    SIMULATOR_PORT,
+    Disk,
+    LabError,
+    Plan,
+    choose_network,
+    disks,
+    load_plan,
+    read_mapping,
+    state_folder,
+)
+
+LAB = Plan("lab", ipaddress.IPv4Network("10.180.7.0/24"))
+LONGEST = "a123456789"
+INTERFACE_NAME_MAX = 15
+"""IFNAMSIZ is 16, with the closing zero."""
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lab", "a", "t-1", LONGEST])
+def test_legal_names_have_no_plan_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """A lab that was never brought up is none."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert load_plan(name) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Lab", "1lab", "-lab", "a_b", "a.b", "../lab", "a/b", f"{LONGEST}x", "läb", "a b", "lab\n"]
+)
+def test_illegal_names_are_refused_with_the_rule(name: str) -> None:
+    """A name becomes a folder, a bridge and a table: it is refused before it is any of them."""
+    with pytest.raises(LabError) as error:
+        load_plan(name)
+    assert repr(name) in str(error.value)
+    assert "use up to 10 of a to z, 0 to 9 and '-', a letter first" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["lab", LONGEST])
+def test_interfaces_have_names_that_the_kernel_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """The bridge and the simulator's link of any lab whose name is legal."""
+    asked: list[list[str]] = []
+
+    def note(command: list[str], **_: object) -> str:
+        asked.append(command)
+        return "[]"
+
+    monkeypatch.setattr(network, "run", note)
+    monkeypatch.setattr(network, "succeeds", lambda command: False)
+    network.up(Plan(name, LAB.network))
+    names = {command[3] for command in asked if command[:3] == ["ip", "link", "add"]}
+    assert len(names) == 2
+    assert all(len(interface) <= INTERFACE_NAME_MAX for interface in names), names
+
+
+def test_parts_of_two_labs_differ() -> None:
+    """Labs stand beside each other on one box."""
+    other = Plan("other", ipaddress.IPv4Network("10.180.8.0/24"))
+    for part in ("folder", "bridge", "namespace", "table", "gateway", "simulator"):
+        assert getattr(LAB, part) != getattr(other, part)
+
+
+def test_machines_have_names_and_addresses() -> None:
+    """An underscore is no part of a machine's name; each has an address of its own, and it stays."""
+    assert {name: node.machine for name, node in LAB.nodes.items()} == {
+        "master": "master", "worker_0": "worker-0", "worker_1": "worker-1", "worker_2": "worker-2",
+    }  # fmt: skip
+    addresses = [node.address for node in LAB.nodes.values()]
+    taken = [*addresses, LAB.gateway, LAB.simulator, str(LAB.network[0]), str(LAB.network[-1])]
+    assert len(set(taken)) == len(taken)
+    assert all(ipaddress.ip_address(address) in LAB.network for address in addresses)
+    assert LAB.nodes == Plan("lab", LAB.network).nodes
+
+
+def test_simulator_has_a_port_of_no_service() -> None:
+    """It is in a namespace of its own, but nobody should have to know that."""
+    ports = [port for service in load_catalog().services.values() for port in service.ports.values()]
+    assert SIMULATOR_PORT not in ports
+
+
+# -- state -------------------------------------------------------------------------------------------------------------
+
+
+def test_plan_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A lab keeps its network, whatever routes come later."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert state_folder() == tmp_path / "berny" / "labs"
+    LAB.folder.mkdir(parents=True)
+    (LAB.folder / "lab.yml").write_text(yaml.safe_dump(LAB.describe()))
+    assert load_plan("lab") == LAB
+
+
+def test_inventory_finds_what_the_plan_describes(checkout: Path) -> None:
+    """inventory/lab reads lab.yml: each ``lab.…`` there is in it."""
+    described = LAB.describe()
+    text = (checkout / "inventory/lab/hosts.yml").read_text() + (
+        checkout / "inventory/lab/group_vars/all.yml"
+    ).read_text()
+    asked = re.findall(r"\blab\.((?!yml)\w+(?:\.\w+)*)", text)
+    assert len(asked) > 5
+    for path in asked:
+        value = described
+        for key in path.split("."):
+            value = value[key]
+        assert value
+
+
+# -- network -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.from_regex(r"[a-z][a-z0-9-]{0,9}", fullmatch=True))
+def test_network_is_the_names(name: str) -> None:
+    """The same name has the same network wherever nothing is in the way."""
+    chosen = choose_network(name, [])
+    assert chosen == choose_network(name, ["192.168.0.0/16", "10.0.0.0/16", "172.17.0.1", "fe80::/64"])
+    assert chosen.prefixlen == 24
+    assert chosen.subnet_of(ipaddress.IPv4Network("10.180.0.0/16"))
+
+
+@given(st.sets(st.integers(0, 255), max_size=255), st.from_regex(r"[a-z][a-z0-9-]{0,9}", fullmatch=True))
+def test_network_avoids_what_is_taken(taken: set[int], name: str) -> None:
+    """Routes of containers, of a VPN or of another lab."""
+    routes = [f"10.180.{number}.0/24" for number in taken]
+    chosen = choose_network(name, routes)
+    assert not any(chosen.overlaps(ipaddress.ip_network(route)) for route in routes)
+
+
+@pytest.mark.parametrize(
+    ("route", "taken"),
+    [("10.180.{}.128/25", True), ("10.180.{}.77", True), ("10.180.{}.1/24", True), ("10.181.{}.0/24", False)],
+)
+def test_part_of_a_network_is_enough(route: str, taken: bool) -> None:
+    """A single address of another one is in the way; host bits of a route are nothing to stumble over."""
+    first = choose_network("lab", [])
+    chosen = choose_network("lab", [route.format(str(first).split(".")[2])])
+    assert (chosen != first) == taken
+
+
+def test_no_free_network_says_the_remedy() -> None:
+    """The route that is in the way is for the operator to remove."""
+    with pytest.raises(LabError, match=r"no free network in 10\.180\.0\.0/16: .*ip route"):
+        choose_network("lab", ["10.180.0.0/15"])
+
+
+ROUTES = """
+import sys
+from berny.lab.box import routes, run
+from berny.lab.plan import choose_network
+
+run(["ip", "link", "set", "lo", "up"])
+for words in sys.argv[1:]:
+    run(["ip", "route", "add", *words.split()])
+print(*routes())
+print(choose_network("lab", routes()))
+"""
+
+
+@pytest.mark.parametrize("kind", ["", "blackhole ", "unreachable ", "prohibit ", "throw "])
+def test_routes_of_the_box_are_read(kind: str) -> None:
+    """Real routes of a namespace, of every kind: container networks and VPNs leave such ones."""
+    first = str(choose_network("lab", []))
+    device = "" if kind else " dev lo"
+    command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", ROUTES, f"{kind}{first}{device}"]
+    done = subprocess.run([*command, f"{kind}default{device}"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told, chosen = done.stdout.splitlines()
+    assert "default" not in told
+    if not kind:
+        assert told == first
+        assert chosen != first
+
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+
+def test_each_service_has_a_disk_on_each_of_its_nodes() -> None:
+    """One full or broken disk is one service's."""
+    mapping = read_mapping()
+    assert len(set(LAB.disks)) == len(LAB.disks)
+    assert max(Counter((disk.node, disk.service) for disk in LAB.disks).values()) == 1
+    for service in load_catalog().services.values():
+        nodes = sorted(disk.node for disk in LAB.disks if disk.service == service.name)
+        assert nodes == (mapping[service.group] if service.disk else [])
+    assert Disk("master", "berny-idfm", 1) in LAB.disks, "the producer's spool"
+    assert [disk.node for disk in LAB.disks if disk.service == "berny-idfm"] == ["master"]
+
+
+def test_disks_follow_the_mapping() -> None:
+    """A service that moves takes its disk along; one that is nowhere has none."""
+    catalog = load_catalog()
+    found = disks({"kafka": ["worker_0"], "namenode": []}, catalog, load_pipelines())
+    assert found == [Disk("worker_0", "kafka", 4)]
+
+
+def test_sizes_are_the_small_ones() -> None:
+    """Together they fit what the lab asks the box to have free, as images that are filled by and by."""
+    sizes = {name: service.disk.small for name, service in load_catalog().services.items() if service.disk}
+    assert all(disk.gib == sizes[disk.service] for disk in LAB.disks if disk.service in sizes)
+
+
+# -- the box -----------------------------------------------------------------------------------------------------------
+
+
+def test_box_without_root_is_told_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing else can be asked then."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert box.problems(tmp_path) == ["machines need root: run it by sudo"]
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked as root would, whoever runs the tests: nothing is changed by asking."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+@pytest.mark.usefixtures("root")
+def test_small_box_is_told_what_to_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each lack in one line, with numbers and remedy."""
+    usual = box.problems(tmp_path)
+    monkeypatch.setattr(box, "FREE_GIB", 10**6)
+    monkeypatch.setattr(box, "MEMORY_GIB", 10**6)
+    found = [problem for problem in box.problems(tmp_path) if problem not in usual]
+    assert len(found) == 2
+    assert re.fullmatch(r"[\d.]+ GiB of memory are free, .*: free 1000000", found[0])
+    assert re.fullmatch(
+        rf"\d+ GiB are free at {re.escape(str(tmp_path))}, .*: free some or set XDG_STATE_HOME", found[1]
+    )
+
+
+@pytest.mark.usefixtures("root")
+def test_disk_is_asked_where_the_state_will_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The folder need not be there yet, and asking does not make it."""
+    monkeypatch.setattr(box, "FREE_GIB", 10**6)
+    assert f" at {tmp_path}," in box.problems(tmp_path / "berny" / "labs" / "lab")[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("root")
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where there is no apt-get, a person has to install them: all at once."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert set(box.missing_packages()) == {package for package, _ in box.PACKAGES.values()}
+    [problem] = [problem for problem in box.problems(tmp_path) if problem.startswith("install ")]
+    assert all(package in problem for package, _ in box.PACKAGES.values())
+    for tool in ("apt-get", "nft"):
+        (tmp_path / tool).touch(0o755)
+    assert not [problem for problem in box.problems(tmp_path) if problem.startswith("install ")]
+    assert "nftables" not in box.missing_packages()
+
+
+def test_failed_command_is_told_with_its_words() -> None:
+    """Which command, and what it said."""
+    with pytest.raises(LabError, match=r"^sh -c echo no >&2; exit 3: no$"):
+        box.run(["sh", "-c", "echo no >&2; exit 3"])
+    assert box.run(["cat"], stdin="words") == "words"
+    assert (box.succeeds(["true"]), box.succeeds(["false"])) == (True, False)

@@ -1,0 +1,632 @@
+"""PRIM: what identifies an observation, what an answer holds, and the client against a real server."""
+
+from __future__ import annotations
+
+import copy
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from simulated import NOON, Clock, Served
+
+from berny.delivery.landing import one_line
+from berny.delivery.spool import Answer
+from berny.pipelines.idfm import producer
+from berny.pipelines.idfm.check import read_truth
+from berny.sources import prim
+from berny.sources.prim import MalformedAnswer, Prim, PrimError, RetryLater, Unauthorized
+from berny.sources.prim_simulator import FAULTS, Simulator, recorded_delay
+from berny.sources.prim_timetable import DIRECTIONS, DWELL, KINDS, LINE, STOP, Train, near, visit
+
+Trains = dict[str, list[Train]]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+VISITS = st.dictionaries(st.text(max_size=5), JSON, max_size=4)
+
+
+@pytest.fixture
+def one(trains: Trains) -> dict[str, Any]:
+    """A visit of a late train."""
+    return visit(trains["late"][0], 3, NOON)[0]
+
+
+def client(served: Served, timeout: tuple[float, float] = (2, 5)) -> Prim:
+    """Return a client with a key of a simulator."""
+    return Prim(served.url, "a key", STOP, LINE, timeout)
+
+
+def fail(served: Served, kind: str, **words: float) -> None:
+    """Let the simulator fail from now on."""
+    requests.post(f"{served.url}/_simulator/faults", json={"kind": kind} | words, timeout=5).raise_for_status()
+
+
+def siri(*deliveries: Any) -> dict[str, Any]:
+    """Return an answer with deliveries."""
+    return {"Siri": {"ServiceDelivery": {"StopMonitoringDelivery": list(deliveries)}}}
+
+
+def shuffled(value: Any) -> Any:
+    """Return the same JSON with the keys of every object in reverse."""
+    if isinstance(value, dict):
+        return {key: shuffled(inner) for key, inner in reversed(value.items())}
+    return [shuffled(inner) for inner in value] if isinstance(value, list) else value
+
+
+# -- identity ----------------------------------------------------------------------------------------------------------
+
+
+def test_identity_is_this_for_ever() -> None:
+    """Another identity for the same visit would make a duplicate of all that is stored."""
+    known = {
+        "RecordedAtTime": "2025-11-24T12:00:00.000Z",
+        "MonitoringRef": {"value": STOP},
+        "MonitoredVehicleJourney": {"FramedVehicleJourneyRef": {"DatedVehicleJourneyRef": "é"}},
+    }
+    assert prim.identity(known) == "ffb20dcfbb02fbd4b6d709aa9787497f"
+
+
+@given(VISITS)
+def test_identity_is_pure(any_visit: dict[str, Any]) -> None:
+    """The order of keys is no property of a visit; nor is a way over the wire; and nothing is changed by asking."""
+    before = copy.deepcopy(any_visit)
+    identity = prim.identity(any_visit)
+    assert any_visit == before
+    assert len(identity) == 32
+    assert int(identity, 16) >= 0
+    assert prim.identity(shuffled(any_visit)) == identity
+    assert prim.identity(json.loads(json.dumps(any_visit))) == identity
+
+
+def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of each value that is no object and no list."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inner:
+        yield from paths(below, (*above, key))
+    if not isinstance(value, dict | list):
+        yield above
+
+
+def test_identity_changes_with_every_value(one: dict[str, Any]) -> None:
+    """Journey, stop, RecordedAtTime and whatever else a visit tells: another telling is another observation."""
+    seen = {prim.identity(one)}
+    where = list(paths(one))
+    for path in where:
+        changed = copy.deepcopy(one)
+        inside = changed
+        for key in path[:-1]:
+            inside = inside[key]
+        value = inside[path[-1]]
+        inside[path[-1]] = (
+            not value if isinstance(value, bool) else value + 1 if isinstance(value, int) else f"{value}x"
+        )
+        seen.add(prim.identity(changed))
+        del inside[path[-1]]
+        seen.add(prim.identity(changed))
+    assert len(where) > 20
+    assert len(seen) == 1 + 2 * len(where)
+
+
+def test_identity_of_what_lacks_names() -> None:
+    """A visit without journey, stop or time has one, too: it is published and judged further on."""
+    lacking: list[dict[str, Any]] = [
+        {}, {"MonitoringRef": {}}, {"MonitoringRef": None}, {"MonitoredVehicleJourney": []}, {"RecordedAtTime": 7},
+    ]  # fmt: skip
+    assert len({prim.identity(visit) for visit in lacking}) == len(lacking)
+    assert {(prim.journey(visit), prim.stop(visit)) for visit in lacking} == {("", "")}
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def test_visits_of_all_deliveries(one: dict[str, Any]) -> None:
+    """An answer may hold several deliveries, and some may be empty."""
+    other = one | {"RecordedAtTime": "2025-11-24T12:00:01.000Z"}
+    lists = [{"MonitoredStopVisit": [one]}, {"MonitoredStopVisit": []}, {}, {"MonitoredStopVisit": [other, one]}]
+    assert prim.visits(siri(*lists)) == [one, other, one]
+
+
+@pytest.mark.parametrize("answer", [siri(), siri({}), siri({"MonitoredStopVisit": []}), siri({"Status": "true"})])
+def test_empty_answers(answer: Any) -> None:
+    """At night no train is near: that is an answer, and no mistake."""
+    assert prim.visits(answer) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None, 7, "text", [], {}, {"Siri": None}, {"Siri": {}}, {"Siri": {"ServiceDelivery": []}},
+        {"Siri": {"ServiceDelivery": {"StopMonitoringDelivery": None}}},
+        {"Siri": {"ServiceDelivery": {"StopMonitoringDelivery": {"MonitoredStopVisit": []}}}},
+        {"message": "API rate limit exceeded"},
+        siri("text"), siri(None), siri({"MonitoredStopVisit": ["text"]}), siri({"MonitoredStopVisit": {"a": 1}}),
+        siri({"MonitoredStopVisit": 7}), siri({"MonitoredStopVisit": [{}, None]}),
+    ],
+)  # fmt: skip
+def test_malformed_answers(answer: Any) -> None:
+    """Each is told as what it is, so that it becomes a dead letter and is never dropped."""
+    with pytest.raises(MalformedAnswer):
+        prim.visits(answer)
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ({"ErrorInformation": {"ErrorText": "Le couple MonitoringRef/LineRef n'existe pas"}}, "n'existe pas"),
+        ({"ErrorInformation": {}}, "ErrorInformation"),
+        ({"ErrorInformation": None}, "ErrorInformation"),
+        ({"OtherError": "é"}, "é"),
+    ],
+)
+def test_error_condition_is_told(condition: Any, told: str) -> None:
+    """The delivery that holds it says Status "true"."""
+    with pytest.raises(PrimError, match=told):
+        prim.visits(siri({"Status": "true", "ErrorCondition": condition}))
+
+
+@given(JSON)
+def test_any_json_is_an_answer_or_an_error_of_ours(value: Any) -> None:
+    """Whatever comes in place of an answer or a delivery: an error of another kind would end the producer."""
+    for answer in (value, siri(value), siri({"MonitoredStopVisit": value}), siri({"ErrorCondition": value})):
+        try:
+            assert all(isinstance(found, dict) for found in prim.visits(answer))
+        except (MalformedAnswer, PrimError) as error:
+            assert str(error)
+
+
+# -- from an answer to records -----------------------------------------------------------------------------------------
+
+
+def published(body: bytes) -> list[tuple[str, producer.Record]]:
+    """Return what the producer publishes of an answer."""
+    return producer.records(Answer(7, NOON, body), "simulated")
+
+
+def test_record_of_a_visit(one: dict[str, Any]) -> None:
+    """The visit unchanged, and who, when and where from."""
+    [(identity, record)] = published(json.dumps(siri({"MonitoredStopVisit": [one]})).encode())
+    assert identity == prim.identity(one)
+    assert record.topic == "idfm-realtime"
+    assert record.key == f"{prim.journey(one)}|{STOP}".encode()
+    assert json.loads(record.value) == {
+        "identity": identity, "observed_at": NOON, "data_origin": "simulated", "spool_offset": 7, "visit": one,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"\xff\xfe", b"<html>403</html>", b'{"Siri": {"Serv', b"[]",
+        json.dumps(siri({"ErrorCondition": {"a": 1}})).encode(),
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_one_dead_letter(body: bytes) -> None:
+    """With reason, origin and all its bytes; JSON that is nested too deep to be read is no answer either."""
+    [(identity, record)] = published(body)
+    letter = json.loads(record.value)
+    assert identity == ""
+    assert record.topic == "idfm-realtime.dlq"
+    assert letter["origin"] == {"source": "prim", "spool_offset": 7}
+    assert letter["reason"]
+    assert producer.dead_letter("t", "", {}, body).value.split(b"value_base64")[1] in record.value
+
+
+def test_half_a_surrogate_does_not_stop_the_producer(one: dict[str, Any]) -> None:
+    r"""``\ud83d`` alone is legal JSON and no text: what holds it is published or a dead letter, but never stops us."""
+    broken = one | {"Extensions": "EMOJI"}
+    body = json.dumps(siri({"MonitoredStopVisit": [one, broken]})).replace("EMOJI", "\\ud83d").encode()
+    found = published(body)
+    assert found
+    assert all(json.loads(record.value) for _, record in found)
+
+
+def test_raw_answer_is_landed_unchanged_on_one_line(one: dict[str, Any]) -> None:
+    """Line breaks of JSON stand between tokens."""
+    answer = siri({"MonitoredStopVisit": [one]})
+    for indent in (None, 2):
+        line = one_line(json.dumps(answer, indent=indent).replace("\n", "\r\n").encode())
+        assert line is not None
+        assert len(line.splitlines()) == 1
+        assert json.loads(line) == answer
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"Siri', b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_is_not_landed(body: bytes) -> None:
+    """A line that can't be read would stop every reader of the folder."""
+    assert one_line(body) is None
+
+
+# -- backing off -------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10_000), st.none() | st.floats(0, 86400))
+def test_backoff_is_bounded(attempt: int, asked: float | None) -> None:
+    """Never more than 300 s, unless the source asked for more; never less than it asked for."""
+    waits = prim.backoff(attempt, asked)
+    assert (asked or 0) <= waits <= max(asked or 0, min(300, 2**attempt if attempt < 10 else 300))
+
+
+def test_backoff_grows_and_is_spread() -> None:
+    """Full jitter: a hundred clients that failed together don't return together."""
+    for attempt, most in ((1, 2), (4, 16), (8, 256), (30, 300)):
+        draws = [prim.backoff(attempt) for _ in range(300)]
+        assert most * 0.8 < max(draws) <= most
+        assert min(draws) < most * 0.2
+
+
+# -- the client against the simulator ----------------------------------------------------------------------------------
+
+
+def test_poll_returns_the_whole_body(serve: Callable[..., Served], clock: Clock) -> None:
+    """Unparsed, as it came."""
+    served = serve()
+    clock.now += 2
+    answer = json.loads(client(served).poll())
+    assert len(prim.visits(answer)) == 10
+    assert {prim.stop(visit) for visit in prim.visits(answer)} == {STOP}
+
+
+@pytest.mark.parametrize("status", ["401", "403"])
+def test_refused_key_needs_a_person(serve: Callable[..., Served], status: str) -> None:
+    """The message says which variable, where a key is had and what to run."""
+    served = serve()
+    fail(served, status)
+    with pytest.raises(Unauthorized, match=rf"answers {status}: PRIM_API_KEY .* run site\.yml"):
+        client(served).poll()
+    client(served).poll()
+
+
+def test_missing_key_needs_a_person(serve: Callable[..., Served]) -> None:
+    """An empty key is no key."""
+    with pytest.raises(Unauthorized):
+        Prim(serve().url, "", STOP, LINE).poll()
+
+
+def test_limit_is_kept(serve: Callable[..., Served]) -> None:
+    """The seconds that the source asks to wait come with the error."""
+    served = serve()
+    fail(served, "429")
+    with pytest.raises(RetryLater, match="answers 429") as error:
+        client(served).poll()
+    assert error.value.seconds == 2.0
+
+
+def test_broken_server_is_asked_later(serve: Callable[..., Served]) -> None:
+    """A 500 says nothing of how long."""
+    served = serve()
+    fail(served, "500")
+    with pytest.raises(RetryLater, match="answers 500") as error:
+        client(served).poll()
+    assert error.value.seconds is None
+
+
+def test_cut_answer_is_no_answer(serve: Callable[..., Served], clock: Clock) -> None:
+    """Half an answer is never kept; the next call gets a whole one."""
+    served = serve()
+    clock.now += 10
+    fail(served, "cut")
+    with pytest.raises(RetryLater):
+        client(served).poll()
+    assert json.loads(client(served).poll())
+
+
+def test_slow_server_is_given_up(serve: Callable[..., Served]) -> None:
+    """A server that says nothing holds nobody up."""
+    served = serve()
+    fail(served, "slow")
+    since = time.monotonic()
+    with pytest.raises(RetryLater):
+        client(served, (1, 0.3)).poll()
+    assert time.monotonic() - since < 5
+
+
+def test_absent_server_is_asked_later() -> None:
+    """Nobody listens there."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(RetryLater):
+        Prim(f"http://127.0.0.1:{port}", "a key", STOP, LINE, (1, 1)).poll()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), ("1.5", 1.5), ("-3", 0.0), ("Mon, 24 Nov 2025 12:00:00 GMT", None), ("", None)]
+)
+def test_retry_after(header: str, seconds: float | None) -> None:
+    """A number is taken, a date or nonsense is not, and neither ends the producer."""
+    answer = requests.Response()
+    answer.headers["Retry-After"] = header
+    assert prim._retry_after(answer) == seconds
+
+
+def test_proxies_of_the_environment_are_not_asked(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key goes to the source and to nobody else."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert client(serve()).poll()
+
+
+# -- the timetable -----------------------------------------------------------------------------------------------------
+
+
+def test_a_service_day_has_all_that_happens() -> None:
+    """Both directions, every destination, every kind of train, ids of both forms, at any seed."""
+    for seed in range(5):
+        day = near(seed, NOON, before=0, ahead=86400)
+        assert {one.direction for one in day} == set(DIRECTIONS) == {"Aller", "Retour"}
+        assert {one.kind for one in day} == set(KINDS)
+        assert {one.mission for one in day} == {row[0] for rows in DIRECTIONS.values() for row in rows}
+        visits = [visit(one, 0, NOON)[0]["MonitoredVehicleJourney"] for one in day]
+        assert {} in [found["OperatorRef"] for found in visits]
+        assert [] in [found["DirectionName"] for found in visits]
+        quays = {found["MonitoredCall"]["ArrivalStopAssignment"]["ExpectedQuayRef"]["value"] for found in visits}
+        assert {quay.split(":")[2] for quay in quays} == {"Q", "BP"}
+        assert len({one.journey for one in day}) == len(day) > 200
+
+
+def test_trains_stay_what_they_are() -> None:
+    """A train that was seen ten minutes ago is the same train now."""
+    now, later = near(3, NOON), near(3, NOON + 600)
+    common = {one.journey for one in now} & {one.journey for one in later}
+    assert {one for one in now if one.journey in common} == {one for one in later if one.journey in common}
+    assert len(common) > 10
+    assert [one.departs for one in now] == sorted(one.departs for one in now)
+    assert all(NOON - 27 * 60 <= one.departs <= NOON + 75 * 60 for one in now)
+
+
+def test_there_is_a_train_at_any_hour() -> None:
+    """A lab that is started at night has something to show, too."""
+    for hour in range(24):
+        assert {one.direction for one in near(1, NOON + 3600 * hour)} == {"Aller", "Retour"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_visit_agrees_with_its_truth(trains: Trains, kind: str) -> None:
+    """What the visit's own times say by the design's definition is the delay that the timetable tells."""
+    for one in trains[kind]:
+        for told in (0, 1, 30):
+            made, delay = visit(one, told, NOON)
+            assert recorded_delay(made) == (delay, kind == "cancelled")
+            assert (delay is None) == (kind in ("cancelled", "no_aimed", "no_expected"))
+
+
+def test_shapes_of_kinds(trains: Trains) -> None:
+    """What the recorded answers of the real API show."""
+    calls = {
+        kind: visit(some[0], 0, NOON)[0]["MonitoredVehicleJourney"]["MonitoredCall"] for kind, some in trains.items()
+    }
+    assert {"AimedDepartureTime", "AimedArrivalTime"} & set(calls["no_aimed"]) == set()
+    assert {"ExpectedDepartureTime", "ExpectedArrivalTime"} & set(calls["no_expected"]) == set()
+    assert not [name for name in calls["arrival_only"] if name.startswith(("AimedDep", "ExpectedDep", "DepartureS"))]
+    assert calls["cancelled"]["DepartureStatus"] == "cancelled"
+    late = [visit(one, 0, NOON) for one in near(1, NOON, 0, 86400) if one.kind == "late"]
+    statuses = [(made["MonitoredVehicleJourney"]["MonitoredCall"]["DepartureStatus"], delay) for made, delay in late]
+    assert [delay for status, delay in statuses if status == "onTime" and delay and delay > 228], (
+        "it lies, as the API does"
+    )
+
+
+def test_train_at_the_stop(trains: Trains) -> None:
+    """A passed train stays, with VehicleAtStop true."""
+    one = trains["on_time"][0]
+    at_stop = [
+        visit(one, 0, one.departs + seconds)[0]["MonitoredVehicleJourney"]["MonitoredCall"]["VehicleAtStop"]
+        for seconds in (-600, 600)
+    ]
+    assert at_stop == [False, True]
+    assert DWELL > 0
+
+
+# -- the simulator -----------------------------------------------------------------------------------------------------
+
+
+def told_by(folder: Path, seed: int, steps: list[float], rate: float = 3.0) -> list[list[dict[str, Any]]]:
+    """Return the visits of a simulator that is asked after each of the steps."""
+    clock = Clock()
+    simulator = Simulator(seed, rate, folder / "truth.jsonl", clock=clock)
+    found = []
+    for step in steps:
+        clock.now += step
+        found.append([one.visit for one in simulator.observe()])
+    return found
+
+
+def test_seed_and_clock_decide_all(tmp_path: Path) -> None:
+    """A run that showed a mistake can be had again."""
+    steps = [1.0, 0.3, 17.0, 600.0]
+    assert told_by(tmp_path, 1, steps) == told_by(tmp_path, 1, steps)
+    assert told_by(tmp_path, 1, steps) != told_by(tmp_path, 2, steps)
+
+
+def test_rate_is_kept(tmp_path: Path) -> None:
+    """New observations a second, whatever the rhythm of the calls; nothing new is told twice."""
+    told = told_by(tmp_path, 1, [0.1] * 100)
+    identities = [{prim.identity(visit) for visit in answer} for answer in told]
+    assert len(set().union(*identities)) in (29, 30)
+    assert len(told_by(tmp_path, 1, [86400.0])[0]) == 3 * 60, "a day of silence is no flood"
+
+
+def test_answers_repeat_what_was_told(tmp_path: Path) -> None:
+    """As the API does: the pipeline has to know an observation again."""
+    first, second = told_by(tmp_path, 1, [2.0, 2.0])
+    assert first[-4:] == second[-4:]
+    assert len(second) == 6 + 4
+
+
+def test_times_are_told_to_the_millisecond_in_utc(tmp_path: Path) -> None:
+    """RecordedAtTime lies between the calls, but for stale ones."""
+    [told] = told_by(tmp_path, 1, [60.0])
+    moments = [visit["RecordedAtTime"] for visit in told]
+    assert all(len(moment) == 24 and moment.endswith("Z") for moment in moments)
+    assert any(moment < "2025-11-24T06:01" for moment in moments), "stale ones are six hours old"
+    assert all("2025-11-24T12:00" <= moment <= "2025-11-24T12:01" for moment in moments if moment > "2025-11-24T07")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a truth that are written to their ends."""
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def settled(served: Served, answers: int = 1) -> list[dict[str, Any]]:
+    """Return the truth once so many answers are noted as served: a client may have one a moment before that."""
+    deadline = time.monotonic() + 10
+    while sum("served" in line for line in lines(served.simulator.truth)) < answers and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return lines(served.simulator.truth)
+
+
+def test_truth_is_what_was_served(serve: Callable[..., Served], clock: Clock) -> None:
+    """Every observation that came, in its answer, with the delay that its visit has; and that it came whole."""
+    served = serve()
+    came: dict[int, list[dict[str, Any]]] = {}
+    for number in range(1, 21):
+        clock.now += 7
+        came[number] = prim.visits(json.loads(client(served).poll()))
+    told = settled(served, len(came))
+    for number, visits in came.items():
+        own = [line for line in told if line["answer"] == number]
+        assert [line["identity"] for line in own[:-1]] == [prim.identity(visit) for visit in visits]
+        assert [(line["delay"], line["cancelled"]) for line in own[:-1]] == [recorded_delay(visit) for visit in visits]
+        assert [line["recorded_at"] for line in own[:-1]] == [visit["RecordedAtTime"] for visit in visits]
+        assert own[-1] == {"answer": number, "run": "", "served": True}
+    with served.simulator.truth.open() as file:
+        truth = read_truth(file)
+    assert set(truth.expected) == {prim.identity(visit) for visits in came.values() for visit in visits}
+
+
+@pytest.mark.parametrize("kind", ["cut", "401", "403", "429", "500"])
+def test_truth_of_what_did_not_come(serve: Callable[..., Served], clock: Clock, kind: str) -> None:
+    """What was cut is told as begun and not as served; what was refused is not told at all, and comes later."""
+    served = serve()
+    clock.now += 5
+    fail(served, kind)
+    with pytest.raises((RetryLater, Unauthorized)):
+        client(served).poll()
+    told = lines(served.simulator.truth)
+    assert bool(told) == (kind == "cut")
+    assert not [line for line in told if line.get("served")]
+    clock.now += 1
+    visits = prim.visits(json.loads(client(served).poll()))
+    assert len(visits) == (5 + 4 if kind == "cut" else 30)
+
+
+@pytest.mark.parametrize("kind", ["twice", "out_of_order", "empty"])
+def test_truth_of_strange_answers(serve: Callable[..., Served], clock: Clock, kind: str) -> None:
+    """They are whole answers: all that they hold is expected, once."""
+    served = serve()
+    clock.now += 4
+    fail(served, kind)
+    visits = prim.visits(json.loads(client(served).poll()))
+    identities = [prim.identity(visit) for visit in visits]
+    settled(served)
+    with served.simulator.truth.open() as file:
+        assert set(read_truth(file).expected) == set(identities)
+    assert len(identities) == {"twice": 40, "out_of_order": 20, "empty": 0}[kind]
+    if kind == "out_of_order":
+        moments = [visit["RecordedAtTime"] for visit in visits if visit["RecordedAtTime"] > "2025-11-24T10"]
+        assert moments == sorted(moments, reverse=True) != sorted(moments)
+
+
+def test_malformed_answer_comes_whole(serve: Callable[..., Served]) -> None:
+    """It is no JSON: the client keeps it, the producer makes a dead letter of it."""
+    served = serve()
+    fail(served, "malformed")
+    body = client(served).poll()
+    with pytest.raises(ValueError, match="Unterminated"):
+        json.loads(body)
+    assert [line.get("malformed", line.get("served")) for line in settled(served)] == [True, True]
+
+
+def test_truth_tells_answers_apart_that_overlap(serve: Callable[..., Served], clock: Clock) -> None:
+    """A call that is still being read while another one comes: what was served is noted of its own answer."""
+    served = serve(rate=100.0)
+    clock.now += 60
+    with closing(socket.create_connection(("127.0.0.1", served.port))) as slow:
+        request = "GET /marketplace/stop-monitoring HTTP/1.1\r\nHost: x\r\napikey: k\r\nConnection: close\r\n\r\n"
+        slow.sendall(request.encode())
+        while served.simulator.answers < 1:
+            time.sleep(0.01)
+        fail(served, "cut")
+        with pytest.raises(RetryLater):
+            client(served).poll()
+        reader = threading.Thread(target=lambda: [None for _ in iter(lambda: slow.recv(1 << 20), b"")])
+        reader.start()
+        reader.join(30)
+    assert [line["answer"] for line in settled(served) if line.get("served")] == [1]
+
+
+def test_restarted_simulator_goes_on_counting(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """Two answers of one number would be taken for one."""
+    for restarts in range(3):
+        served = serve(truth=tmp_path / "truth.jsonl")
+        client(served).poll()
+        numbers = [line["answer"] for line in settled(served, restarts + 1) if line.get("served")]
+        assert numbers == list(range(1, restarts + 2))
+
+
+def test_runs_are_named(serve: Callable[..., Served], clock: Clock) -> None:
+    """A bench of faults judges each run by its own answers."""
+    served = serve()
+    requests.post(f"{served.url}/_simulator/run", json={"run": "kill broker", "rate": 2}, timeout=5)
+    clock.now += 3
+    assert len(prim.visits(json.loads(client(served).poll()))) == 6
+    assert {line["run"] for line in settled(served)} == {"kill broker"}
+    stats = requests.get(f"{served.url}/_simulator/stats", timeout=5).json()
+    assert (stats["run"], stats["rate"], stats["answers"], stats["observations"]) == ("kill broker", 2.0, 1, 6)
+
+
+def test_faults_last_as_long_as_told(serve: Callable[..., Served], clock: Clock) -> None:
+    """A number of answers, or seconds, or until healed; an unknown one is refused with the known."""
+    served = serve()
+
+    def outcome() -> str:
+        try:
+            client(served).poll()
+            return "answer"
+        except RetryLater as error:
+            return str(error)
+
+    fail(served, "500", count=2)
+    assert [outcome() for _ in range(3)] == ["answers 500", "answers 500", "answer"]
+    fail(served, "429", seconds=30)
+    assert outcome() == "answers 429"
+    clock.now += 29
+    assert outcome() == "answers 429"
+    clock.now += 2
+    assert outcome() == "answer"
+    fail(served, "500", seconds=1000)
+    fail(served, "none")
+    assert outcome() == "answer"
+    refused = requests.post(f"{served.url}/_simulator/faults", json={"kind": "404"}, timeout=5)
+    assert refused.status_code == 400
+    assert all(kind in refused.json()["error"] for kind in FAULTS)
+
+
+def test_recordings_are_replayed(serve: Callable[..., Served], tmp_path: Path, trains: Trains) -> None:
+    """Recorded answers come unchanged, in the order of their names, with the truth that they themselves tell."""
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    made = [visit(some[0], 0, NOON) for some in trains.values()]
+    for number, (one, _) in enumerate(made):
+        (folder / f"{number:03d}.json").write_text(json.dumps(siri({"MonitoredStopVisit": [one]}), indent=1))
+    served = serve(recordings=folder)
+    for path in sorted(folder.iterdir()):
+        assert client(served).poll() == path.read_bytes()
+    assert prim.visits(json.loads(client(served).poll())) == [], "then nothing is near"
+    told = [line for line in settled(served, len(made)) if "identity" in line]
+    assert [line["delay"] for line in told] == [delay for _, delay in made]
