@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 Say = Callable[[str], None]
+LAST_LINES = 40
+
+
+def follow(command: Sequence[str], each: Callable[[str], None], **options: Any) -> tuple[int, list[str]]:
+    """Run a command and hand over each line that it prints; return its exit code and its last lines."""
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                last.append(line.rstrip())
+                each(line.rstrip())
+        except BaseException:
+            process.terminate()
+            raise
+    return process.returncode, list(last)
 
 
 class Steps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,15 @@ class ActionModule(ActionBase):
             found = self._loader.load_from_file(str(path), cache="none") if path.exists() else {}
         except Exception as error:
             raise AnsibleActionFail(f"{path}: {error}. Is it encrypted? Give its password: --ask-vault-pass") from error
+        if not isinstance(found or {}, Mapping):
+            raise AnsibleActionFail(
+                f"{path}: expected names and values, found a {type(found).__name__}; restore the file"
+            )
         values = {str(key): str(value) for key, value in (found or {}).items()}
         wanted = dict(values)
-        for name in self._task.args["generate"]:
+        for name in map(str, self._task.args["generate"]):
             wanted.setdefault(name, secrets.token_hex(32))
-        found_there = {name: os.environ.get(name.upper(), "") for name in self._task.args["given"]}
+        found_there = {str(name): os.environ.get(name.upper(), "") for name in self._task.args["given"]}
         wanted |= {name: value for name, value in found_there.items() if value}
         result["changed"] = wanted != values
         if result["changed"] and not self._task.check_mode:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 from berny.artifacts.errors import SupplyError, ToolMissing
 from berny.artifacts.recipes import Recipe, recipes_folder
+from berny.progress import Say, follow
 
 # Lints that a newer compiler denies by default would end the build of an older library.
 WRAPPER = """#!/bin/sh
@@ -28,7 +27,7 @@ NEEDS = {
 }
 
 
-def build(recipe: Recipe, scratch: Path, say: Callable[[str], None]) -> dict[str, Path]:
+def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     """Build ``bin/influxd`` by the go.mod and go.sum of the recipe's folder; about 7 minutes on 2 cores.
 
     Raises:
@@ -57,16 +56,29 @@ def build(recipe: Recipe, scratch: Path, say: Callable[[str], None]) -> dict[str
     target = scratch / "influxd"
     say("building its build tool")
     _run(["go", "build", "-o", str(tools / "pkg-config"), "github.com/influxdata/pkg-config"], module, environment)
-    say("building (about 7 minutes on 2 cores)")
-    flags = f"-s -w -X main.version=v{recipe.version}"
     main = "github.com/influxdata/influxdb/v2/cmd/influxd"
-    _run(["go", "build", "-trimpath", "-ldflags", flags, "-o", str(target), main], module, environment)
+    total = len(_run(["go", "list", "-deps", main], module, environment))
+    say(f"{total} packages, of which the query engine's library comes first (about 7 minutes on 2 cores)")
+    built = 0
+
+    def compiled(line: str) -> None:
+        nonlocal built
+        built += 1
+        say(f"compiled {built} of {total} packages: {line[-60:]}")
+
+    flags = f"-s -w -X main.version=v{recipe.version}"
+    _run(["go", "build", "-v", "-trimpath", "-ldflags", flags, "-o", str(target), main], module, environment, compiled)
     return {"bin/influxd": target}
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    if done.returncode:
-        raise SupplyError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[-1500:]}")
+def _run(command: list[str], folder: Path, environment: dict[str, str], each: Say = lambda line: None) -> list[str]:
+    lines: list[str] = []
+
+    def note(line: str) -> None:
+        lines.append(line)
+        each(line)
+
+    code, last = follow(command, note, cwd=folder, env=environment)
+    if code:
+        raise SupplyError(f"{' '.join(command[:2])} failed: {' '.join(last)[-1500:]}")
+    return lines

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 from berny.artifacts.assemble import sha256_file
 from berny.artifacts.errors import SupplyError, ToolMissing, WrongDigest
+from berny.progress import Say, follow
 
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 # Poms of old artifacts name repositories of their own: none but the client's default is asked.
@@ -44,7 +46,12 @@ def _pom(coordinates: Iterable[str], exclude: Iterable[str], transitive: bool) -
 
 
 def copy_jars(
-    coordinates: Iterable[str], target: Path, *, exclude: Iterable[str] = (), transitive: bool = False
+    coordinates: Iterable[str],
+    target: Path,
+    *,
+    exclude: Iterable[str] = (),
+    transitive: bool = False,
+    say: Say = lambda words: None,
 ) -> dict[str, Path]:
     """Copy the jars of ``coordinates`` (``group:artifact:version[:classifier]``) to ``target``; return them by coordinate.
 
@@ -60,19 +67,34 @@ def copy_jars(
         folder = Path(scratch)
         (folder / "pom.xml").write_text(_pom(coordinates, exclude, transitive))
         (folder / "settings.xml").write_text(SETTINGS)
-        command = ["mvn", "-B", "-q", "-C", "-s", str(folder / "settings.xml"), "-f", str(folder / "pom.xml")]
-        command += [f"-Dmaven.repo.local={_cache() / 'maven'}", "-Daether.dependencyCollector.impl=bf"]
-        command += ["-Dmaven.artifact.threads=8", f"{PLUGIN}:copy-dependencies", f"-DoutputDirectory={target}"]
-        command += ["-DincludeScope=runtime", "-Dmdep.useRepositoryLayout=true", "-Dmdep.copyPom=false"]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if done.returncode:
-            words = [line for line in done.stdout.splitlines() if "[ERROR]" in line]
+        command = ["mvn", "-B", "-C", "-s", str(folder / "settings.xml"), "-f", str(folder / "pom.xml")]
+        command += ["-Daether.dependencyCollector.impl=bf", "-Dmaven.artifact.threads=8"]
+        command += [f"{PLUGIN}:copy-dependencies", f"-DoutputDirectory={target}", "-DincludeScope=runtime"]
+        command += ["-Dmdep.useRepositoryLayout=true", "-Dmdep.copyPom=false"]
+        downloaded = 0
+
+        def each(line: str) -> None:
+            nonlocal downloaded
+            if line.startswith("[INFO] Downloaded") and ".jar " in line:
+                downloaded += 1
+                say(f"{downloaded} jars downloaded")
+
+        # Two clients that write one repository at a time leave halves of files there.
+        with _cached_repository() as repository:
+            code, last = follow([*command, f"-Dmaven.repo.local={repository}"], each)
+        if code:
+            words = [line for line in last if "[ERROR]" in line] or last
             raise SupplyError(f"Maven could not get the jars: {' '.join(words[:3])[:1200]}")
     return {_coordinate(jar, target): jar for jar in target.rglob("*.jar")}
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "berny"
+@contextmanager
+def _cached_repository() -> Iterator[Path]:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "berny" / "maven"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield folder
 
 
 def _coordinate(jar: Path, root: Path) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 from berny.artifacts import golang, maven, recipes
@@ -16,8 +16,8 @@ from berny.artifacts.assemble import sha256_file, tree
 from berny.artifacts.download import download
 from berny.artifacts.errors import SupplyError, WrongDigest
 from berny.artifacts.recipes import Recipe, read_lock
+from berny.progress import Say, follow
 
-Say = Callable[[str], None]
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
 # What only a controller needs is not sent to nodes: a change there restarts nothing.
@@ -61,7 +61,7 @@ def jars(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     """Return ``lib/*.jar`` by the lock, and folders out of jars."""
     locked = read_lock(recipe.lock_file)
     say(f"{len(locked)} jars")
-    found = maven.copy_jars(locked, scratch / "jars")
+    found = maven.copy_jars(locked, scratch / "jars", say=say)
     maven.check(found, locked, recipe.lock_file)
     archive: dict[str, Path] = {}
     taken = {source.split("!")[0]: (name, source.split("!")[1]) for name, source in recipe.extra.items()}
@@ -85,7 +85,7 @@ def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     requirements = scratch / "requirements.txt"
     pins = [name for name in locked if ":" not in name]
     requirements.write_text("".join(f"{pin} --hash=sha256:{locked[pin]}\n" for pin in pins))
-    pip_download(["--require-hashes", "--no-binary", recipe.sdist or "", "-r", str(requirements)], wheels)
+    pip_download(["--require-hashes", "--no-binary", recipe.sdist or "", "-r", str(requirements)], wheels, say)
     say("unpacking")
     for file in wheels.glob("*.tar.gz"):
         with tarfile.open(file) as tar:
@@ -101,17 +101,29 @@ def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     for path in (source / "lib").glob("*.zip"):
         archive[f"python/lib/{path.name}"] = path
     say(f"{len(coordinates)} jars")
-    found = maven.copy_jars(coordinates, scratch / "jars")
+    found = maven.copy_jars(coordinates, scratch / "jars", say=say)
     maven.check(found, coordinates, recipe.lock_file)
     return archive | {f"jars/{path.name}": path for path in found.values()}
 
 
-def pip_download(words: list[str], target: Path) -> None:
-    """Download what pip's ``words`` ask for."""
-    command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(target), *words]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise SupplyError(f"pip download {' '.join(words)}: {done.stderr.strip()[-800:]}")
+def pip_download(words: list[str], target: Path, say: Say = lambda words: None) -> None:
+    """Download what pip's ``words`` ask for.
+
+    Raises:
+        SupplyError: pip failed; the message ends with its words.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--progress-bar", "raw"]
+
+    def each(line: str) -> None:
+        progress = re.match(r"Progress (\d+) of (\d+)", line)
+        if progress:
+            done, total = (int(count) >> 20 for count in progress.groups())
+            say(f"{done} of {total} MiB")
+
+    code, last = follow([*command, "-d", str(target), *words], each)
+    if code:
+        said = [line for line in last if not line.startswith("Progress ")]
+        raise SupplyError(f"pip download {' '.join(words)}: {' '.join(said)[-800:]}")
 
 
 def wheels(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:

@@ -13,7 +13,7 @@ import yaml
 from berny.artifacts.store import cache_folder
 from berny.catalog import catalog_folder
 from berny.lab.plan import LabError
-from berny.progress import Say
+from berny.progress import Say, follow
 
 SUITE = "bookworm"
 # What makes a minimal Debian a machine that boots and answers SSH; the rest is what nodes have anyway.
@@ -59,15 +59,8 @@ def make_golden(say: Say) -> Path:
     making = target.parent / f".making-{target.name}.{os.getpid()}"
     # The folder must be there and be readable by the user that apt drops to.
     command = ["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Retries 5", f"--include={','.join(packages())}"]
-    process = subprocess.Popen(
-        [*command, "--mode=root", SUITE, str(making)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    words: list[str] = []
-    for line in process.stdout:
-        words = [*words[-20:], line.strip()]
-        say(line.strip()[:70])
-    if process.wait():
+    code, words = follow([*command, "--mode=root", SUITE, str(making)], lambda line: say(line.strip()[:70]))
+    if code:
         shutil.rmtree(making, ignore_errors=True)
         raise LabError("mmdebstrap could not make the machines' root: " + " ".join(words[-4:]))
     done = subprocess.run(["sh", "-c", SETUP, "sh", str(making)], capture_output=True, text=True)

@@ -1,0 +1,109 @@
+"""What a source, a person or a broken program can feed in: told, set aside, and nothing else is lost."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support import PYTHON, Cluster, play, wait_until
+
+GARBAGE = ["no json", '{"identity": 7}', '{"identity": "x", "visit": {"RecordedAtTime": "yesterday"}}', "\x00\xff"]
+SEND = """
+import sys
+from confluent_kafka import Producer
+p = Producer({"bootstrap.servers": "master:9092,worker_2:9092", "acks": "all"})
+for line in eval(sys.argv[2]):
+    p.produce(sys.argv[1], line.encode("utf-8", "surrogateescape"))
+assert p.flush(30) == 0
+"""
+
+
+def ends(cluster: Cluster, topic: str) -> int:
+    """Return how many records a topic has had."""
+    said = cluster.sh("master", f"kafka-topics.sh --bootstrap-server master:9092 --describe --topic {topic}")
+    assert "Leader: none" not in said
+    code = (
+        "import sys; from confluent_kafka import Consumer, TopicPartition as T; "
+        "c = Consumer({'bootstrap.servers': 'master:9092', 'group.id': 'test-ends'}); "
+        "m = c.list_topics(sys.argv[1], timeout=20).topics[sys.argv[1]].partitions; "
+        "print(sum(c.get_watermark_offsets(T(sys.argv[1], p), timeout=20)[1] for p in m))"
+    )
+    return int(cluster.sh("master", f'{PYTHON} -c "{code}" {topic}'))
+
+
+@pytest.fixture
+def quiet(cluster: Cluster) -> Iterator[str]:
+    """A run of its own, ended by the set checker: whatever was fed in, no observation is lost."""
+    run = f"bad-input-{time.time():.0f}"
+    cluster.load(run, 5)
+    yield run
+    cluster.settle(run)
+
+
+@pytest.mark.parametrize("topic", ["idfm-realtime", "idfm-processed"])
+def test_garbage_on_a_topic_goes_to_its_dead_letters(cluster: Cluster, quiet: str, topic: str) -> None:
+    before = ends(cluster, f"{topic}.dlq")
+    cluster.sh("master", f"cat > /tmp/send.py <<'END'{SEND}END")
+    cluster.sh("master", f"{PYTHON} /tmp/send.py {topic} {shlex.quote(repr(GARBAGE))}")
+    wait_until(lambda: ends(cluster, f"{topic}.dlq") >= before + len(GARBAGE), 60, "not all garbage is a dead letter")
+    letters = cluster.sh(
+        "master",
+        f"kafka-console-consumer.sh --bootstrap-server master:9092 --topic {topic}.dlq --partition 0 --offset {before}"
+        f" --max-messages {len(GARBAGE)} --timeout-ms 30000",
+    )
+    for line in letters.strip().splitlines():
+        letter = json.loads(line)
+        assert letter["reason"] and letter["origin"]["topic"] == topic and letter["value_base64"], letter
+
+
+@pytest.mark.parametrize("kind", ["429", "500", "cut", "empty", "twice", "out_of_order"])
+def test_an_answer_that_fails_is_asked_for_again(cluster: Cluster, quiet: str, kind: str) -> None:
+    cluster.lab.simulator.ask("/_simulator/faults", {"kind": kind, "count": 2})
+    served = cluster.lab.simulator.ask("/_simulator/stats")["served"]
+    ask = cluster.lab.simulator.ask
+    wait_until(lambda: ask("/_simulator/stats")["served"] > served + 20, 60, f"no answer after {kind}")
+
+
+def test_a_malformed_answer_is_a_dead_letter(cluster: Cluster, quiet: str) -> None:
+    before = ends(cluster, "idfm-realtime.dlq")
+    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "malformed", "count": 1})
+    wait_until(lambda: ends(cluster, "idfm-realtime.dlq") > before, 60, "the malformed answer is nowhere")
+
+
+def test_a_refused_key_stops_the_producer_and_says_why(cluster: Cluster, quiet: str) -> None:
+    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "403", "count": 1})
+    unit = "berny-idfm-producer"
+    wait_until(lambda: "failed" in cluster.sh("master", f"systemctl is-active {unit}", ok=False), 60, "it runs on")
+    assert cluster.sh("master", f"systemctl show -P ExecMainStatus {unit}").strip() == "78"
+    assert "PRIM_API_KEY" in cluster.sh("master", f"sudo journalctl -u {unit} -n 5 --no-pager")
+    time.sleep(8)
+    assert cluster.sh("master", f"systemctl show -P ActiveState {unit}").strip() == "failed", "nobody asked it to go on"
+    play("playbooks/pipelines.yml", "-e", "do=start")
+
+
+def test_a_wrong_inventory_touches_nothing(cluster: Cluster) -> None:
+    before = cluster.processes()
+    wrong = play("site.yml", "-e", "kafka_mesage_max_bytes=1", ok=False)
+    assert wrong.code != 0 and "did you mean kafka_message_max_bytes?" in wrong.output, wrong.tail
+    assert cluster.processes() == before
+
+
+def test_a_taken_port_is_told_with_host_unit_and_log_line(cluster: Cluster) -> None:
+    cluster.sh("master", "sudo systemctl stop zookeeper")
+    code = 'import socket, time; s = socket.socket(); s.bind(("", 2181)); s.listen(); time.sleep(120)'
+    taker = f"python3 -c {shlex.quote(code)}"
+    cluster.sh("master", f"sudo systemd-run -q --unit=taker {taker}")
+    try:
+        taken = play("site.yml", "--tags", "zookeeper", ok=False)
+    finally:
+        cluster.sh("master", "sudo systemctl stop taker")
+    assert taken.code != 0
+    assert "zookeeper.service did not come back" in taken.output and "Address already in use" in taken.output, (
+        taken.tail
+    )
+    play("site.yml", "--tags", "zookeeper")
+    cluster.sh("master", "sudo berny-probe zookeeper kafka --wait 90 --want whole")

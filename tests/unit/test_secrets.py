@@ -1,0 +1,85 @@
+"""Secrets: generated once, private, encrypted where a vault password is given, never printed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from berny.lab.plan import CHECKOUT
+
+PLAY = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Have the secrets
+      berny_secrets: {{file: {file}, generate: [admin_token], given: [prim_api_key]}}
+      register: _secrets
+    - name: Use one
+      ansible.builtin.assert:
+        that: _secrets.secrets.admin_token | length == 64
+"""
+
+
+def run(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a play that has the secrets in ``folder``."""
+    play = folder / "play.yml"
+    play.write_text(PLAY.format(file=folder / "secrets.yml"))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-vvv", str(play), *options]
+    clean = {name: value for name, value in os.environ.items() if name != "PRIM_API_KEY"} | environment
+    clean["ANSIBLE_CONFIG"] = str(CHECKOUT / "ansible.cfg")
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, env=clean, timeout=120)
+
+
+def test_generated_once_private_and_never_printed(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    file = tmp_path / "secrets.yml"
+    assert file.stat().st_mode & 0o777 == 0o600
+    token = yaml.safe_load(file.read_text())["admin_token"]
+    assert token not in first.stdout + first.stderr
+    again = run(tmp_path)
+    assert again.returncode == 0 and yaml.safe_load(file.read_text())["admin_token"] == token
+    assert "changed=0" in again.stdout
+
+
+def test_two_clusters_have_two_secrets(tmp_path: Path) -> None:
+    tokens = set()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        assert run(tmp_path / name).returncode == 0
+        tokens.add(yaml.safe_load((tmp_path / name / "secrets.yml").read_text())["admin_token"])
+    assert len(tokens) == 2
+
+
+def test_what_a_person_gives_is_kept(tmp_path: Path) -> None:
+    assert run(tmp_path, PRIM_API_KEY="a key").returncode == 0
+    assert run(tmp_path).returncode == 0
+    assert yaml.safe_load((tmp_path / "secrets.yml").read_text())["prim_api_key"] == "a key"
+
+
+def test_encrypted_where_a_vault_password_is_given(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("open sesame\n")
+    vault = f"--vault-password-file={password}"
+    assert run(tmp_path, vault).returncode == 0
+    sealed = (tmp_path / "secrets.yml").read_text()
+    assert sealed.startswith("$ANSIBLE_VAULT") and "admin_token" not in sealed
+    assert run(tmp_path, vault).returncode == 0
+    assert (tmp_path / "secrets.yml").read_text() == sealed
+    without = run(tmp_path)
+    assert without.returncode != 0 and "--ask-vault-pass" in without.stdout + without.stderr
+
+
+@pytest.mark.parametrize("garbage", ["{", "- a list", "\x00"])
+def test_a_broken_file_is_never_written_over(tmp_path: Path, garbage: str) -> None:
+    file = tmp_path / "secrets.yml"
+    file.write_text(garbage)
+    done = run(tmp_path)
+    assert done.returncode != 0 and str(file) in done.stdout + done.stderr
+    assert file.read_text() == garbage
