@@ -46,6 +46,10 @@ RECORD = "/usr/local/lib/berny/record-start"
 PATIENCE = 4
 SETTLE_SECONDS = 2
 EX_CONFIG = 78
+CAUSES = (
+    r"already in use|no space left|permission denied|read-only file system|cannot allocate|outofmemory|too small|"
+    r"is not a directory|no such file|unknownhost"
+)
 
 
 class Service:
@@ -91,7 +95,9 @@ class Service:
         noise = r"^(Started|Starting|Stopped|Stopping|Scheduled|Failed to start|\S+\.service:)|^at "
         own = [line for line in lines if not re.search(noise, line)]
         errors = [line for line in own if re.search(telling, line)]
-        return (errors or own or lines or ["the journal is empty"])[-1][:400]
+        # "Exiting with code 1" comes last and says least: what the system refused says most.
+        causes = [line for line in own if re.search(CAUSES, line, re.I)]
+        return (causes or errors or own or lines or ["the journal is empty"])[-1][:400]
 
     def probe(self, what: str, want: str, wait: int | None = None) -> tuple[bool, str]:
         """Ask berny-probe until it says ``want``, the time is over or the unit keeps dying; return answer and words."""

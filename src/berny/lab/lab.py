@@ -17,7 +17,7 @@ import yaml
 from berny.lab import box, network
 from berny.lab.golden import make_golden
 from berny.lab.machines import Machine
-from berny.lab.plan import INVENTORY, LabError, Plan, choose_network, load_plan, state_folder
+from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
 from berny.lab.simulator import Simulator
 from berny.progress import Steps
 
@@ -119,7 +119,6 @@ class Lab:
             if purge:
                 with steps.step("remove disks and state"):
                     shutil.rmtree(self.plan.folder, ignore_errors=True)
-                (INVENTORY / f"secrets.{self.plan.name}.yml").unlink(missing_ok=True)
         if purge:
             (state_folder() / f".{self.plan.name}.lock").unlink(missing_ok=True)
 
@@ -157,6 +156,9 @@ class Lab:
                 console = machine.folder / "console.log"
                 tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
                 raise LabError(f"{machine.node.name} does not answer SSH after {seconds:.0f} s; {console} ends: {tail}")
+            if not machine.init() and not machine.starting():
+                # What is left of a launcher that was killed can end the next one.
+                machine.boot()
             time.sleep(0.2)
 
     def ssh_exit(self) -> None:

@@ -120,6 +120,10 @@ class Machine:
                     return pid
         return None
 
+    def starting(self) -> bool:
+        """Tell whether a systemd-nspawn of this machine runs."""
+        return bool(list(self._launchers()))
+
     def _launchers(self) -> Iterator[int]:
         """Yield the systemd-nspawn processes of this machine."""
         for command in Path("/proc").glob("[0-9]*/cmdline"):

@@ -88,14 +88,14 @@ def topic_records(bootstrap_servers: str, topic: str) -> Iterator[dict[str, Any]
 def realtime(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
     """Yield identity, and whether it is the visit's own."""
     for record in records:
-        if "identity" in record:
+        if isinstance(record.get("identity"), str) and isinstance(record.get("visit"), dict):
             yield record["identity"], prim.identity(record["visit"]) == record["identity"]
 
 
 def processed(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Value]]:
     """Yield identity and delay."""
     for record in records:
-        if "identity" in record:
+        if isinstance(record.get("identity"), str) and "delay_sec" in record:
             yield record["identity"], record["delay_sec"]
 
 
