@@ -75,19 +75,23 @@ class Steps:
                 self.live.update(task, said=said)
             elif time.monotonic() - told >= self.QUIET_SECONDS:
                 told = time.monotonic()
-                self.console.print(f"  … {title}: {said} ({told - since:.0f} s)", highlight=False, markup=False)
+                self.console.print(
+                    f"  … {title}: {said} ({told - since:.0f} s)", highlight=False, markup=False, soft_wrap=True
+                )
 
         try:
             yield say
         except BaseException:
-            self.console.print(f"✘ {title} after {time.monotonic() - since:.0f} s", highlight=False, markup=False)
+            self.console.print(
+                f"✘ {title} after {time.monotonic() - since:.0f} s", highlight=False, markup=False, soft_wrap=True
+            )
             raise
         else:
             seconds = time.monotonic() - since
             with self._lock:
                 self.took.append((title, seconds))
             tail = f": {words}" if words else ""
-            self.console.print(f"✔ {title} {seconds:.1f} s{tail}", highlight=False, markup=False)
+            self.console.print(f"✔ {title} {seconds:.1f} s{tail}", highlight=False, markup=False, soft_wrap=True)
         finally:
             if self.live and task is not None:
                 self.live.remove_task(task)
