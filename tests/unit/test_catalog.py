@@ -16,8 +16,8 @@ from berny.lab.plan import read_mapping
 from berny.probe.components import COMPONENTS, INSTANCES
 
 CATALOG = load_catalog()
-RUNBOOK = ["hdfs", "zookeeper", "kafka", "spark", "influxdb"]
-"""HDFS, ZooKeeper and Kafka, Spark, InfluxDB: the order in which the runbook starts what pipelines stand on."""
+RUNBOOK = ["hdfs", "yarn", "zookeeper", "kafka", "spark", "influxdb"]
+"""HDFS, YARN, ZooKeeper and Kafka, Spark, InfluxDB: the order in which the runbook starts what pipelines stand on."""
 
 ENTRY = """
 {name}:
@@ -183,6 +183,7 @@ def test_seed_ports_are_kept() -> None:
     assert ports["hdfs-namenode"] == {"rpc": 8020, "web": 9870}
     assert ports["kafka"]["broker"] == 9092
     assert ports["zookeeper"]["client"] == 2181
+    assert ports["yarn-resourcemanager"]["web"] == 8088
     assert ports["spark-master"] == {"master": 7077, "web": 8080}
     assert ports["influxdb"]["http"] == 8086
 

@@ -13,7 +13,13 @@ from berny.catalog import load_catalog, load_pipelines
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, read_mapping
 
-PAGES = {"hdfs-namenode": ("web", "HDFS"), "spark-master": ("web", "Spark"), "influxdb": ("http", "InfluxDB (API)")}
+PAGES = {
+    "hdfs-namenode": ("web", "HDFS"),
+    "yarn-resourcemanager": ("web", "YARN"),
+    "mapreduce-historyserver": ("web", "MapReduce's history"),
+    "spark-master": ("web", "Spark"),
+    "influxdb": ("http", "InfluxDB (API)"),
+}
 STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.pipelines.status"
 
 

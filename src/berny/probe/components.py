@@ -141,6 +141,52 @@ def secondarynamenode(cluster: Cluster, node: str) -> Answer:
     return True, f"last checkpoint {info.get('LastCheckpointDeltaMs', -1000) // 1000} s ago"
 
 
+def _yarn_running(cluster: Cluster) -> tuple[list[str], Answer]:
+    host, port = cluster.endpoint("yarn-resourcemanager", "web")
+    state = get_json(host, port, "/ws/v1/cluster/info")["clusterInfo"]["state"]
+    if state != "STARTED":
+        raise NotServing(f"{host}:{port} state is {state}")
+    nodes = (get_json(host, port, "/ws/v1/cluster/nodes?states=RUNNING")["nodes"] or {}).get("node", [])
+    running = [node["nodeHostName"] for node in nodes]
+    expected = {cluster.machine(node) for node in cluster.nodes("yarn-nodemanager")}
+    missing = sorted(expected - set(running))
+    words = f"{len(running)} of {len(expected)} NodeManagers" + (f", away: {', '.join(missing)}" if missing else "")
+    return running, (not missing, words)
+
+
+def resourcemanager(cluster: Cluster, node: str) -> Answer:
+    """It is STARTED: its state is read, and clients and nodes are answered."""
+    return _yarn_running(cluster)[1]
+
+
+def nodemanager(cluster: Cluster, node: str) -> Answer:
+    """It is healthy in its own eyes and RUNNING in the ResourceManager's."""
+    host, port = cluster.endpoint("yarn-nodemanager", "web", node)
+    info = get_json(host, port, "/ws/v1/node/info")["nodeInfo"]
+    if not info["nodeHealthy"]:
+        raise NotServing(f"{host}:{port} is not healthy: {info['healthReport']}")
+    running, answer = _yarn_running(cluster)
+    if host not in running:
+        raise NotServing(f"{host} is not registered with the ResourceManager; it knows {sorted(running) or 'none'}")
+    return answer
+
+
+def historyserver(cluster: Cluster, node: str) -> Answer:
+    """It says since when it is started."""
+    host, port = cluster.endpoint("mapreduce-historyserver", "web", node)
+    if not get_json(host, port, "/ws/v1/history/info")["historyInfo"]["startedOn"]:
+        raise NotServing(f"{host}:{port} is not started")
+    return True, f"{host}:{port} started"
+
+
+def yarn(cluster: Cluster, node: str) -> Answer:
+    """The component: the ResourceManager has a NodeManager."""
+    running, answer = _yarn_running(cluster)
+    if not running:
+        raise NotServing("the ResourceManager has no NodeManager")
+    return answer
+
+
 def _spark_state(cluster: Cluster) -> dict[str, Any]:
     host, port = cluster.endpoint("spark-master", "web")
     state = get_json(host, port, "/json/")
@@ -204,6 +250,9 @@ INSTANCES: dict[str, Probe] = {
     "hdfs-namenode": namenode,
     "hdfs-datanode": datanode,
     "hdfs-secondarynamenode": secondarynamenode,
+    "yarn-resourcemanager": resourcemanager,
+    "yarn-nodemanager": nodemanager,
+    "mapreduce-historyserver": historyserver,
     "spark-master": spark_master,
     "spark-worker": spark_worker,
     "influxdb": influxdb,
@@ -212,6 +261,7 @@ COMPONENTS: dict[str, Probe] = {
     "zookeeper": zookeeper,
     "kafka": kafka,
     "hdfs": hdfs,
+    "yarn": yarn,
     "spark": spark,
     "influxdb": influxdb,
 }
