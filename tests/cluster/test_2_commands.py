@@ -8,11 +8,25 @@ from berny.catalog import load_catalog
 from support import Cluster
 
 BROKERS = "master:9092,worker_2:9092"
+EXAMPLES = f"/opt/berny/hadoop/lib/hadoop-mapreduce-examples-{load_catalog().components['yarn'].version}.jar"
 COMMANDS = {
     "hdfs": [
         ("hdfs dfs -ls /data/idfm", "raw_landing.json"),
         ("sudo -u hdfs hdfs dfsadmin -report", "Live datanodes (3)"),
         ("sudo -u hdfs hdfs fsck /", "is HEALTHY"),
+    ],
+    "yarn": [
+        ("yarn application -list -appStates ALL", "Total number of applications"),
+        ("yarn node -list", "Total Nodes:3"),
+        ("yarn queue -status default", "State : RUNNING"),
+        ("yarn logs -applicationId application_1_0001 2>&1 || true", "application_1_0001"),
+        (f"yarn jar {EXAMPLES} 2>&1 || true", "wordcount"),
+        ("yarn rmadmin -getGroups yarn", "yarn : yarn"),
+    ],
+    "mapred": [
+        ("mapred job -list all", "Total jobs:"),
+        ("mapred queue -list", "Queue Name : default"),
+        ("mapred streaming -info 2>&1 || true", "-mapper"),
     ],
     "kafka-topics.sh": [
         (f"kafka-topics.sh --bootstrap-server {BROKERS} --describe --topic idfm-realtime", "ReplicationFactor: 2"),

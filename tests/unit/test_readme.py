@@ -114,8 +114,12 @@ def check_node_command(words: list[str]) -> None:
     """A wrapper's arguments: subcommands, ports, topics and names that exist."""
     facts = load_catalog().services
     pipelines = load_pipelines().values()
-    if words[0] == "hdfs":
-        assert f"    {words[1]}) " in text("roles/hdfs/templates/hdfs.sh.j2"), words
+    for role, wrapper in (("hdfs", "hdfs"), ("yarn", "yarn"), ("yarn", "mapred")):
+        if words[0] == wrapper:
+            cases = text(f"roles/{role}/templates/{wrapper}.sh.j2")
+            assert re.search(rf"^ +(\w+ \| )*{words[1]}( \| \w+)*\)", cases, re.M), words
+    if "-examples-" in " ".join(words):
+        assert f"-{load_catalog().components['yarn'].version}.jar" in words[2], words
     for server in options(words, "--bootstrap-server"):
         node, port = server.split(":")
         assert node in read_mapping()["kafka"] and int(port) == facts["kafka"].ports["broker"]
@@ -197,6 +201,7 @@ def test_commands_are_told_apart() -> None:
         "berny lab up --nam two",
         "berny lab ssh worker_3",
         "berny lab ssh master -- hdfs nothing",
+        "yarn nothing",
         "ansible-playbook playbooks/nothing.yml",
         "ansible-playbook playbooks/pipelines.yml -e do=jump",
         "ansible-playbook playbooks/check.yml -e check_wnat=whole",
