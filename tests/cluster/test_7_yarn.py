@@ -15,7 +15,7 @@ from berny.catalog import load_catalog
 from support import Cluster, wait_until
 
 EXAMPLES = f"/opt/berny/hadoop/lib/hadoop-mapreduce-examples-{load_catalog().components['yarn'].version}.jar"
-FILES = 6
+FILES = 3
 WORDS = 40
 # Slow on purpose: what is killed is killed in the middle.
 MAPPER = """#!/usr/bin/python3
@@ -76,7 +76,7 @@ class Job:
             new = [app for app in cls.applications(cluster) if app["id"] not in before]
             return next((app["id"] for app in new if app["state"] == "RUNNING" and app["runningContainers"] > 2), "")
 
-        return cls(cluster, node, name, wait_until(running, 90, f"{name} does not run"))
+        return cls(cluster, node, name, wait_until(running, 240, f"{name} does not run"))
 
     @staticmethod
     def applications(cluster: Cluster) -> list[dict[str, Any]]:
@@ -102,7 +102,7 @@ class Job:
         log = f"/tmp/{self.name}.log"
         said = wait_until(
             lambda: (text := self.cluster.sh(self.node, f"cat {log}")) and "\nended " in text and text,
-            150,
+            400,
             f"{self.name} does not end",
         )
         assert "\nended 0" in said, said[-3000:]
@@ -114,7 +114,7 @@ class Job:
             seen = self.cluster.sh(self.node, f"yarn logs -applicationId {self.id} 2>&1", ok=False)
             return seen.count("Container: ") >= 3
 
-        wait_until(aggregated, 60, f"the logs of {self.id} are not all in HDFS")
+        wait_until(aggregated, 120, f"the logs of {self.id} are not all in HDFS")
         return seen
 
 
@@ -123,30 +123,32 @@ def main_process(cluster: Cluster, node: str, unit: str) -> str:
     return cluster.sh(node, f"systemctl show -P MainPID {unit}").strip()
 
 
+def containers(cluster: Cluster, node: str) -> set[str]:
+    """Return the processes that a NodeManager has started, and that are left where it has ended."""
+    group = cluster.sh(node, "systemctl show -P ControlGroup yarn-nodemanager").strip()
+    files = f"/sys/fs/cgroup/systemd{group}/cgroup.procs /sys/fs/cgroup{group}/cgroup.procs"
+    found = set(cluster.sh(node, f"cat {files} 2>/dev/null", ok=False).split())
+    return found - {main_process(cluster, node, "yarn-nodemanager")}
+
+
 def kill_node_manager(cluster: Cluster, node: str) -> set[str]:
-    """Kill -9 the NodeManager's process alone; return the containers' processes that ran before and still do."""
+    """Kill -9 the NodeManager's process alone; return the processes of containers that ran before and still do."""
     unit = "yarn-nodemanager"
-    pid = main_process(cluster, node, unit)
-    others = f"cat $(systemctl show -P ControlGroup {unit} | sed 's|^|/sys/fs/cgroup/systemd|')/cgroup.procs | sort"
-    before = set(cluster.sh(node, others).split()) - {pid}
+    pid, before = main_process(cluster, node, unit), containers(cluster, node)
     cluster.sh(node, f"sudo kill -9 {pid}")
-    again = wait_until(
-        lambda: (now := main_process(cluster, node, unit)) not in (pid, "0") and now, 30, "it is not started again"
-    )
-    cluster.sh(node, "sudo berny-probe yarn-nodemanager --wait 60 --want whole", timeout=90)
-    return before & (set(cluster.sh(node, others).split()) - {again})
+    wait_until(lambda: main_process(cluster, node, unit) not in (pid, "0"), 60, "it is not started again")
+    cluster.sh(node, f"sudo berny-probe {unit} --wait 120 --want whole", timeout=150)
+    return before & containers(cluster, node)
 
 
 def listening(cluster: Cluster) -> set[int]:
     """Return the ports that containers listen at, on addresses that other machines reach."""
     found = set()
     for node in cluster.groups["nodemanager"]:
-        pid = main_process(cluster, node, "yarn-nodemanager")
+        pids = containers(cluster, node)
         for line in cluster.sh(node, "sudo ss -ltnpH").splitlines():
             address, port = line.split()[3].rsplit(":", 1)
-            owner = re.search(r"pid=(\d+)", line)
-            inside = owner and "/yarn-nodemanager" in cluster.sh(node, f"cat /proc/{owner[1]}/cgroup", ok=False)
-            if inside and owner and owner[1] != pid and "127.0.0.1" not in address and address != "[::1]":
+            if pids & set(re.findall(r"pid=(\d+)", line)) and "127.0.0.1" not in address and address != "[::1]":
                 found.add(int(port))
     return found
 
@@ -226,7 +228,11 @@ def test_spark_outlives_a_node_manager(cluster: Cluster) -> None:
 
 def test_a_job_goes_on_where_it_was_when_the_resource_manager_is_restarted(cluster: Cluster) -> None:
     job = streaming(cluster, "restart")
-    cluster.sh("master", "sudo systemctl restart yarn-resourcemanager && sudo berny-probe yarn --wait 60 --want whole")
+    cluster.sh(
+        "master",
+        "sudo systemctl restart yarn-resourcemanager && sudo berny-probe yarn --wait 120 --want whole",
+        timeout=150,
+    )
     assert job.facts()["state"] in ("ACCEPTED", "RUNNING"), "it was over before"
     since = time.time()
     job.finish()
