@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NodeSize = Literal["small", "large"]
 
@@ -73,6 +73,8 @@ class Service(_Strict):
     instances: Literal["one", "many"] = "many"
     """How many nodes the group may have."""
     ports: dict[str, int]
+    pages: list[str] = []
+    """Names of ports that are web pages for people: the firewall opens them to operators as well."""
     heap: BySize
     """MiB."""
     disk: BySize | None = None
@@ -81,6 +83,12 @@ class Service(_Strict):
     """What it keeps and for how long."""
     name: str = ""
     component: str = ""
+
+    @model_validator(mode="after")
+    def _pages_are_ports(self) -> Service:
+        if unknown := set(self.pages) - set(self.ports):
+            raise ValueError(f"pages: {', '.join(sorted(unknown))}: no such port")
+        return self
 
 
 class Component(_Strict):

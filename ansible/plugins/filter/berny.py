@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -61,9 +62,42 @@ def hdfs_directories(pipelines: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     }
 
 
+def open_ports(
+    catalog: Mapping[str, Any], pipelines: Mapping[str, Any], groups: Mapping[str, list[str]], node: str
+) -> dict[str, list[str]]:
+    """Return what a node's firewall opens to ``members`` and to ``operators``, as nftables writes ports and ranges."""
+    here = [service for service in catalog["services"].values() if node in groups.get(service["group"], [])]
+    members = {port for service in here for port in service["ports"].values()}
+    members |= {stage["metrics_port"] for stage in stages(pipelines) if node in groups.get(stage["on"], [])}
+    components = [catalog["components"][name] for name in {service["component"] for service in here}]
+    ranges = {tuple(component["ephemeral_ports"]) for component in components if component["ephemeral_ports"]}
+    pages = {service["ports"][page] for service in here for page in service["pages"]}
+    return {
+        "members": [*map(str, sorted(members)), *(f"{first}-{last}" for first, last in sorted(ranges))],
+        "operators": [str(port) for port in sorted(pages)],
+    }
+
+
+def ipv4(addresses: Iterable[str]) -> list[str]:
+    """Return the IPv4 addresses among ``addresses`` (the others are names, or of IPv6), each once and in order."""
+    found = set()
+    for address in addresses:
+        try:
+            found.add(ipaddress.IPv4Address(address))
+        except ValueError:
+            continue
+    return [str(address) for address in sorted(found)]
+
+
 class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters of this file."""
-        return {"describe_cluster": describe_cluster, "stages": stages, "hdfs_directories": hdfs_directories}
+        return {
+            "describe_cluster": describe_cluster,
+            "stages": stages,
+            "hdfs_directories": hdfs_directories,
+            "open_ports": open_ports,
+            "ipv4": ipv4,
+        }

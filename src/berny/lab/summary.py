@@ -13,13 +13,6 @@ from berny.catalog import load_catalog, load_pipelines
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, read_mapping
 
-PAGES = {
-    "hdfs-namenode": ("web", "HDFS"),
-    "yarn-resourcemanager": ("web", "YARN"),
-    "mapreduce-historyserver": ("web", "MapReduce's history"),
-    "spark-master": ("web", "Spark"),
-    "influxdb": ("http", "InfluxDB (API)"),
-}
 STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.pipelines.status"
 
 
@@ -78,8 +71,10 @@ def show(lab: Lab, console: Console) -> None:
         delays += [f"{way} {seconds:+.0f} s" for way, seconds in status["delay_seconds_by_direction"].items()]
     console.print(rows)
     console.print(f"delay now (median of 15 minutes): {', '.join(delays) or 'none yet'}", highlight=False)
-    groups, services = read_mapping(), load_catalog().services
-    for service, (port, title) in PAGES.items():
-        for node in groups[services[service].group]:
-            address = lab.plan.nodes[node].address
-            console.print(f"{title}: http://{address}:{services[service].ports[port]}", highlight=False)
+    groups = read_mapping()
+    for service in load_catalog().services.values():
+        # A page of many nodes is linked from the page of the one.
+        for page in service.pages if service.instances == "one" else []:
+            for node in groups[service.group]:
+                address = f"http://{lab.plan.nodes[node].address}:{service.ports[page]}"
+                console.print(f"page of {service.name}: {address}", highlight=False)
