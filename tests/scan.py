@@ -14,8 +14,8 @@ import socket
 import sys
 import time
 
-WAIT_SECONDS = 1.5
-AT_ONCE = 4000
+WAIT_SECONDS = 2
+AT_ONCE = 12000
 
 
 def ask(targets: list[tuple[str, int]], found: dict[str, dict[str, list[int]]]) -> None:

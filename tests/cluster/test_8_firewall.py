@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,7 +37,9 @@ def rules(cluster: Cluster, node: str = NODE) -> str:
     """Return what a node's kernel has loaded, asked without the network."""
     init = cluster.lab.machines[node].init()
     said = subprocess.run(
-        ["nsenter", "-t", str(init), "-n", "nft", "-s", "list", "table", "inet", "berny"], capture_output=True, text=True
+        ["nsenter", "-t", str(init), "-n", "nft", "-s", "list", "table", "inet", "berny"],
+        capture_output=True,
+        text=True,
     )
     return said.stdout
 
@@ -128,20 +132,20 @@ def test_play_whose_new_connections_come_from_elsewhere_fails(cluster: Cluster, 
     _, said = firewall("-e", changed, "-e", elsewhere, "--limit", NODE, ok=False)
     assert f"no new connection came through within {SECONDS} s" in said, said
     assert "firewall_operators" in said
-    assert f"{NODE} : ok=1" in said.replace("  ", " ") or "failed=1" in said
     assert rules(cluster) == before
     assert firewall()[0] == 0
 
 
-def test_play_that_is_killed_leaves_the_former_rules(cluster: Cluster, other_address: str) -> None:
+def test_play_that_is_killed_leaves_the_former_rules(cluster: Cluster) -> None:
     """Nobody has to be there for the way back; the next play is not misled by what was never confirmed."""
     firewall()
     before = rules(cluster)
     command = [str(Path(sys.executable).with_name("ansible")), "-i", "inventory/lab", NODE, "-m", "berny_firewall"]
     command += ["-a", json.dumps({"rules": LOCKING_OUT, "unit": "none", "seconds": 60})]
-    playing = subprocess.Popen(command, cwd=CHECKOUT, env=environment(), stdout=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    playing = subprocess.Popen(command, cwd=CHECKOUT, env=environment(), start_new_session=True, **quiet)
     wait_until(lambda: rules(cluster) not in (before, ""), 30, "the rules are not loaded")
-    playing.kill()
+    os.killpg(playing.pid, signal.SIGKILL)
     playing.wait(timeout=30)
     assert firewall()[0] == 1
     assert rules(cluster) == before

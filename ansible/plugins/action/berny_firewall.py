@@ -12,7 +12,7 @@ from ansible.plugins.action import ActionBase
 NEW_CONNECTION = "-o ControlMaster=no -o ControlPath=none"
 CONNECT_SECONDS = 5
 # By then the rules are rolled back, and a connection that was on its way is through.
-GRACE_SECONDS = 15
+GRACE_SECONDS = 10
 
 
 class ActionModule(ActionBase):
@@ -32,33 +32,46 @@ class ActionModule(ActionBase):
         result.update(self._execute_module(module_name="berny_firewall", module_args=args, task_vars=task_vars))
         digest = result.pop("unconfirmed", None)
         if digest:
-            self._confirm({"confirm": digest, "unit": args["unit"]}, int(args["seconds"]), task_vars)
+            kept, said = self._confirm({"digest": digest, "unit": args["unit"]}, int(args["seconds"]), task_vars)
+            if kept.get("rolled_back"):
+                raise AnsibleActionFail(
+                    f"no new connection came through within {args['seconds']} s of loading the new rules, so they were "
+                    "rolled back: the former rules hold, and nothing is changed. Is the address that new connections "
+                    f"come from in firewall_operators? {said}"
+                )
+            if kept.get("failed"):
+                raise AnsibleActionFail(f"the new rules could not be kept for the next boot: {kept['msg']}")
         return result
 
-    def _confirm(self, args: dict[str, Any], seconds: int, task_vars: dict[str, Any] | None) -> None:
+    def _confirm(
+        self, args: dict[str, Any], seconds: int, task_vars: dict[str, Any] | None
+    ) -> tuple[dict[str, Any], str]:
+        """Return what the node says through a new connection, or else through the one that is there; and the last error."""
+
+        def tell(phase: str) -> dict[str, Any]:
+            module_args = args | {"phase": phase}
+            return dict(
+                self._execute_module(module_name="berny_firewall", module_args=module_args, task_vars=task_vars)
+            )
+
+        options = {}
         if self._connection.transport == "ssh":
-            usual = self._connection.get_option("ssh_args") or ""
-            self._connection.set_option("ssh_args", f"{NEW_CONNECTION} {usual}")
+            options = {name: self._connection.get_option(name) for name in ("ssh_args", "timeout")}
+            self._connection.set_option("ssh_args", f"{NEW_CONNECTION} {options['ssh_args'] or ''}")
             self._connection.set_option("timeout", CONNECT_SECONDS)
-        deadline = time.monotonic() + seconds + GRACE_SECONDS
-        said = ""
-        while True:
+        deadline, said = time.monotonic() + seconds + GRACE_SECONDS, ""
+        while time.monotonic() < deadline:
             try:
-                kept = self._execute_module(module_name="berny_firewall", module_args=args, task_vars=task_vars)
-                break
+                return tell("confirm"), said
             except AnsibleConnectionFailure as error:
                 said = str(error).strip().splitlines()[-1]
-            if time.monotonic() > deadline:
-                raise AnsibleActionFail(
-                    f"no new connection came through since the new rules were loaded ({said}). They roll themselves "
-                    f"back after {seconds} s, but the node still does not answer: look at it from its console"
-                )
             time.sleep(1)
-        if kept.get("rolled_back"):
+        for name, value in options.items():
+            self._connection.set_option(name, value)
+        try:
+            return tell("ask"), said
+        except AnsibleConnectionFailure:
             raise AnsibleActionFail(
-                f"no new connection came through within {seconds} s of loading the new rules ({said}), so they were "
-                "rolled back: the former rules hold, and nothing is changed. Is the address that new connections come "
-                "from in firewall_operators?"
-            )
-        if kept.get("failed"):
-            raise AnsibleActionFail(f"the new rules hold, but could not be kept for the next boot: {kept.get('msg')}")
+                f"no new connection came through since the new rules were loaded. They roll themselves back after "
+                f"{seconds} s, but the node still does not answer: look at it from its console. {said}"
+            ) from None

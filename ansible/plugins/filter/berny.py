@@ -69,8 +69,8 @@ def open_ports(
     here = [service for service in catalog["services"].values() if node in groups.get(service["group"], [])]
     members = {port for service in here for port in service["ports"].values()}
     members |= {stage["metrics_port"] for stage in stages(pipelines) if node in groups.get(stage["on"], [])}
-    components = [catalog["components"][name] for name in {service["component"] for service in here}]
-    ranges = {tuple(component["ephemeral_ports"]) for component in components if component["ephemeral_ports"]}
+    # On every node: an application's parts run wherever they are submitted and wherever a manager puts them.
+    ranges = {tuple(c["ephemeral_ports"]) for c in catalog["components"].values() if c["ephemeral_ports"]}
     pages = {service["ports"][page] for service in here for page in service["pages"]}
     return {
         "members": [*map(str, sorted(members)), *(f"{first}-{last}" for first, last in sorted(ranges))],

@@ -2,8 +2,8 @@
 """Have nftables rules loaded now and at boot, such that they never lock out who loads them.
 
 What is loaded is compared with what should be as the kernel tells both: the rules are loaded into a network of their own
-for that. New rules come with a timer that brings the former ones back; only a call with ``confirm``, which the action
-plugin makes through a new connection, stops the timer and has the rules loaded at boot.
+for that. New rules come with a timer that brings the former ones back; only the phase ``confirm``, which the action plugin
+asks for through a new connection, stops the timer and has the rules loaded at boot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ options:
   unit: {description: The unit that loads the rules at boot., type: str, default: ''}
   operators: {description: Addresses and networks for the sets of operators., type: list, elements: str, default: []}
   seconds: {description: New rules that are not confirmed in that time are rolled back., type: int, default: 60}
-  confirm: {description: Digest of the loaded rules to keep (given by the action plugin)., type: str, default: ''}
+  phase:
+    description:
+      - C(load) loads rules that differ, and arms what rolls them back.
+      - C(confirm) keeps them, C(ask) only tells whether they were rolled back; both are for the action plugin.
+    choices: [load, confirm, ask]
+    type: str
+    default: load
+  digest: {description: Which rules are confirmed or asked for., type: str, default: ''}
 author: [Berny (@berny)]
 """
 EXAMPLES = """
@@ -25,7 +32,7 @@ EXAMPLES = """
 """
 RETURN = """
 unconfirmed: {description: Digest of rules that are loaded and wait to be confirmed., type: str, returned: when changed}
-rolled_back: {description: The rules to confirm are not loaded any more., type: bool, returned: on failure}
+rolled_back: {description: The rules are not loaded any more., type: bool, returned: to confirm and to ask}
 """
 
 import hashlib
@@ -149,20 +156,25 @@ class Firewall:
             path.unlink(missing_ok=True)
         self.run("systemctl", "daemon-reload")
 
-    def keep(self, digest: str) -> None:
-        """Stop the way back and have the rules loaded at boot; fails where they were rolled back already."""
+    def holds(self, digest: str) -> bool:
+        """Tell whether the rules of this digest are the loaded ones."""
         rules = read(CANDIDATE)
-        if hashlib.sha256(rules.encode()).hexdigest() == digest:
-            self.disarm()
-            if self.loaded() == self.told(rules):
-                CANDIDATE.rename(RULES)
-                write(UNIT, self.module.params["unit"])
-                self.run("systemctl", "daemon-reload")
-                self.run("systemctl", "enable", "--quiet", UNIT.name)
-                self.run("systemctl", "restart", UNIT.name)
-                FORMER.unlink(missing_ok=True)
-                return
-        self.module.fail_json(msg="the rules to confirm are not loaded any more", rolled_back=True)
+        return hashlib.sha256(rules.encode()).hexdigest() == digest and self.loaded() == self.told(rules)
+
+    def keep(self, digest: str) -> bool:
+        """Stop the way back and have the rules loaded at boot; tell whether they were there to be kept."""
+        if not self.holds(digest):
+            return False
+        self.disarm()
+        if not self.holds(digest):
+            return False
+        CANDIDATE.rename(RULES)
+        write(UNIT, self.module.params["unit"])
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "enable", "--quiet", UNIT.name)
+        self.run("systemctl", "restart", UNIT.name)
+        FORMER.unlink(missing_ok=True)
+        return True
 
 
 def main() -> None:
@@ -172,14 +184,15 @@ def main() -> None:
             "unit": {"type": "str", "default": ""},
             "operators": {"type": "list", "elements": "str", "default": []},
             "seconds": {"type": "int", "default": 60},
-            "confirm": {"type": "str", "default": ""},
+            "phase": {"type": "str", "choices": ["load", "confirm", "ask"], "default": "load"},
+            "digest": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     firewall = Firewall(module)
-    if module.params["confirm"]:
-        firewall.keep(module.params["confirm"])
-        module.exit_json(changed=True)
+    if module.params["phase"] != "load":
+        there = firewall.keep if module.params["phase"] == "confirm" else firewall.holds
+        module.exit_json(changed=True, rolled_back=not there(module.params["digest"]))
     rules = module.params["rules"]
     try:
         rules += elements(module.params["operators"], peer()) if rules else ""
