@@ -77,6 +77,10 @@ class Service(_Strict):
     """Names of ports that are web pages for people: the firewall opens them to operators as well."""
     heap: BySize
     """MiB."""
+    overhead: int = 160
+    """MiB that its process takes beyond the heap: code, threads, buffers."""
+    jobs: BySize | None = None
+    """MiB that it hands out to applications, in processes of their own."""
     disk: BySize | None = None
     """GiB of the data disk at ``/data/<service>``."""
     keeps: str
@@ -139,6 +143,8 @@ class Stage(_Strict):
     submit: bool = False
     """Run by ``spark-submit`` instead of Python."""
     secrets: list[str] = []
+    memory: BySize = BySize(small=128, large=256)
+    """MiB of its process."""
     data: BySize | None = None
     """GiB of the data disk at ``/data/berny-<pipeline>``."""
     environment: dict[str, str] = {}

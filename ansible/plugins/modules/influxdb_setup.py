@@ -105,7 +105,13 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
             if not module.check_mode:
                 influx.call("PATCH", f"buckets/{found[name]['id']}", {"retentionRules": rules})
     tokens = {}
-    known = {a["description"]: a for a in influx.call("GET", "authorizations", org=organisation)["authorizations"]}
+    ids = {found[name]["id"] for name in buckets if name in found}
+    known = {
+        a["description"]: a
+        for a in influx.call("GET", "authorizations", org=organisation)["authorizations"]
+        # One for a bucket that was removed does not reach the one made in its place.
+        if ids <= {permission["resource"].get("id") for permission in a["permissions"]}
+    }
     for action in ("write", "read"):
         description = f"berny {action} {' '.join(sorted(buckets))}"
         if description not in known:

@@ -21,7 +21,16 @@ from berny.progress import Say, follow
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
 # What only a controller needs is not sent to nodes: a change there restarts nothing.
-CONTROLLER_ONLY = {"lab", "artifacts", "cli.py", "mapping.py", "progress.py"}
+CONTROLLER_ONLY = {
+    "lab",
+    "artifacts",
+    "cli.py",
+    "mapping.py",
+    "placement.py",
+    "preflight.py",
+    "progress.py",
+    "removal.py",
+}
 
 
 def key(recipe: Recipe) -> str:
