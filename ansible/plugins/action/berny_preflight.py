@@ -52,11 +52,16 @@ class ActionModule(ActionBase):
         nofile = yaml.safe_load((roles / "service" / "defaults" / "main.yml").read_text())["service_limit_nofile"]
         result["need"] = {"memory": wanted.memory, "disks": wanted.disks, "ports": wanted.ports}
         result |= {"placed": sorted(shown), "nofile": int(variables.get("service_limit_nofile", nofile))}
-        peers = {other: ssh_endpoint(variables["hostvars"][other]) for other in groups["all"] if other != host}
+        peers = {}
+        for other in groups["all"]:
+            endpoint = ssh_endpoint(variables["hostvars"][other])
+            if other != host and endpoint:
+                ports = need(catalog, pipelines, groups, other, "small", {}).ports
+                peers[other] = {"address": endpoint[0], "ssh": endpoint[1], "ports": list(ports)}
         args = {
             "ports": sorted(wanted.ports),
             "directories": sorted(wanted.disks),
-            "peers": {name: list(endpoint) for name, endpoint in peers.items() if endpoint},
+            "peers": peers,
             "placed": sorted(shown),
         }
         try:

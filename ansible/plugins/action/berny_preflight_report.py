@@ -51,5 +51,5 @@ class ActionModule(ActionBase):
         if fatal:
             problems = f"{len(fatal)} problem{'s' if len(fatal) > 1 else ''}"
             lines = "\n".join(f"- {problem}" for problem in fatal)
-            result |= {"failed": True, "problems": fatal, "msg": f"Nothing was touched. {problems}:\n{lines}"}
+            result |= {"failed": True, "msg": f"Nothing was touched. {problems}:\n{lines}"}
         return result

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
 from berny.catalog import load_catalog, load_pipelines
 from berny.removal import Refused, Request, plan
+
+# Their tasks are called by name.
+SHARED = {"node", "pipeline", "service"}
 
 
 class ActionModule(ActionBase):
@@ -37,6 +41,8 @@ class ActionModule(ActionBase):
             result |= {"failed": True, "msg": "Nothing was touched. " + " | ".join(refused.problems)}
             return result
         result |= {"owners": found.owners, "hosts": found.hosts, "data": found.data, "everything": found.everything}
+        removers = {path.parents[1].name for path in Path(words["roles"]).glob("*/tasks/remove.yml")}
+        result["roles"] = sorted(removers - SHARED) if found.everything else []
         result["pipeline_data"] = found.pipeline_data
         result["warnings"] = found.kept
         return result

@@ -9,7 +9,7 @@ short_description: Read system, memory, disks, listeners, limits, what is instal
 options:
   ports: {description: Ports whose listeners are told., type: list, elements: int, default: []}
   directories: {description: Directories whose file systems are told., type: list, elements: path, default: []}
-  peers: {description: 'Address and SSH port of other nodes, by name.', type: dict, default: {}}
+  peers: {description: 'Of other nodes, by name: address, SSH port (ssh), services'' (ports).', type: dict, default: {}}
   placed: {description: Owners whose units need not be told., type: list, elements: str, default: []}
 author: [Berny (@berny)]
 """
@@ -17,7 +17,7 @@ EXAMPLES = """
 - name: Look
   berny_preflight:
     ports: [9092]
-    peers: {worker_2: [192.0.2.13, 22]}
+    peers: {worker_2: {address: 192.0.2.13, ssh: 22, ports: [9092]}}
 """
 RETURN = """
 facts: {description: What was read., type: dict, returned: always}
@@ -39,7 +39,8 @@ from ansible.module_utils.basic import AnsibleModule
 RECORDS = Path("/var/lib/berny/installed")
 UNITS = Path("/etc/systemd/system")
 LISTEN = "0A"
-REACH_SECONDS = 3
+QUICK_SECONDS, REACH_SECONDS = 1, 3
+ATTEMPTS = 2
 CAP_SYS_RESOURCE = 24
 # The catalog's users; what they run is ours.
 UIDS = range(6000, 7000)
@@ -137,15 +138,24 @@ def owners(module: AnsibleModule) -> dict[str, Any]:
     return found
 
 
-def reaches(peer: tuple[str, int]) -> str:
-    """Return why a node is not reached, or nothing. A refused connection has reached it."""
+def answers(address: str, port: int, seconds: float) -> str:
+    """Return why nothing answers there, or nothing. Who refuses a connection was reached as well."""
     try:
-        with socket.create_connection(peer, REACH_SECONDS):
+        with socket.create_connection((address, port), seconds):
             return ""
     except ConnectionRefusedError:
         return ""
     except OSError as error:
-        return f"{peer[0]} port {peer[1]}: {error}"
+        return f"{address} port {port}: {error}"
+
+
+def reaches(peer: dict[str, Any]) -> str:
+    """Return why a node is not reached, or nothing. A firewall may keep SSH to operators, but not what members ask for."""
+    why = answers(peer["address"], peer["ssh"], QUICK_SECONDS)
+    for port in peer["ports"][:ATTEMPTS] if why else ():
+        if not answers(peer["address"], port, REACH_SECONDS):
+            return ""
+    return why
 
 
 def main() -> None:
@@ -158,7 +168,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    peers = {name: (address, int(port)) for name, (address, port) in module.params["peers"].items()}
+    peers = module.params["peers"]
     with ThreadPoolExecutor(max(len(peers), 1)) as pool:
         reached = dict(zip(peers, pool.map(reaches, peers.values()), strict=True))
     release = Path("/etc/os-release")

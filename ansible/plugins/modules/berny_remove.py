@@ -65,6 +65,11 @@ def directories(tmpfiles: str) -> list[Path]:
     return [path for path in found if not any(other in path.parents for other in found)]
 
 
+def contents(path: Path) -> list[Path]:
+    """Return what is in a directory, but for what a file system keeps for itself."""
+    return [entry for entry in sorted(path.iterdir()) if entry.name != "lost+found"]
+
+
 def unused(mentioned: str, links: set[str], folders: set[str]) -> tuple[set[str], set[str]]:
     """Return the links of /opt/berny and the folders of its archives that a text does not mention."""
     used = set(re.findall(rf"{ARCHIVES}/(?!archives/)([\w.-]+)", mentioned))
@@ -142,10 +147,10 @@ class Remover:
         """Remove what our users own in a data directory; the mount, and what is somebody else's, stay."""
         if not path.is_dir():
             return
-        for entry in sorted(path.iterdir()):
+        for entry in contents(path):
             if entry.lstat().st_uid in UIDS:
                 self.remove(entry)
-            elif entry.name != "lost+found":
+            else:
                 self.left.append(str(entry))
         if self.dry:
             return
@@ -184,7 +189,7 @@ class Remover:
             self.systemctl("daemon-reload")
             # Only a unit that failed is still known; then it has a state to forget.
             self.module.run_command(["systemctl", "reset-failed", *units])
-        remembered = {} if data else {"data": sorted(str(path) for path in held if path.is_dir() and [*path.iterdir()])}
+        remembered = {} if data else {"data": sorted(str(path) for path in held if path.is_dir() and contents(path))}
         if not self.dry and remembered.get("data"):
             self.keep_record(name, remembered)
         else:
