@@ -48,9 +48,9 @@ class Play:
         return "\n".join([*failed, self.output[-1500:]])
 
 
-def ansible(playbook: str, *options: str) -> list[str]:
-    """Return the words of a play against the lab's inventory."""
-    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", playbook, *options]
+def ansible(playbook: str, *options: str, inventory: str = "inventory/lab") -> list[str]:
+    """Return the words of a play against the lab's inventory, or a copy of it."""
+    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, playbook, *options]
 
 
 def environment() -> dict[str, str]:
@@ -58,11 +58,11 @@ def environment() -> dict[str, str]:
     return os.environ | {"BERNY_LAB": NAME, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
 
-def play(playbook: str, *options: str, ok: bool = True) -> Play:
+def play(playbook: str, *options: str, ok: bool = True, inventory: str = "inventory/lab") -> Play:
     """Run a play; with ``ok`` it has to succeed."""
     since = time.monotonic()
     done = subprocess.run(
-        ansible(playbook, *options),
+        ansible(playbook, *options, inventory=inventory),
         cwd=CHECKOUT,
         env=environment(),
         stdin=subprocess.DEVNULL,

@@ -94,9 +94,18 @@ def check_playbook(words: list[str]) -> None:
         assert (CHECKOUT / inventory).is_dir() or f"cp -r inventory/azure {inventory}" in blocks("README.md")
     given = dict(pair.split("=", 1) for pair in options(words, "-e"))
     assert given.get("pipeline", "idfm") in load_pipelines()
+    if given.get("component"):
+        assert given["component"] in {*load_catalog().components, *load_catalog().services}
     if given.get("do"):
         assert (CHECKOUT / "roles" / "pipeline" / "tasks" / f"{given['do']}.yml").is_file()
-    allowed = {"pipeline", "do", *re.findall(r"check_\w+", text("playbooks/check.yml"))}
+    allowed = {
+        "pipeline",
+        "do",
+        "component",
+        "everything",
+        "data",
+        *re.findall(r"check_\w+", text("playbooks/check.yml")),
+    }
     assert given.keys() <= allowed, words
 
 
@@ -291,6 +300,13 @@ def test_headings_that_messages_send_people_to() -> None:
     [
         ("PRIM_API_KEY is missing, wrong or not allowed to read stop-monitoring", "src/berny/sources/prim.py"),
         ("Nothing was touched. Correct the inventory: ", "ansible/plugins/action/berny_inventory.py"),
+        ("which the inventory does not put there; remove it: ", "src/berny/preflight.py"),
+        (" is taken by ", "src/berny/preflight.py"),
+        ("can't be looked at: ", "src/berny/preflight.py"),
+        (" do not reach each other: ", "src/berny/preflight.py"),
+        (", what is put there needs ", "src/berny/preflight.py"),
+        ("is needed by ", "src/berny/removal.py"),
+        ("is not the name of this cluster", "src/berny/removal.py"),
         ("put one into the group ", "ansible/plugins/action/berny_inventory.py"),
         ("knows no variable ", "ansible/plugins/action/berny_inventory.py"),
         ("is its disk full? Nothing was acknowledged", "src/berny/delivery/spool.py"),
