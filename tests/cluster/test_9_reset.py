@@ -67,8 +67,9 @@ def test_orphan_dead_node_and_cut_pair_are_told_at_once(cluster: Cluster, moved:
     hosts["all"]["hosts"]["worker_0"] = {"ansible_host": gone}
     (moved / "hosts.yml").write_text(yaml.safe_dump(hosts))
     peer = cluster.lab.plan.nodes["worker_2"].address
-    table = "table inet cut { chain output { type filter hook output priority 0; ip daddr %s drop; }; }" % peer
-    cluster.sh("worker_1", f"sudo nft {shlex.quote('add ' + table)}")
+    rules = ("add table inet cut", "add chain inet cut output { type filter hook output priority 0; }")
+    for rule in (*rules, f"add rule inet cut output ip daddr {peer} drop"):
+        cluster.sh("worker_1", f"sudo nft {shlex.quote(rule)}")
     try:
         told = play("site.yml", "-T", "5", ok=False, inventory=str(moved))
     finally:
