@@ -15,9 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
+from berny.artifacts import Store
 from berny.artifacts.cli import fetch_all
 from berny.artifacts.recipes import load_recipes
-from berny.catalog import load_catalog, load_pipelines
+from berny.catalog import Component, load_catalog, load_pipelines
 from berny.lab import summary
 from berny.lab.lab import Lab
 from berny.lab.plan import CHECKOUT, read_mapping
@@ -88,6 +89,11 @@ def wait_until(done: Callable[[], Any], seconds: float, words: str) -> Any:
         time.sleep(0.5)
 
 
+def installable(component: Component) -> bool:
+    """Tell whether a component is to run: an optional one only where the store has its archive."""
+    return not component.optional or Store().find(component.archive) is not None
+
+
 class Cluster:
     """The lab of the tests with what runs on it."""
 
@@ -103,7 +109,12 @@ class Cluster:
 
     def units(self) -> dict[str, list[str]]:
         """Return the nodes that each unit of the catalog and the manifests belongs on."""
-        found = {name: self.groups[service.group] for name, service in load_catalog().services.items()}
+        catalog = load_catalog()
+        found = {
+            name: self.groups[service.group]
+            for name, service in catalog.services.items()
+            if installable(catalog.components[service.component])
+        }
         for pipeline in load_pipelines().values():
             for stage, facts in pipeline.stages.items():
                 found[f"berny-{pipeline.name}-{stage}"] = self.groups[facts.on]

@@ -107,6 +107,8 @@ class Component(_Strict):
     commands: list[str] = []
     secrets: list[str] = []
     """Generated on the first run, beside the inventory."""
+    optional: bool = False
+    """Where the store has no archive of it, the rest goes on without it."""
     ephemeral_ports: tuple[int, int] | None = None
     name: str = ""
 
@@ -158,6 +160,8 @@ class Pipeline(_Strict):
     topics: dict[str, Topic]
     stages: dict[str, Stage]
     sinks: dict[str, dict[str, Any]]
+    dashboard: str = ""
+    """A file beside the manifest that Grafana shows."""
     name: str = ""
 
 

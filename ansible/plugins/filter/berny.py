@@ -23,6 +23,7 @@ def describe_cluster(
             "version": catalog["components"][service["component"]]["version"],
             "nodes": sorted(groups.get(service["group"], [])),
             "ports": service["ports"],
+            **({"optional": True} if catalog["components"][service["component"]]["optional"] else {}),
         }
         for service in catalog["services"].values()
     }
@@ -89,6 +90,15 @@ def ipv4(addresses: Iterable[str]) -> list[str]:
     return [str(address) for address in sorted(found)]
 
 
+def dashboards(pipelines: Mapping[str, Any], folder: str, source: str) -> dict[str, str]:
+    """Return the pipelines' dashboards: the file of each on the node, in ``folder``, and that of the checkout it is from."""
+    return {
+        f"{folder}/{name}.json": f"{source}/{name}/{manifest['dashboard']}"
+        for name, manifest in pipelines.items()
+        if manifest["dashboard"]
+    }
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -100,4 +110,5 @@ class FilterModule:
             "hdfs_directories": hdfs_directories,
             "open_ports": open_ports,
             "ipv4": ipv4,
+            "dashboards": dashboards,
         }

@@ -8,6 +8,8 @@ module: berny_archive
 short_description: Have an archive of the store unpacked in a folder named version and digest
 options:
   name: {description: Name of the archive in the store (read by the action plugin)., type: str}
+  archive: {description: A path or address instead of the vendor's archive (read by the action plugin)., type: str}
+  archive_sha256: {description: Its digest (read by the action plugin)., type: str}
   home: {description: The folder that holds the unpacked archive., type: path, required: true}
   link: {description: A symbolic link kept on the current folder., type: path, required: true}
   source: {description: The transferred archive; without it the module only looks., type: path}
@@ -20,7 +22,7 @@ EXAMPLES = """
     name: kafka
 """
 RETURN = """
-home: {description: The folder., type: str, returned: always}
+home: {description: The folder; empty where an optional archive is not in the store., type: str, returned: always}
 missing: {description: The folder is not there yet., type: bool, returned: always}
 """
 
@@ -63,6 +65,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str"},
+            "archive": {"type": "str"},
+            "archive_sha256": {"type": "str"},
             "home": {"type": "path", "required": True},
             "link": {"type": "path", "required": True},
             "source": {"type": "path"},

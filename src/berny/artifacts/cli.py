@@ -14,8 +14,8 @@ from rich.table import Table
 
 from berny.artifacts import maven
 from berny.artifacts.assemble import sha256_file
-from berny.artifacts.errors import SupplyError
-from berny.artifacts.recipes import load_recipes, write_lock
+from berny.artifacts.errors import NotOffered, SupplyError
+from berny.artifacts.recipes import load_recipes, not_run, write_lock
 from berny.artifacts.store import Store
 from berny.artifacts.ways import pip_download
 from berny.progress import Steps
@@ -26,7 +26,7 @@ console = Console()
 
 
 def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> None:
-    """Have the archives in the store, two at a time.
+    """Have the archives in the store, two at a time; an optional one that nobody offers here is told, and gone without.
 
     Raises:
         SupplyError: one can't be had.
@@ -36,7 +36,13 @@ def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> Non
 
     def one(name: str) -> None:
         with steps.step(f"archive {name}") as say:
-            archive = store.fetch(name, say)
+            try:
+                archive = store.fetch(name, say)
+            except NotOffered as error:
+                if not load_recipes()[name].optional:
+                    raise
+                say(f"{error}. {not_run(load_recipes()[name])}")
+                return
             say(f"{archive.version}, {archive.path.stat().st_size >> 20} MiB")
 
     # What is built longest goes first.
@@ -62,6 +68,9 @@ def verify(names: Names = None) -> None:
     """Hash the archives of the store again."""
     store, wrong = Store(), False
     for name in names or list(load_recipes()):
+        if not names and load_recipes()[name].optional and not store.find(name):
+            console.print(not_run(load_recipes()[name]), highlight=False, soft_wrap=True)
+            continue
         try:
             archive = store.verify(name)
             console.print(f"ok {archive.path.name}", highlight=False)
@@ -77,7 +86,8 @@ def list_archives() -> None:
     table = Table("archive", "version", "what", "in the store", box=None)
     for name, recipe in load_recipes().items():
         found = Store().find(name)
-        table.add_row(name, recipe.version, recipe.title, f"{found.path.stat().st_size >> 20} MiB" if found else "no")
+        there = f"{found.path.stat().st_size >> 20} MiB" if found else "no (optional)" if recipe.optional else "no"
+        table.add_row(name, found.version if found else recipe.version, recipe.title, there)
     console.print(table)
 
 

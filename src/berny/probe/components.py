@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from berny.probe import TIMEOUT, Cluster, NotServing, get_json
 Answer = tuple[bool, str]
 Probe = Callable[[Cluster, str], Answer]
 INFLUXDB_TOKEN = Path("/etc/berny/influxdb/read.token")
+GRAFANA_SECRETS = Path("/etc/berny/grafana/grafana.env")
 
 
 def zookeeper(cluster: Cluster, node: str) -> Answer:
@@ -244,6 +246,29 @@ def influxdb(cluster: Cluster, node: str) -> Answer:
     return True, f"{host}:{port} answers an authenticated query"
 
 
+def grafana(cluster: Cluster, node: str) -> Answer:
+    """Its own health and, where the admin's password can be read, that of its datasource."""
+    host, port = cluster.endpoint("grafana", "http", node)
+    health = get_json(host, port, "/api/health")
+    if not isinstance(health, dict) or health.get("database") != "ok":
+        raise NotServing(f"{host}:{port}/api/health is {health}")
+    detail = f"{host}:{port} healthy, version {health.get('version')}"
+    try:
+        lines = dict(line.split("=", 1) for line in GRAFANA_SECRETS.read_text().splitlines() if "=" in line)
+    except OSError:
+        return True, detail
+    words = base64.b64encode(f"admin:{lines['GF_SECURITY_ADMIN_PASSWORD']}".encode()).decode()
+    try:
+        source = get_json(host, port, "/api/datasources/uid/influxdb/health", {"Authorization": f"Basic {words}"})
+    except NotServing as error:
+        if " answers 401" in str(error):
+            return True, f"{detail}, but its admin has another password than the secrets file's: run site.yml"
+        raise
+    if not isinstance(source, dict) or source.get("status") != "OK":
+        raise NotServing(f"{host}:{port} its datasource influxdb: {source}")
+    return True, f"{detail}, its datasource answers"
+
+
 INSTANCES: dict[str, Probe] = {
     "zookeeper": zookeeper,
     "kafka": kafka,
@@ -256,6 +281,7 @@ INSTANCES: dict[str, Probe] = {
     "spark-master": spark_master,
     "spark-worker": spark_worker,
     "influxdb": influxdb,
+    "grafana": grafana,
 }
 COMPONENTS: dict[str, Probe] = {
     "zookeeper": zookeeper,
@@ -264,4 +290,5 @@ COMPONENTS: dict[str, Probe] = {
     "yarn": yarn,
     "spark": spark,
     "influxdb": influxdb,
+    "grafana": grafana,
 }
