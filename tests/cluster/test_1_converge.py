@@ -34,7 +34,8 @@ def test_every_probe_says_whole(cluster: Cluster) -> None:
 
 def test_secrets_are_readable_by_root_and_their_service_alone(cluster: Cluster) -> None:
     for node in cluster.groups["all"]:
-        held = cluster.sh(node, "sudo find /etc/berny \\( -name stage.env -o -name '*.token' -o -name grafana.env \\) -printf '%m %p\\n'")
+        names = "-name stage.env -o -name '*.token' -o -name grafana.env"
+        held = cluster.sh(node, f"sudo find /etc/berny \\( {names} \\) -printf '%m %p\\n'")
         for line in held.splitlines():
             assert line.split()[0] in ("600", "640"), (node, line)
 

@@ -1,4 +1,4 @@
-"""The dashboard: every panel's query against the real InfluxDB, held against the points; through Grafana where it is there."""
+"""The dashboard: its queries against the real InfluxDB, held against the points; and Grafana, where it is there."""
 
 from __future__ import annotations
 

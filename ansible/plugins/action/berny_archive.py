@@ -19,7 +19,7 @@ class ActionModule(ActionBase):
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``home``, the folder of the unpacked archive, and ``changed``; no home where what is optional is not there."""
+        """Return ``changed`` and ``home``, the folder of the unpacked archive: empty where an optional one is not there."""
         result = super().run(tmp, task_vars)
         name, store = self._task.args["name"], Store()
         named = self._task.args.get("archive") or "", self._task.args.get("archive_sha256") or ""

@@ -284,6 +284,8 @@ def _departures(number: _Numbers) -> Builder[model.Panel]:
         .thresholds(steps(GREEN, (120, ORANGE), (LATE_SECONDS, RED)))
         .no_value("–")
         .show_header(True)
+        .align(common.FieldTextAlignment.AUTO)
+        .inspect(False)
         .override_by_name("Departure", [value("unit", "time:HH:mm"), value("custom.width", 95)])
         .override_by_name(
             "Delay",
