@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from berny.artifacts import bundle as bundles
 from berny.artifacts import maven
 from berny.artifacts.assemble import sha256_file
 from berny.artifacts.errors import NotOffered, SupplyError
@@ -54,7 +55,7 @@ def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> Non
 
 @app.command()
 def fetch(names: Names = None) -> None:
-    """Have archives in the store: from there, from the vendor, or built from a package registry."""
+    """Have archives in the store: from there, from the mirror BERNY_MIRROR, from the vendor, or built from a registry."""
     try:
         with Steps(console) as steps:
             fetch_all(names or list(load_recipes()), steps)
@@ -78,6 +79,48 @@ def verify(names: Names = None) -> None:
             wrong = True
             console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
     raise typer.Exit(1 if wrong else 0)
+
+
+@app.command()
+def bundle(
+    file: Annotated[Path, typer.Argument(help="The file to write, such as berny.tar.")], names: Names = None
+) -> None:
+    """Write archives of the store into one file: for a controller without internet access, or for a mirror."""
+    # Berny's own code is packed from the checkout, whichever that is.
+    names = names or [name for name, recipe in load_recipes().items() if recipe.kind != "source"]
+    try:
+        with Steps(console) as steps, steps.step(f"bundle {file}") as say:
+            digest = bundles.write_bundle(Store(), names, file, say)
+            say(f"{len(names)} archives, {file.stat().st_size >> 20} MiB")
+    except SupplyError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"sha256 {digest}", highlight=False, soft_wrap=True)
+    words = f"nodes still fetch from Debian, with what these need: {' '.join(bundles.os_packages())}"
+    console.print(words, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def load(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `bundle` wrote.")]) -> None:
+    """Have a bundle's archives in the store; each digest is verified first."""
+    try:
+        with Steps(console) as steps, steps.step(f"load {file}") as say:
+            loaded, lacking = bundles.load_bundle(Store(), file, say)
+            say(f"{len(loaded)} archives")
+    except SupplyError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    if lacking:
+        words = f"{file} has no {', '.join(lacking)} of this checkout's recipes: bundle it by this version of Berny"
+        console.print(f"[red]error:[/] {words}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command("os-packages")
+def os_packages() -> None:
+    """Print the operating system packages that nodes fetch from Debian, and which nodes do."""
+    for package, where in bundles.os_packages().items():
+        console.print(f"{package:28}{where}", highlight=False)
 
 
 @app.command("list")

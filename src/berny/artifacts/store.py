@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from berny.artifacts import ways
+from berny.artifacts import mirror, ways
 from berny.artifacts.assemble import sha256_file, write_archive
 from berny.artifacts.errors import ArtifactMissing, SupplyError, WrongDigest
+from berny.artifacts.mirror import Index
 from berny.artifacts.recipes import Recipe, as_given, load_recipes
 
 Say = Callable[[str], None]
@@ -89,7 +90,7 @@ class Store:
         """
         recipe = self.recipe(name, archive, sha256)
         with self._locked(name):
-            found = self.find(name, archive, sha256)
+            found = self.find(name, archive, sha256) or self._mirrored(recipe, say)
             if found:
                 return found
             folder = self.folder / name
@@ -108,6 +109,45 @@ class Store:
             _write(folder / f"{ways.key(recipe)}.json", json.dumps(facts))
             self._prune(folder, target)
             return Archive(name, version, target, digest)
+
+    def adopt(self, name: str, index: Index, have: Callable[[Path], None]) -> Archive:
+        """Take in an archive that was made elsewhere: ``have`` writes it to a path; found only once it was verified.
+
+        Raises:
+            WrongDigest: it is not what its index tells, or a jar in it is not the locked one.
+        """
+        with self._locked(name):
+            return self.find(name) or self._adopt(self.recipe(name), index, have)
+
+    def _adopt(self, recipe: Recipe, index: Index, have: Callable[[Path], None]) -> Archive:
+        folder = self.folder / recipe.name
+        target, beside = folder / index.file, folder / f".{index.file}"
+        try:
+            have(beside)
+            found = sha256_file(beside)
+            if found != index.sha256:
+                raise WrongDigest(index.file, index.sha256, found, "its index")
+            mirror.hold_against_lock(recipe, beside)
+            _sync(beside)
+            beside.rename(target)
+        finally:
+            beside.unlink(missing_ok=True)
+        _write(folder / f"{ways.key(recipe)}.json", index.model_dump_json())
+        self._prune(folder, target)
+        return Archive(recipe.name, index.version, target, index.sha256)
+
+    def _mirrored(self, recipe: Recipe, say: Say) -> Archive | None:
+        """Return an archive of the operator's mirror, or None where there is no mirror or it does not have it."""
+        if not mirror.base() or recipe.kind == "source":
+            return None
+        try:
+            index = mirror.ask(recipe.name, ways.key(recipe))
+            return self._adopt(recipe, index, lambda beside: mirror.take(recipe.name, index, beside, say))
+        except WrongDigest:
+            raise
+        except SupplyError as error:
+            say(f"{error}; trying the next way")
+            return None
 
     def verify(self, name: str) -> Archive:
         """Hash an archive again; drop it from the index if it is not what it was.
