@@ -30,6 +30,7 @@ CONTROLLER_ONLY = {
     "preflight.py",
     "progress.py",
     "removal.py",
+    "support",
 }
 DASHBOARD = {"dashboard.py", "dashboard.json"}
 """Of a pipeline's folder; Grafana is given the second by its role."""
