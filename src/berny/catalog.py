@@ -105,12 +105,19 @@ class Component(_Strict):
     needs: list[str]
     services: dict[str, Service]
     commands: list[str] = []
+    control: dict[str, list[str]] = {}
+    """``dfs`` has ``start-dfs.sh`` and ``stop-dfs.sh`` drive these services, in this order, from the first one's node."""
     secrets: list[str] = []
     """Generated on the first run, beside the inventory."""
     optional: bool = False
     """Where the store has no archive of it, the rest goes on without it."""
     ephemeral_ports: tuple[int, int] | None = None
     name: str = ""
+
+    @property
+    def scripts(self) -> list[str]:
+        """The scripts that drive its services on all nodes; they are on the node of the first."""
+        return [f"{verb}-{name}.sh" for name in self.control for verb in ("start", "stop")]
 
 
 class Topic(_Strict):

@@ -13,7 +13,20 @@ import pytest
 from berny.lab.plan import CHECKOUT
 from support import machines, remove, steps
 
-ORDER = ["node", "firewall", "service", "zookeeper", "kafka", "hdfs", "yarn", "spark", "influxdb", "grafana", "pipeline"]
+ORDER = [
+    "node",
+    "firewall",
+    "service",
+    "zookeeper",
+    "kafka",
+    "hdfs",
+    "yarn",
+    "spark",
+    "influxdb",
+    "grafana",
+    "control",
+    "pipeline",
+]
 LAB = "roles"
 
 

@@ -66,7 +66,7 @@ def test_component_has_role_and_play(checkout: Path, name: str) -> None:
 def test_every_role_of_a_play_exists(checkout: Path) -> None:
     """The plays install components and what all of them share, and nothing that is not there."""
     roles = [role for role, _ in play_roles(checkout)]
-    assert set(roles) == {"node", "firewall", *CATALOG.components, "pipeline"}
+    assert set(roles) == {"node", "firewall", *CATALOG.components, "control", "pipeline"}
     assert all((checkout / "roles" / role).is_dir() for role in roles)
 
 

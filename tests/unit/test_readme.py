@@ -167,6 +167,7 @@ def check(words: list[str]) -> None:
     if words[0] == "env":
         words = [word for word in words[1:] if not re.match(r"[A-Z_]+=", word)]
     wrappers = {name for component in load_catalog().components.values() for name in component.commands}
+    wrappers |= {script for component in load_catalog().components.values() for script in component.scripts}
     wrappers |= set(yaml.safe_load(text("roles/node/defaults/main.yml"))["node_commands"])
     if words[0] == "make":
         assert re.search(rf"^{words[1]}: ", text("Makefile"), re.M), f"make has no target {words[1]}"

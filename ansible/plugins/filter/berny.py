@@ -42,7 +42,19 @@ def describe_cluster(
         }
         for pipeline, manifest in pipelines.items()
     }
-    return {"cluster": name, "nodes": nodes, "services": services, "pipelines": stages}
+    control = {
+        kind: order for component in catalog["components"].values() for kind, order in component["control"].items()
+    }
+    return {"cluster": name, "nodes": nodes, "services": services, "pipelines": stages, "control": control}
+
+
+def control_drivers(catalog: Mapping[str, Any], groups: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return the node that has ``start-NAME.sh`` and ``stop-NAME.sh`` by NAME: that of the first service they drive."""
+    return {
+        kind: groups[catalog["services"][order[0]]["group"]][0]
+        for component in catalog["components"].values()
+        for kind, order in component["control"].items()
+    }
 
 
 def stages(pipelines: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -105,6 +117,7 @@ class FilterModule:
     def filters(self) -> dict[str, Any]:
         """Return the filters of this file."""
         return {
+            "control_drivers": control_drivers,
             "describe_cluster": describe_cluster,
             "stages": stages,
             "hdfs_directories": hdfs_directories,
