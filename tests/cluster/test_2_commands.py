@@ -44,6 +44,9 @@ COMMANDS = {
             "idfm-processed",
         ),
     ],
+    # Stopping is tested in test_C_control.py.
+    "start-dfs.sh": [("sudo start-dfs.sh", "hdfs-datanode on worker_1: active already")],
+    "stop-dfs.sh": [("stop-dfs.sh --help", "until start-dfs.sh")],
     "zkCli.sh": [("zkCli.sh -server master:2181 ls /brokers/ids", "[1, 2]")],
     "spark-submit": [("spark-submit --version 2>&1", "4.2.0")],
     "pyspark": [
@@ -58,13 +61,20 @@ COMMANDS = {
 
 
 def test_every_listed_command_is_tested() -> None:
-    assert set(COMMANDS) == {name for component in load_catalog().components.values() for name in component.commands}
+    assert set(COMMANDS) == {
+        name for component in load_catalog().components.values() for name in [*component.commands, *component.scripts]
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(cluster: Cluster, command: str) -> None:
-    component = next(c for c in load_catalog().components.values() if command in c.commands)
-    nodes = {node for service in component.services.values() for node in cluster.groups[service.group]}
+    catalog = load_catalog()
+    component = next(c for c in catalog.components.values() if command in [*c.commands, *c.scripts])
+    services = component.services.values()
+    if command in component.scripts:
+        # On the node of the first service that it drives.
+        services = [catalog.services[order[0]] for kind, order in component.control.items() if kind in command]
+    nodes = {node for service in services for node in cluster.groups[service.group]}
     for node in sorted(nodes):
         for line, expected in COMMANDS[command]:
             assert expected in cluster.sh(node, line, timeout=180), (node, line)
