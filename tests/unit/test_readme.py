@@ -50,7 +50,7 @@ def commands(line: str) -> list[list[str]]:
     found = []
     for words in parts:
         words = words[: words.index("<")] if "<" in words else words
-        while re.match(r"[A-Z_]+=", words[0]):
+        while re.match(r"[A-Z0-9_]+=", words[0]):
             words = words[1:]
         found.append(words)
     return found
@@ -319,6 +319,7 @@ def test_headings_that_messages_send_people_to() -> None:
         (", which serves, is not taken down: ", "ansible/plugins/modules/berny_service.py"),
         ("works on this lab", "src/berny/lab/lab.py"),
         ("run `berny artifacts fetch", "src/berny/artifacts/store.py"),
+        ("(archive not in the store: ", "src/berny/artifacts/recipes.py"),
         ("Nothing was installed.", "src/berny/artifacts/errors.py"),
         ("The secrets file beside the inventory is not this server's", "ansible/plugins/modules/influxdb_setup.py"),
         ("holds no metadata", "roles/hdfs/tasks/format.yml"),
