@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import socket
 import statistics
+import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -15,25 +19,49 @@ from berny.artifacts.recipes import load_recipes, not_run
 from berny.catalog import load_catalog
 from berny.lab import summary
 from panels import Asked, Influx, Point, dashboard, expected, moment, queries
-from support import Cluster, console, installable
+from support import Cluster, console, installable, wait_until
 
 HOURS = 3
+LOAD_SECONDS = 30
+
+
+@contextmanager
+def reached(cluster: Cluster, service: str) -> Iterator[str]:
+    """Yield the address of a service behind the firewall, through SSH."""
+    node = cluster.groups[load_catalog().services[service].group][0]
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    way = f"127.0.0.1:{port}:{cluster.lab.plan.nodes[node].machine}:{load_catalog().services[service].ports['http']}"
+    tunnel = subprocess.Popen([*cluster.lab.ssh(node)[:-1], "-N", "-L", way, cluster.lab.ssh(node)[-1]])
+
+    def open_() -> bool:
+        with closing(socket.socket()) as knocking:
+            return knocking.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(open_, 30, f"no way to {service}")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        tunnel.terminate()
+        tunnel.wait()
 
 
 @pytest.fixture(scope="module")
-def influx(cluster: Cluster) -> Influx:
+def influx(cluster: Cluster) -> Iterator[Influx]:
     """InfluxDB with the token that Grafana gets."""
     token = cluster.sh("worker_2", "sudo cat /etc/berny/influxdb/read.token").strip()
-    address = cluster.lab.plan.nodes[cluster.groups["influxdb"][0]].address
-    return Influx(f"http://{address}:{load_catalog().services['influxdb'].ports['http']}", token)
+    with reached(cluster, "influxdb") as url:
+        yield Influx(url, token)
 
 
 @pytest.fixture(scope="module")
 def still(cluster: Cluster, influx: Influx) -> Iterator[tuple[Asked, list[Point]]]:
-    """A minute of load that has come to rest, and all points: what both sides are asked about."""
-    cluster.load("dashboard", 10)
-    cluster.settle("dashboard")
+    """Half a minute of load that has come to rest, and all points: what both sides are asked about, as of its end."""
+    run = f"dashboard-{time.time():.0f}"
+    cluster.load(run, 10)
+    time.sleep(LOAD_SECONDS)
     stop = dt.datetime.now(dt.UTC)
+    cluster.settle(run)
     yield Asked(stop - dt.timedelta(hours=HOURS), stop), influx.points()
     cluster.load("after", 5)
 
@@ -110,8 +138,12 @@ def test_grafana_shows_every_panel(cluster: Cluster, still: tuple[Asked, list[Po
         assert summary.absent("grafana", component.archive) == words
         assert "grafana" not in cluster.sh("worker_2", "sudo berny-probe --all")
         return
-    address = cluster.lab.plan.nodes[cluster.groups["grafana"][0]].address
-    url = f"http://{address}:{component.services['grafana'].ports['http']}"
+    with reached(cluster, "grafana") as url:
+        ask_grafana(cluster, url, still[0])
+
+
+def ask_grafana(cluster: Cluster, url: str, asked: Asked) -> None:
+    """Log in, ask the datasource's health, and run every panel and variable."""
     password = yaml.safe_load((cluster.lab.plan.folder / "secrets.yml").read_text())["grafana_admin_password"]
     for wrong in (None, ("admin", "admin")):
         assert requests.get(f"{url}/api/search", auth=wrong, timeout=10).status_code == 401
@@ -125,7 +157,6 @@ def test_grafana_shows_every_panel(cluster: Cluster, still: tuple[Asked, list[Po
         assert health["status"] == "OK", health
     shown = session.get(f"{url}/api/dashboards/uid/{dashboard()['uid']}", timeout=10).json()
     assert shown["meta"]["provisioned"] and len(shown["dashboard"]["panels"]) == len(dashboard()["panels"])
-    asked, _ = still
     span = {"from": str(int(asked.start.timestamp() * 1000)), "to": str(int(asked.stop.timestamp() * 1000))}
     for title, query in queries().items():
         target = {"refId": "A", "datasource": {"uid": "influxdb", "type": "influxdb"}, "query": asked.browser(query)}
