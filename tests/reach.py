@@ -98,7 +98,7 @@ def differences(lab: Lab) -> list[str]:
                 problems.append(f"{who} to {node}: open beyond the catalog: {ranges(more)}; closed: {ranges(less)}")
 
     with outside(lab) as words:
-        compare("from outside", scan(words, nodes.values(), ports), dict.fromkeys(nodes, set()))
+        compare("from outside", scan(words, nodes.values(), ports), {node: set() for node in nodes})
     operators = {node: expected(node)[1] for node in nodes}
     compare("as an operator", scan([], nodes.values(), ports), operators)
     for member in ("master", "worker_0"):
