@@ -162,8 +162,7 @@ def test_an_orphan_is_nobodys_need() -> None:
 def files(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What writes files, with its records below a folder of the test."""
     module = plugin("modules/berny_files.py")
-    monkeypatch.setattr(module, "RECORDS", tmp_path / "state" / "installed")
-    monkeypatch.setattr(module, "BEFORE", tmp_path / "state" / "before")
+    monkeypatch.setattr(module, "state", str(tmp_path / "state"), raising=False)
     return module
 
 
@@ -210,6 +209,7 @@ def write(files: ModuleType, monkeypatch: pytest.MonkeyPatch, owner: str, check:
     module = Module(
         check,
         owner=owner,
+        state=files.state,
         files=[{"dest": dest, "mode": "0644", "owner": "root"} for dest in dests],
         contents=dests,
         secret_contents={},

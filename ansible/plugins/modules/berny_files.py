@@ -16,6 +16,7 @@ options:
   others: {description: Other destinations and their templates, or template and mode (read by the action plugin)., type: dict}
   files: {description: Names and templates; after the action plugin dest with mode and owner., type: raw}
   owner: {description: 'Who has the files: the last part of C(folder), else the role (set by the action plugin).', type: str}
+  state: {description: Where the node keeps what was written for whom., type: path, default: /var/lib/berny}
   contents: {description: Text by destination., type: dict}
   secret_contents: {description: Text by destination of files that are in no diff and no log., type: dict, no_log: true}
 author: [Berny (@berny)]
@@ -39,10 +40,10 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-# What was written for whom, a file for each owner; berny_remove reads it.
-RECORDS = Path("/var/lib/berny/installed")
+# Below C(state). What was written for whom, a file for each owner; berny_remove reads it.
+RECORDS = "installed"
 # What was there before Berny wrote over it, by its path; it comes back with a reset.
-BEFORE = Path("/var/lib/berny/before")
+BEFORE = "before"
 # Files that a machine has anyway: kept even where the text is the same.
 SYSTEM_FILES = {"/etc/hostname", "/etc/hosts"}
 
@@ -70,9 +71,8 @@ def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd) -> None:
     beside.rename(path)
 
 
-def read_record(owner: str) -> dict[str, list[str]]:
+def read_record(path: Path) -> dict[str, list[str]]:
     """Return the files that an owner has and the folders that were made for them."""
-    path = RECORDS / f"{owner}.json"
     return {"files": [], "folders": []} | (json.loads(path.read_text()) if path.exists() else {})
 
 
@@ -81,9 +81,9 @@ def missing_folders(paths: list[Path]) -> list[str]:
     return sorted({str(folder) for path in paths for folder in path.parents if not folder.exists()})
 
 
-def keep(path: Path) -> None:
+def keep(path: Path, folder: Path) -> None:
     """Keep a file that Berny is to write over, once."""
-    kept = BEFORE / path.relative_to("/")
+    kept = folder / path.relative_to("/")
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         beside = kept.with_name(f".{kept.name}.berny")
@@ -96,13 +96,16 @@ def main() -> None:
         argument_spec={
             "files": {"type": "raw"},
             "owner": {"type": "str", "required": True},
+            "state": {"type": "path", "default": "/var/lib/berny"},
             "contents": {"type": "dict", "default": {}},
             "secret_contents": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )
     written, diffs = [], []
-    record = read_record(module.params["owner"])
+    state = Path(module.params["state"])
+    record_file = state / RECORDS / f"{module.params['owner']}.json"
+    record = read_record(record_file)
     paths = [Path(file["dest"]) for file in module.params["files"]]
     wanted = {
         **record,
@@ -112,8 +115,8 @@ def main() -> None:
     root = pwd.getpwuid(0)
     if wanted != record and not module.check_mode:
         # Before the files: what a play that was cut off has written is known as well.
-        RECORDS.mkdir(parents=True, exist_ok=True)
-        write(RECORDS / f"{module.params['owner']}.json", json.dumps(wanted, indent=1) + "\n", 0o644, root)
+        record_file.parent.mkdir(parents=True, exist_ok=True)
+        write(record_file, json.dumps(wanted, indent=1) + "\n", 0o644, root)
     for file in module.params["files"]:
         path, mode = Path(file["dest"]), int(file["mode"], 8)
         secret = file["dest"] in module.params["secret_contents"]
@@ -127,7 +130,7 @@ def main() -> None:
         before = current(path)
         new = file["dest"] not in record["files"] and before[0] is not None
         if new and not module.check_mode and (before[0] != text or file["dest"] in SYSTEM_FILES):
-            keep(path)
+            keep(path, state / BEFORE)
         if before == (text, mode, owner.pw_uid):
             continue
         written.append(str(path))

@@ -128,7 +128,7 @@ def write_lock(file: Path, locked: dict[str, str], comment: str) -> None:
 def key(recipe: Recipe, *others: str) -> str:
     """Return the digest of a recipe, its lock and ``others`` (a toolchain, say): what a built archive is kept by."""
     # Whether the rest goes on without it, and how its layout is checked, changes nothing of what is made.
-    beside = {"optional": True, "vendor": {"holds", "named"}}
+    beside: dict[str, Any] = {"optional": True, "vendor": {"holds", "named"}}
     digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
     for file in (recipe.lock_file, *sorted((recipes_folder() / recipe.name).glob("*"))):
         if file.exists():
