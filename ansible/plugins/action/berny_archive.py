@@ -29,8 +29,12 @@ class ActionModule(ActionBase):
             recipe = store.recipe(name)
             if not recipe.optional:
                 raise AnsibleActionFail(str(error)) from error
-            self._display.display(not_run(recipe))
-            return result | {"home": "", "changed": False}
+            # One that was installed before, from another controller's store, goes on being configured.
+            look = {"link": f"/opt/berny/{name}"}
+            result.update(self._execute_module(module_name="berny_archive", module_args=look, task_vars=task_vars))
+            if not result.get("home") and not result.get("failed"):
+                self._display.display(not_run(recipe))
+            return result
         except SupplyError as error:
             raise AnsibleActionFail(str(error)) from error
         home = f"{ROOT}/{archive.name}-{archive.version}-{archive.sha256[:12]}"
