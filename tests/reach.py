@@ -43,6 +43,13 @@ def expected(node: str) -> tuple[Ports, Ports]:
     return members, operators
 
 
+def drivers() -> set[str]:
+    """Return the nodes that have ``start-dfs.sh`` or its like, which drive the units of the others."""
+    catalog, groups = load_catalog(), read_mapping()
+    orders = [order for component in catalog.components.values() for order in component.control.values()]
+    return {groups[catalog.services[order[0]].group][0] for order in orders}
+
+
 def asked() -> Ports:
     """Return the ports that are tried."""
     known = set().union(*(ports for node in read_mapping()["all"] for ports in expected(node)))
@@ -104,8 +111,7 @@ def differences(lab: Lab) -> list[str]:
     for member in ("master", "worker_0"):
         others = [address for node, address in nodes.items() if node != member]
         found = scan(lab.ssh(member), others, ports)
-        # start-dfs.sh and its like.
-        also = {SSH} if member in read_mapping()["namenode"] else set()
+        also = {SSH} if member in drivers() else set()
         compare(f"from {member}", found, {node: expected(node)[0] | also for node in nodes})
     return problems
 

@@ -154,6 +154,8 @@ class Firewall:
         self.module.run_command([NFT, "delete", "table", "inet", "berny"])
         for path in (UNIT, RULES, CANDIDATE, FORMER):
             path.unlink(missing_ok=True)
+        if FOLDER.exists():
+            FOLDER.rmdir()
         self.run("systemctl", "daemon-reload")
 
     def holds(self, digest: str) -> bool:
