@@ -117,4 +117,4 @@ def differences(lab: Lab) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit("\n".join(differences(Lab.existing(os.environ["BERNY_LAB"]))))
+    sys.exit("\n".join(differences(Lab.existing(os.environ["BERNY_LAB"]))) or None)
