@@ -65,7 +65,7 @@ def ranges(ports: Iterable[int]) -> str:
             found[-1][1] = port
         else:
             found.append([port, port])
-    return ",".join(f"{first}-{last}" for first, last in found)
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
 def scan(words: list[str], addresses: Iterable[str], ports: Ports) -> dict[str, Ports]:
@@ -102,7 +102,8 @@ def differences(lab: Lab) -> list[str]:
         for node, address in nodes.items():
             if address in found and found[address] != wanted[node]:
                 more, less = found[address] - wanted[node], wanted[node] - found[address]
-                problems.append(f"{who} to {node}: open beyond the catalog: {ranges(more)}; closed: {ranges(less)}")
+                words = f"open beyond the catalog: {ranges(more)[:200]}; closed: {ranges(less)[:200]}"
+                problems.append(f"{who} to {node}: {words}")
 
     with outside(lab) as words:
         compare("from outside", scan(words, nodes.values(), ports), {node: set() for node in nodes})
