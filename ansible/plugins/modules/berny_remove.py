@@ -37,6 +37,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,16 @@ class Remover:
         for unit in units:
             if self.systemctl("show", "-P", "ActiveState", unit).strip() not in ("inactive", "failed"):
                 self.module.fail_json(msg=f"{unit} does not stop: see journalctl -u {unit}, and run the play again")
+            self.end_what_is_left(unit)
+
+    def end_what_is_left(self, unit: str) -> None:
+        """End what a unit has started and that outlives it, as containers do a NodeManager."""
+        group = self.systemctl("show", "-P", "ControlGroup", unit).strip()
+        for root in ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup") if group else ():
+            for file in Path(root + group).rglob("cgroup.procs"):
+                for pid in file.read_text().split():
+                    with suppress(ProcessLookupError):
+                        os.kill(int(pid), signal.SIGKILL)
 
     def data(self, path: Path) -> None:
         """Remove what our users own in a data directory; the mount, and what is somebody else's, stay."""
