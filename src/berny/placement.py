@@ -19,7 +19,9 @@ class Need:
     """What a node has to have for what is put there."""
 
     memory: int
-    """MiB."""
+    """MiB of its services and stages."""
+    jobs: int
+    """MiB that they hand out to applications at most."""
     disks: dict[str, int]
     """GiB by directory."""
     ports: dict[int, str]
@@ -56,14 +58,14 @@ def need(
     heaps: Mapping[str, int],
 ) -> Need:
     """Return what a node of a size needs; ``heaps`` are those that the inventory sets itself, by service."""
-    memory = 0
+    memory = jobs = 0
     disks: dict[str, int] = {}
     ports: dict[int, str] = {}
     for name, service in catalog.services.items():
         if node not in groups.get(service.group, ()):
             continue
         memory += heaps.get(name, getattr(service.heap, size)) + service.overhead
-        memory += getattr(service.jobs, size) if service.jobs else 0
+        jobs += getattr(service.jobs, size) if service.jobs else 0
         ports |= dict.fromkeys(service.ports.values(), name)
         if service.disk:
             disks[f"/data/{name}"] = getattr(service.disk, size)
@@ -75,7 +77,7 @@ def need(
             ports[stage.metrics_port] = f"berny-{pipeline.name}-{name}"
             if stage.data:
                 disks[f"/data/berny-{pipeline.name}"] = getattr(stage.data, size)
-    return Need(memory, disks, ports)
+    return Need(memory, jobs, disks, ports)
 
 
 def clashes(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups) -> list[str]:

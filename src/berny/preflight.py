@@ -177,16 +177,19 @@ def memory(nodes: Mapping[str, Node]) -> list[Finding]:
     found = []
     for names in kernels.values():
         wanted = sum(nodes[name].need.memory for name in names) + RESERVE_MIB
+        jobs = sum(nodes[name].need.jobs for name in names)
         facts = nodes[names[0]].facts["memory"]
         left = facts["available"] + sum(nodes[name].facts["memory"]["ours"] for name in names)
         who = f"{names[0]}" if len(names) == 1 else f"{names[0]} (with {', '.join(names[1:])}: one kernel)"
         remedy = "give it more, set node_size: small or heaps (kafka_heap), or move services"
+        needs = f"what is put there needs {wanted}"
         if facts["total"] < wanted:
-            found.append(
-                Finding("memory", who, f"{facts['total']} MiB of memory, what is put there needs {wanted}: {remedy}")
-            )
+            found.append(Finding("memory", who, f"{facts['total']} MiB of memory, {needs}: {remedy}"))
+        elif facts["total"] < wanted + jobs:
+            text = f"{facts['total']} MiB of memory, {needs} and offers {jobs} to applications: {remedy}"
+            found.append(Finding("memory", who, text, fatal=False))
         elif left < wanted:
-            text = f"other programs leave {left} MiB of memory, what is put there needs {wanted}: end them, or {remedy}"
+            text = f"other programs leave {left} MiB of memory, {needs}: end them, or {remedy}"
             found.append(Finding("memory", who, text, fatal=False))
     return found
 

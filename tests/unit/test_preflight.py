@@ -57,7 +57,7 @@ def facts(**changes: Any) -> dict[str, Any]:
 
 def node(**changes: Any) -> Node:
     """Return a node with Kafka on it that fits, with changes of its facts."""
-    wanted = Need(memory=4000, disks={"/data/kafka": 50}, ports={9092: "kafka"})
+    wanted = Need(memory=4000, jobs=1000, disks={"/data/kafka": 50}, ports={9092: "kafka"})
     groups = {"kafka": "kafka", "spark-worker": "spark_worker", "berny-idfm-producer": "namenode"}
     return Node(
         need=wanted, placed={"kafka"}, groups=groups, nofile=65536, facts=facts(**changes), clock=(0, 0.01, 0.02)
@@ -76,7 +76,7 @@ def test_nodes_that_fit_are_told_nothing() -> None:
 
 def test_everything_is_told_at_once_over_all_nodes() -> None:
     """Inventory, a node that can't be looked at, and each node's own, one line per problem."""
-    dead = Node(need=Need(0, {}, {}), placed=set(), groups={}, nofile=1, failure="Connection refused")
+    dead = Node(need=Need(0, 0, {}, {}), placed=set(), groups={}, nofile=1, failure="Connection refused")
     wrong = node(id="ubuntu", version="24.04", root=False)
     found = told(wrong, dead, inventory=["no node runs kafka: put one in", "worker_2: has no address; set it"])
     assert found == [
@@ -165,6 +165,8 @@ def test_memory_against_the_budget() -> None:
     """Less than needed stops; what other programs take only warns, and names no one."""
     [short] = memory({"a": node(memory={"total": 4000, "available": 3900, "ours": 0})})
     assert short.fatal and "4000 MiB of memory, what is put there needs 4512" in str(short)
+    [offered] = memory({"a": node(memory={"total": 5000, "available": 4900, "ours": 0})})
+    assert not offered.fatal and "needs 4512 and offers 1000 to applications" in str(offered)
     [taken] = memory({"a": node(memory={"total": 16000, "available": 3000, "ours": 1000})})
     assert not taken.fatal and "leave 4000 MiB" in str(taken)
     assert memory({"a": node(memory={"total": 16000, "available": 1000, "ours": 4000})}) == []
@@ -175,8 +177,8 @@ def test_machines_with_one_kernel_share_its_memory() -> None:
     seen = {"total": 8000, "available": 8000, "ours": 0}
     [lab] = memory({"a": node(memory=seen), "b": node(memory=seen)})
     assert str(lab).startswith("a (with b: one kernel): 8000 MiB of memory, what is put there needs 8512")
-    assert memory({"a": node(memory=seen), "b": node(memory=seen, boot="two")}) == []
-    seen = {"total": 9000, "available": 3000, "ours": 3000}
+    assert [finding.fatal for finding in memory({"a": node(memory=seen), "b": node(memory=seen, boot="two")})] == []
+    seen = {"total": 11000, "available": 3000, "ours": 3000}
     assert memory({"a": node(memory=seen), "b": node(memory=seen)}) == []
 
 
@@ -298,7 +300,7 @@ def test_pairs_that_do_not_reach_each_other() -> None:
 
 def test_a_dead_node_is_told_once() -> None:
     """The controller does not reach it either: nobody else has to say so."""
-    dead = Node(need=Need(0, {}, {}), placed=set(), groups={}, nofile=1, failure="timed out")
+    dead = Node(need=Need(0, 0, {}, {}), placed=set(), groups={}, nofile=1, failure="timed out")
     assert told(node(reach={"b": "timed out"}), dead) == ["b: can't be looked at: timed out"]
 
 
@@ -378,8 +380,8 @@ def test_needs_of_the_labs_nodes() -> None:
     catalog, pipelines, groups = load_catalog(), load_pipelines(), read_mapping()
     found = need(catalog, pipelines, groups, "worker_1", "small", {})
     services = [s for s in catalog.services.values() if "worker_1" in groups[s.group]]
-    expected = sum(s.heap.small + s.overhead + (s.jobs.small if s.jobs else 0) for s in services)
-    assert found.memory == expected
+    expected = sum(s.heap.small + s.overhead for s in services)
+    assert (found.memory, found.jobs) == (expected, sum(s.jobs.small for s in services if s.jobs))
     assert found.disks["/data/spark-worker"] == 2 and found.ports[7078] == "spark-worker"
     assert need(catalog, pipelines, groups, "worker_1", "small", {"spark-worker": 1192}).memory == expected + 1000
     master = need(catalog, pipelines, groups, "master", "large", {})

@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
         shown = placed(catalog, pipelines, groups, host)
         roles = Path(self._task.args["roles"])
         nofile = yaml.safe_load((roles / "service" / "defaults" / "main.yml").read_text())["service_limit_nofile"]
-        result["need"] = {"memory": wanted.memory, "disks": wanted.disks, "ports": wanted.ports}
+        result["need"] = {"memory": wanted.memory, "jobs": wanted.jobs, "disks": wanted.disks, "ports": wanted.ports}
         result |= {"placed": sorted(shown), "nofile": int(variables.get("service_limit_nofile", nofile))}
         peers = {}
         for other in groups["all"]:

@@ -36,7 +36,7 @@ class ActionModule(ActionBase):
                 return result
             ports = {int(port): unit for port, unit in said["need"]["ports"].items()}
             nodes[host] = Node(
-                need=Need(said["need"]["memory"], said["need"]["disks"], ports),
+                need=Need(said["need"]["memory"], said["need"]["jobs"], said["need"]["disks"], ports),
                 placed=set(said["placed"]),
                 groups=groups,
                 nofile=said["nofile"],

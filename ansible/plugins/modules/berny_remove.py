@@ -140,19 +140,19 @@ class Remover:
         if self.dry:
             return
         self.systemctl("disable", "--now", *units)
+        self.kill(units)
         for unit in units:
             if self.systemctl("show", "-P", "ActiveState", unit).strip() not in ("inactive", "failed"):
                 self.module.fail_json(msg=f"{unit} does not stop: see journalctl -u {unit}, and run the play again")
-            self.end_what_is_left(unit)
 
-    def end_what_is_left(self, unit: str) -> None:
-        """End what a unit has started and that outlives it, as containers do a NodeManager."""
-        group = self.systemctl("show", "-P", "ControlGroup", unit).strip()
-        for root in ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup") if group else ():
-            for file in Path(root + group).rglob("cgroup.procs"):
-                for pid in file.read_text().split():
-                    with suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
+    @staticmethod
+    def kill(units: list[str]) -> None:
+        """End what units have started and that outlives them, as containers do a NodeManager: systemd forgets whose it is."""
+        pattern = re.compile(rf"/({'|'.join(map(re.escape, units))})(/|$)", re.M)
+        for group in Path("/proc").glob("[0-9]*/cgroup"):
+            with suppress(OSError):
+                if pattern.search(group.read_text()):
+                    os.kill(int(group.parent.name), signal.SIGKILL)
 
     def data(self, path: Path) -> None:
         """Remove what our users own in a data directory; the mount, and what is somebody else's, stay."""
