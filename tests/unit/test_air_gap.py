@@ -337,6 +337,45 @@ def test_cut_download_is_continued(empty: Store, full: Store, mirror: Path, next
     assert empty.fetch("tool").sha256 == full.resolve("tool").sha256
 
 
+# -- optional and vendors' archives ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(catalog: Path, full: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store that has an optional archive as well, made from the vendor's."""
+    vendor = {"url": "http://127.0.0.1:9/page.tar.gz", "holds": ["bin/page"]}
+    facts = {"title": "A page", "version": "1", "kind": "vendor", "optional": True, "vendor": vendor}
+    (catalog / "page.yml").write_text(yaml.safe_dump(facts))
+    recipes.load_recipes.cache_clear()
+    for word in ("SHA256", "ARCHIVE"):
+        monkeypatch.delenv(f"BERNY_PAGE_{word}", raising=False)
+    made = put(full, "page", {"bin/page": b"page"})
+    (index,) = made.parent.glob("*.json")
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"source": "5" * 64}))
+    return full
+
+
+def test_optional_archive_goes_along_where_it_is(page: Store, empty: Store, tmp_path: Path) -> None:
+    """With what its vendor's archive hashes to, by which it is found; a bundle without it lacks nothing."""
+    write_bundle(page, ["tool", "packages", "page"], tmp_path / "all.tar", lambda words: None)
+    loaded, lacking = load_bundle(empty, tmp_path / "all.tar", lambda words: None)
+    assert {one.name for one in loaded} == {"tool", "packages", "page"} and not lacking
+    assert empty.find("page", sha256="5" * 64) and not empty.find("page", sha256="6" * 64)
+    loaded, lacking = load_bundle(Store(tmp_path / "other"), bundle(page, tmp_path / "two.tar"), lambda words: None)
+    assert len(loaded) == 2 and not lacking
+
+
+def test_another_vendors_archive_is_not_taken(
+    page: Store, empty: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator who gives a digest wants that archive and no other."""
+    write_bundle(page, ["page"], tmp_path / "page.tar", lambda words: None)
+    monkeypatch.setenv("BERNY_PAGE_SHA256", "6" * 64)
+    with pytest.raises(SupplyError, match=f"made from an archive with sha256 {'5' * 64}, wanted is {'6' * 64}"):
+        load_bundle(empty, tmp_path / "page.tar", lambda words: None)
+    assert "page" not in found(empty)
+
+
 # -- operating system packages -----------------------------------------------------------------------------------------
 
 

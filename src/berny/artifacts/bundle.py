@@ -20,7 +20,7 @@ import yaml
 from berny.artifacts import recipes, ways
 from berny.artifacts.assemble import sha256_file
 from berny.artifacts.errors import SupplyError, WrongDigest
-from berny.artifacts.mirror import Index, parse_index
+from berny.artifacts.mirror import parse_index
 from berny.artifacts.store import Archive, Store
 from berny.progress import Say
 
@@ -61,7 +61,8 @@ def write_bundle(store: Store, names: Iterable[str], target: Path, say: Say) -> 
     for name in names:
         say(f"hashing {name}")
         archive = store.verify(name)
-        members[f"{name}/{ways.key(store.recipe(name))}.json"] = _index(archive).model_dump_json().encode()
+        index = archive.path.with_name(f"{ways.key(store.recipe(name))}.json")
+        members[f"{name}/{index.name}"] = index.read_bytes()
         members[f"{name}/{archive.path.name}"] = archive.path
     folder = recipes.recipes_folder()
     members |= {f"recipes/{path.relative_to(folder)}": path for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -81,11 +82,6 @@ def write_bundle(store: Store, names: Iterable[str], target: Path, say: Say) -> 
     finally:
         beside.unlink(missing_ok=True)
     return digest
-
-
-def _index(archive: Archive) -> Index:
-    size = archive.path.stat().st_size
-    return Index(file=archive.path.name, sha256=archive.sha256, bytes=size, version=archive.version)
 
 
 def _digest(content: Path | bytes) -> str:
@@ -140,7 +136,7 @@ class Bundle:
         if key not in self.members:
             return None
         with self.open(key) as content:
-            index = parse_index(content.read(), f"{self.file}: {key}")
+            index = parse_index(content.read(), f"{self.file}: {key}", store.recipe(name))
 
         def copy(beside: Path) -> None:
             with self.open(f"{name}/{index.file}") as source, beside.open("wb") as out:
@@ -166,7 +162,7 @@ def load_bundle(store: Store, file: Path, say: Say) -> tuple[list[Archive], list
                 if recipe.kind != "source":
                     archive = bundle.load(store, name, say)
                     loaded += [archive] if archive else []
-                    lacking += [] if archive or store.find(name) else [name]
+                    lacking += [] if archive or recipe.optional or store.find(name) else [name]
     except (OSError, tarfile.TarError) as error:
         raise SupplyError(f"{file}: is no bundle, or was cut short ({error}); copy it again") from None
     return loaded, lacking

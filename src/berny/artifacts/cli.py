@@ -86,11 +86,12 @@ def bundle(
     file: Annotated[Path, typer.Argument(help="The file to write, such as berny.tar.")], names: Names = None
 ) -> None:
     """Write archives of the store into one file: for a controller without internet access, or for a mirror."""
+    store, recipes = Store(), load_recipes()
     # Berny's own code is packed from the checkout, whichever that is.
-    names = names or [name for name, recipe in load_recipes().items() if recipe.kind != "source"]
+    names = names or [n for n, one in recipes.items() if one.kind != "source" and (store.find(n) or not one.optional)]
     try:
         with Steps(console) as steps, steps.step(f"bundle {file}") as say:
-            digest = bundles.write_bundle(Store(), names, file, say)
+            digest = bundles.write_bundle(store, names, file, say)
             say(f"{len(names)} archives, {file.stat().st_size >> 20} MiB")
     except SupplyError as error:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)

@@ -31,18 +31,24 @@ class Index(BaseModel):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(gt=0)
     version: str
+    source: str | None = None
+    """What the vendor's archive that it was made from hashes to."""
 
 
-def parse_index(text: str | bytes, where: str) -> Index:
+def parse_index(text: str | bytes, where: str, recipe: Recipe) -> Index:
     """Read an index.
 
     Raises:
-        SupplyError: it is malformed; names where it is.
+        SupplyError: it is malformed, or of another vendor's archive than is wanted; names where it is.
     """
     try:
-        return Index.model_validate(json.loads(text))
+        index = Index.model_validate(json.loads(text))
     except (ValueError, ValidationError) as error:
         raise SupplyError(f"{where}: is no index of an archive: {' '.join(str(error).split())[:200]}") from None
+    wanted = recipe.vendor.sha256 if recipe.kind == "vendor" and recipe.vendor else None
+    if wanted not in (None, index.source):
+        raise SupplyError(f"{where}: was made from an archive with sha256 {index.source}, wanted is {wanted}")
+    return index
 
 
 def base() -> str:
@@ -50,20 +56,20 @@ def base() -> str:
     return os.environ.get(VARIABLE, "").rstrip("/")
 
 
-def ask(name: str, key: str) -> Index:
+def ask(recipe: Recipe, key: str) -> Index:
     """Return what the mirror tells of an archive.
 
     Raises:
-        SupplyError: it can't be reached, or does not have it.
+        SupplyError: it can't be reached, does not have it, or has it of another vendor's archive than is wanted.
     """
-    url = f"{base()}/{name}/{key}.json"
+    url = f"{base()}/{recipe.name}/{key}.json"
     try:
         answer = requests.get(url, timeout=TIMEOUT)
     except requests.RequestException as error:
         raise SupplyError(f"{url}: {type(error).__name__}") from None
     if answer.status_code != 200:
         raise SupplyError(f"{url}: the mirror answers {answer.status_code}")
-    return parse_index(answer.content, url)
+    return parse_index(answer.content, url, recipe)
 
 
 def take(name: str, index: Index, beside: Path, say: Say) -> None:

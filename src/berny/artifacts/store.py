@@ -132,16 +132,16 @@ class Store:
             beside.rename(target)
         finally:
             beside.unlink(missing_ok=True)
-        _write(folder / f"{ways.key(recipe)}.json", index.model_dump_json())
+        _write(folder / f"{ways.key(recipe)}.json", index.model_dump_json(exclude_none=True))
         self._prune(folder, target)
         return Archive(recipe.name, index.version, target, index.sha256)
 
     def _mirrored(self, recipe: Recipe, say: Say) -> Archive | None:
         """Return an archive of the operator's mirror, or None where there is no mirror or it does not have it."""
-        if not mirror.base() or recipe.kind == "source":
+        if not mirror.base() or recipe.kind == "source" or (recipe.vendor and recipe.vendor.named):
             return None
         try:
-            index = mirror.ask(recipe.name, ways.key(recipe))
+            index = mirror.ask(recipe, ways.key(recipe))
             return self._adopt(recipe, index, lambda beside: mirror.take(recipe.name, index, beside, say))
         except WrongDigest:
             raise
