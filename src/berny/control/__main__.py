@@ -30,12 +30,15 @@ def ask(cluster: Cluster, node: str, verb: str, service: str) -> tuple[int, str]
 def main() -> int:
     """Return 0 where everything is as wanted, 1 where something is not, 2 for a wrong call."""
     verb, _, name = sys.argv[1].partition("-")
-    parser = argparse.ArgumentParser(
-        prog=f"{verb}-{name}.sh",
-        description="Starts what was stopped so." if verb == "start" else "What is stopped so stays stopped, over reboots "
-        f"and over site.yml, until start-{name}.sh.",
-    )  # fmt: skip
-    parser.add_argument("--wait", type=float, default=120, metavar="SECONDS", help="wait so long until it serves")
+    told = {
+        "start": "Starts what was stopped so, on all nodes, and waits until it serves.",
+        "stop": f"Stops it on all nodes. It stays stopped, over reboots and over site.yml, until start-{name}.sh.",
+    }
+    # Not wrapped: a name must not be cut at its hyphen.
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=f"{verb}-{name}.sh", description=told[verb], formatter_class=form)
+    if verb == "start":
+        parser.add_argument("--wait", type=float, default=120, metavar="SECONDS", help="at most so long (120)")
     words = parser.parse_args(sys.argv[2:])
     try:
         cluster = Cluster.load()
