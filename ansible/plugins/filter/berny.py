@@ -6,6 +6,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from berny.addresses import is_private
+
 
 def describe_cluster(
     catalog: Mapping[str, Any],
@@ -124,4 +126,5 @@ class FilterModule:
             "open_ports": open_ports,
             "ipv4": ipv4,
             "dashboards": dashboards,
+            "is_private": is_private,
         }

@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
 # What only a controller needs is not sent to nodes: a change there restarts nothing.
 CONTROLLER_ONLY = {
+    "addresses.py",
     "lab",
     "artifacts",
     "cli.py",
