@@ -5,6 +5,7 @@ PYTHON ?= python3.11
 VENV := .venv
 # Installed once per lock: the stamp's name holds the lock's digest.
 STAMP := $(VENV)/.locked-$(shell cat requirements/dev.txt requirements/bootstrap.txt 2>/dev/null | sha256sum | cut -c1-16)
+, := ,
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help
@@ -18,6 +19,10 @@ lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B fl
 .PHONY: test
 test: $(STAMP) ## everything: style, types, pure logic, roles, the cluster under faults
 	@tests/run
+
+.PHONY: vm
+vm: $(STAMP) ## a virtual machine with a kernel of its own through what only such get, and a reboot
+	@$(if $(SUDO),sudo --preserve-env=HOME$(,)XDG_CACHE_HOME$(,)XDG_STATE_HOME) $(VENV)/bin/pytest tests/vm
 
 .PHONY: venv
 venv: $(STAMP) ## make .venv alone

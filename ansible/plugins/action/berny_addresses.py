@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         hosts = variables["hostvars"]
         given, said = {}, {}
-        for node in variables["groups"]["all"]:
+        for node in map(str, variables["groups"]["all"]):
             own = hosts[node]
             given[node] = (str(own.get("private_address") or ""), str(own.get("ansible_host") or ""))
             answer = (own.get(self._task.args["asked"]) or {}).get("stdout")

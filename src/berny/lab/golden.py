@@ -83,7 +83,7 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def make_root(root: Path, include: list[str], setup: str, say: Say) -> None:
+def make_root(root: Path, include: list[str], setup: str, say: Say, *options: str) -> None:
     """Make a Debian in a folder that is not there yet.
 
     Raises:
@@ -91,7 +91,7 @@ def make_root(root: Path, include: list[str], setup: str, say: Say) -> None:
     """
     # The folder must be readable by the user that apt drops to.
     command = ["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Retries 5", f"--include={','.join(include)}"]
-    code, words = follow([*command, "--mode=root", SUITE, str(root)], lambda line: say(line.strip()[:70]))
+    code, words = follow([*command, *options, "--mode=root", SUITE, str(root)], lambda line: say(line.strip()[:70]))
     if code:
         raise LabError("mmdebstrap could not make the machines' root: " + " ".join(words[-4:]))
     done = subprocess.run(["sh", "-c", setup, "sh", str(root)], capture_output=True, text=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import ipaddress
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,10 @@ BOOT_SECONDS = 240
 """Software emulation on a busy box."""
 PUBLIC = ipaddress.IPv4Network("198.51.100.0/24")
 """A network for documentation: what is sent there goes to a guest of this box, or nowhere."""
-DATA_DISKS = {"data": 1, "other": 1}
-"""Serial number and GiB of the guest's empty disks."""
+DATA_DISKS = {"data": 512, "other": 64}
+"""Serial number and MiB of the guest's empty disks."""
+
+COLOURS = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]?|[^\x20-\x7e\n]")
 
 
 @dataclass(frozen=True)
@@ -179,10 +182,28 @@ class Guest:
                 self._network()
             if not self.process():
                 self._disks(image)
-                works = kvm_works()
-                with steps.step("boot" if works else "boot in software, since /dev/kvm does not work here") as say:
-                    self._start(image, "kvm" if works else "tcg,thread=multi")
-                    self.wait_for_ssh(say)
+                self._boot(steps, image)
+
+    def _boot(self, steps: Steps, image: Path) -> None:
+        if kvm_offered():
+            with steps.step("boot") as say:
+                self._start(image, "kvm")
+                if self._speaks():
+                    return self.wait_for_ssh(say)
+                say("mute: /dev/kvm fails on this box")
+                self.end()
+        with steps.step("boot, emulated in software") as say:
+            self._start(image, "tcg,thread=multi")
+            self.wait_for_ssh(say)
+
+    def _speaks(self, seconds: float = 20) -> bool:
+        """Tell whether the kernel says something on its console."""
+        deadline = time.monotonic() + seconds
+        while self.process() and time.monotonic() < deadline:
+            if self._last_line():
+                return True
+            time.sleep(0.2)
+        return False
 
     def down(self, steps: Steps) -> None:
         """End the guest and remove all traces of it but the image that guests are made from."""
@@ -270,8 +291,8 @@ class Guest:
 
     def _last_line(self) -> str:
         log = self.plan.folder / "console.log"
-        lines = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
-        return "".join(character for character in "".join(lines) if character.isprintable())[:70]
+        text = COLOURS.sub("", log.read_text(errors="replace")) if log.exists() else ""
+        return next((line.strip()[:70] for line in reversed(text.splitlines()) if line.strip()), "")
 
     # -- what it is made of ------------------------------------------------------------------------------------------
 
@@ -297,7 +318,7 @@ class Guest:
         box.run(["ip", "link", "set", plan.tap, "master", plan.bridge, "up"])
         # Without the translation it ends at the bridge: the box's own gateway never sees it.
         box.run(["ip", "route", "replace", plan.public, "dev", plan.bridge])
-        chain = f"table ip {plan.table} {{ chain output {{ type nat hook output priority dstnat; "
+        chain = f"table ip {plan.table} {{ chain output {{ type nat hook output priority -100; "
         box.run(["nft", "-f", "-"], stdin=f"{chain} ip daddr {plan.public} dnat to {plan.address}\n}}\n}}\n")
 
     def _disks(self, image: Path) -> None:
@@ -307,9 +328,9 @@ class Guest:
             base = ["-b", str(image / "root.img"), "-F", "raw"]
             box.run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(making)])
             making.rename(folder / "root.qcow2")
-        for serial, gib in DATA_DISKS.items():
+        for serial, mib in DATA_DISKS.items():
             with (folder / f"{serial}.img").open("ab") as file:
-                file.truncate(gib << 30)
+                file.truncate(mib << 20)
         self._write_seed(folder / f"{SEED}.img")
 
     def _write_seed(self, path: Path) -> None:
@@ -336,7 +357,7 @@ class Guest:
 
     def _start(self, image: Path, accelerator: str) -> None:
         folder = self.plan.folder
-        kernel = "root=LABEL=berny-vm rw console=ttyS0 net.ifnames=0 systemd.machine_id="
+        kernel = "root=LABEL=berny-vm rw console=ttyS0 earlyprintk=ttyS0 net.ifnames=0 systemd.machine_id="
         mac = "52:54:00:" + ":".join(f"{byte:02x}" for byte in self.plan.network.network_address.packed[1:])
         command = [QEMU, "-name", self.plan.id, "-machine", "q35", "-accel", accelerator, "-cpu", "max"]
         command += ["-smp", "2", "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none"]
@@ -353,15 +374,7 @@ class Guest:
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
-def kvm_works() -> bool:
-    """Try the kernel's own virtualization: its device may be there and fail all the same."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
-    command = [QEMU, "-accel", "kvm", "-machine", "q35", "-cpu", "max", "-m", "64", "-nodefaults", "-display", "none"]
-    asked = "sleep 1; echo info status; echo quit"
-    try:
-        words = ["sh", "-c", f'({asked}) | exec "$@"', "sh", *command, "-monitor", "stdio"]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=20)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0 and "VM status: running" in done.stdout
+def kvm_offered() -> bool:
+    """Tell whether this box may run guests on its processor: the device can be there where that has no such mode."""
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    return bool({"vmx", "svm"} & flags) and os.access("/dev/kvm", os.R_OK | os.W_OK)

@@ -11,7 +11,9 @@ from berny.lab.box import run
 from berny.lab.golden import SETUP, SUITE, make_root, making, packages
 from berny.progress import Say
 
-KERNEL = ["initramfs-tools", "linux-image-cloud-amd64", "zstd"]
+# Clouds' images have python3-apt, and lists that are some days old.
+PACKAGES = ["initramfs-tools", "linux-image-cloud-amd64", "python3-apt"]
+KEPT = "--skip=cleanup/apt/lists"
 GIB = 4
 LABEL = "berny-vm"
 # What differs from guest to guest (name, network, keys) comes on a disk that is an archive.
@@ -33,12 +35,13 @@ WantedBy=sysinit.target
 EOF
 chroot "$root" systemctl -q enable {SEED}
 printf 'LABEL={LABEL} / ext4 defaults 0 1\n' > "$root/etc/fstab"
+chroot "$root" apt-cache -q gencaches
 """
 
 
 def image_folder() -> Path:
     """Return the folder of the image for today's package list, whether it exists or not."""
-    key = hashlib.sha256("\n".join([SUITE, VM_SETUP, str(GIB), *KERNEL, *packages()]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([SUITE, VM_SETUP, KEPT, str(GIB), *PACKAGES, *packages()]).encode()).hexdigest()[:12]
     return cache_folder() / "vm" / f"{SUITE}-{key}"
 
 
@@ -55,7 +58,7 @@ def make_image(say: Say) -> Path:
         folder.mkdir()
         folder.chmod(0o755)
         root = folder / "root"
-        make_root(root, sorted({*packages(), *KERNEL}), VM_SETUP, say)
+        make_root(root, sorted({*packages(), *PACKAGES}), VM_SETUP, say, KEPT)
         say("file system")
         for name in ("vmlinuz", "initrd.img"):
             shutil.copyfile(root / str((root / name).readlink()).lstrip("/"), folder / name)
