@@ -411,9 +411,9 @@ def test_reading_this_machine(reader: ModuleType, tmp_path: Path) -> None:
     """The readings that need no root, on whatever runs the tests."""
     seen = reader.memory()
     assert 0 < seen["available"] <= seen["total"]
-    assert reader.disk(tmp_path / "not" / "there")["used"] is False
+    assert reader.disk(tmp_path / "not" / "there", {})["used"] is False
     (tmp_path / "lost+found").mkdir()
-    assert reader.disk(tmp_path)["used"] is False
+    assert reader.disk(tmp_path, {})["used"] is False
     (tmp_path / "file").touch()
-    assert reader.disk(tmp_path)["used"] is True
+    assert reader.disk(tmp_path, {})["used"] is True
     assert reader.limits()["nr_open"] > 0

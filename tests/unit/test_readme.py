@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 INVENTORIES = ("lab", "azure")
 DOCUMENTS = ("README.md", "docs/architecture.md")
 # Programs of a controller's or a node's Debian. What Berny brings itself is looked up below.
-SYSTEM = {".", "cp", "journalctl", "nano", "rm", "systemctl", "systemd-tmpfiles", "tar", "uptime"}
+SYSTEM = {".", "cp", "journalctl", "nano", "nft", "rm", "systemctl", "systemd-tmpfiles", "tar", "uptime"}
 FOLDERS = "ansible|docs|inventory|molecule|playbooks|requirements|roles|src|tests"
 
 
@@ -77,7 +77,7 @@ def check_berny(words: list[str]) -> None:
         command = below[own.pop(0)]
     known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
     assert {word for word in own if word.startswith("-")} <= known, words
-    if command.name == "ssh":
+    if words[1:3] == ["lab", "ssh"]:
         assert own[0] in read_mapping()["all"]
     if "--" in words:
         remote = words[words.index("--") + 1 :]

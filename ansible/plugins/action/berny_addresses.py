@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
         file = Path(self._task.args["file"])
         known = (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
         result["addresses"], unknown, keep = resolve(given, said, known)
-        if unknown:
+        if unknown and not self._task.args.get("report_only"):
             result["failed"] = True
             result["msg"] = (
                 f"Nothing was touched. How the others reach {', '.join(unknown)} is not known: run the play once without "

@@ -61,6 +61,7 @@ class ActionModule(ActionBase):
         args = {
             "ports": sorted(wanted.ports),
             "directories": sorted(wanted.disks),
+            "mounts": self._templar.template(variables.get("node_data_disks", {})),
             "peers": peers,
             "placed": sorted(shown),
         }

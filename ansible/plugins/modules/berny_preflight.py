@@ -9,6 +9,7 @@ short_description: Read system, memory, disks, listeners, limits, what is instal
 options:
   ports: {description: Ports whose listeners are told., type: list, elements: int, default: []}
   directories: {description: Directories whose file systems are told., type: list, elements: path, default: []}
+  mounts: {description: 'Data disks that the role node would mount: device and folder.', type: dict, default: {}}
   peers: {description: 'Of other nodes, by name: address, SSH port (ssh), services'' (ports).', type: dict, default: {}}
   placed: {description: Owners whose units need not be told., type: list, elements: str, default: []}
 author: [Berny (@berny)]
@@ -102,8 +103,13 @@ def memory() -> dict[str, int]:
     }
 
 
-def disk(path: Path) -> dict[str, Any]:
+def disk(path: Path, mounts: dict[str, str]) -> dict[str, Any]:
     """Return the file system that a directory is on, or would be, and whether there is anything in it."""
+    for device, folder in mounts.items():
+        if path.is_relative_to(folder) and Path(device).is_block_device() and not Path(folder).is_mount():
+            with Path(device).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+            return {"device": Path(device).stat().st_rdev, "total": size, "free": size, "used": False}
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     usage = shutil.disk_usage(there)
     used = there == path and any(entry.name != "lost+found" for entry in path.iterdir())
@@ -163,6 +169,7 @@ def main() -> None:
         argument_spec={
             "ports": {"type": "list", "elements": "int", "default": []},
             "directories": {"type": "list", "elements": "path", "default": []},
+            "mounts": {"type": "dict", "default": {}},
             "peers": {"type": "dict", "default": {}},
             "placed": {"type": "list", "elements": "str", "default": []},
         },
@@ -183,7 +190,10 @@ def main() -> None:
         "systemd": Path("/run/systemd/system").is_dir(),
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "memory": memory(),
-        "disks": {str(path): disk(Path(path)) for path in [*module.params["directories"], "/opt/berny"]},
+        "disks": {
+            str(path): disk(Path(path), module.params["mounts"])
+            for path in [*module.params["directories"], "/opt/berny"]
+        },
         "listeners": listeners(module.params["ports"]),
         "limits": limits(),
         "owners": owners(module),
