@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from berny import azure
 from berny.addresses import is_private
 
 
@@ -127,4 +128,7 @@ class FilterModule:
             "ipv4": ipv4,
             "dashboards": dashboards,
             "is_private": is_private,
+            "azure_machines": azure.machines,
+            "azure_rules": azure.rules,
+            "azure_table": azure.table,
         }

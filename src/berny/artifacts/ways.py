@@ -23,6 +23,7 @@ CHECKOUT = PACKAGE.parents[1]
 # What only a controller needs is not sent to nodes: a change there restarts nothing.
 CONTROLLER_ONLY = {
     "addresses.py",
+    "azure.py",
     "lab",
     "artifacts",
     "cli.py",
