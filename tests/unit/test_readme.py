@@ -305,7 +305,7 @@ def test_headings_that_messages_send_people_to() -> None:
         (" is taken by ", "src/berny/preflight.py"),
         ("can't be looked at: ", "src/berny/preflight.py"),
         (" do not reach each other: ", "src/berny/preflight.py"),
-        (", what is put there needs ", "src/berny/preflight.py"),
+        ("what is put there needs ", "src/berny/preflight.py"),
         ("is needed by ", "src/berny/removal.py"),
         ("is not the name of this cluster", "src/berny/removal.py"),
         ("put one into the group ", "ansible/plugins/action/berny_inventory.py"),
