@@ -37,8 +37,7 @@ COMMANDS = {
     "versions/archives.txt": "ls -l --time-style=long-iso /opt/berny /opt/berny/archives",
     "versions/java.txt": "for java in /usr/lib/jvm/*/bin/java; do echo $java; $java -version; done",
     "versions/python.txt": "python3 --version; ls /opt/berny/runtime/python | grep dist-info",
-    "state/units.txt": "systemctl list-units --all --no-pager --plain 'hdfs-*' 'berny-*' kafka zookeeper 'spark-*' influxdb;"
-    " systemctl --failed --no-pager --plain",
+    "state/units.txt": "systemctl list-units --all --type service,target --no-pager --plain; systemctl --failed --no-pager",
     "state/memory.txt": "free -m; cat /proc/meminfo /proc/loadavg; ps -eo pid,user,rss,etime,comm --sort -rss",
     "state/disks.txt": "df -h; df -i; findmnt; ls -l /data",
     "state/network.txt": "ip address; ip route; ss -s; ss -ltnp; cat /etc/hosts /etc/resolv.conf",
