@@ -97,7 +97,8 @@ def check_playbook(words: list[str]) -> None:
     if given.get("component"):
         assert given["component"] in {*load_catalog().components, *load_catalog().services}
     if given.get("do"):
-        assert (CHECKOUT / "roles" / "pipeline" / "tasks" / f"{given['do']}.yml").is_file()
+        files = "playbooks/tasks/azure_{}.yml" if "playbooks/azure.yml" in words else "roles/pipeline/tasks/{}.yml"
+        assert (CHECKOUT / files.format(given["do"])).is_file()
     allowed = {
         "pipeline",
         "do",
