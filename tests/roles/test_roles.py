@@ -13,20 +13,7 @@ import pytest
 from berny.lab.plan import CHECKOUT
 from support import machines, remove, steps
 
-ORDER = [
-    "node",
-    "firewall",
-    "service",
-    "zookeeper",
-    "kafka",
-    "hdfs",
-    "yarn",
-    "spark",
-    "influxdb",
-    "grafana",
-    "control",
-    "pipeline",
-]
+ORDER = ["node", "service", "zookeeper", "kafka", "hdfs", "spark", "influxdb", "pipeline"]
 LAB = "roles"
 
 

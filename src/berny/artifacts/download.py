@@ -17,12 +17,8 @@ TIMEOUT = (10, 60)
 """Seconds to connect, seconds without a byte."""
 
 
-def download(
-    url: str, target: Path, sha256: str, say: Callable[[str], None] = lambda words: None, told_by: str = ""
-) -> None:
+def download(url: str, target: Path, sha256: str, say: Callable[[str], None] = lambda words: None) -> None:
     """Download ``url`` to ``target`` and check it; a part that is there already is continued.
-
-    ``told_by`` names what the digest is from; without, it is called after the target.
 
     Raises:
         SupplyError: the server can't be reached or refuses.
@@ -40,7 +36,7 @@ def download(
     found = sha256_file(part)
     if found != sha256:
         part.unlink()
-        raise WrongDigest(url, sha256, found, told_by or target)
+        raise WrongDigest(url, sha256, found, target)
     part.rename(target)
 
 

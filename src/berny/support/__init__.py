@@ -1,1 +1,0 @@
-"""Support: what all nodes tell of a cluster, in one archive without secrets."""
