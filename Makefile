@@ -5,6 +5,9 @@ PYTHON ?= python3.11
 VENV := .venv
 # Installed once per lock: the stamp's name holds the lock's digest.
 STAMP := $(VENV)/.locked-$(shell cat requirements/dev.txt requirements/bootstrap.txt 2>/dev/null | sha256sum | cut -c1-16)
+, := ,
+# What the collection for Azure says that it needs; too much, and too strict, for .venv.
+AZURE := $(VENV)/lib/python3.11/site-packages/ansible_collections/azure/azcollection/requirements.txt
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help
@@ -18,6 +21,10 @@ lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B fl
 .PHONY: test
 test: $(STAMP) ## everything: style, types, pure logic, roles, the cluster under faults
 	@tests/run
+
+.PHONY: vm
+vm: $(STAMP) ## a virtual machine with a kernel of its own through what only such get, and a reboot
+	@$(if $(SUDO),sudo --preserve-env=HOME$(,)XDG_CACHE_HOME$(,)XDG_STATE_HOME) $(VENV)/bin/pytest -s tests/vm
 
 .PHONY: venv
 venv: $(STAMP) ## make .venv alone
@@ -36,11 +43,21 @@ lock: $(STAMP) ## resolve the Python packages of pyproject.toml anew, and lock t
 	    $(VENV)/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-annotate pyproject.toml \
 	        $$(tr ',' '\n' <<< "$${set#*:}" | sed '/^$$/d; s/^/--extra /') \
 	        $$([ "$${set%%:*}" = dev ] || echo -c requirements/dev.txt) -o "requirements/$${set%%:*}.txt"; done
+	@$(VENV)/bin/uv pip compile -q --generate-hashes --python-version 3.11 --no-header --no-annotate $(AZURE) -o requirements/azure.txt
+
+.PHONY: azure
+azure: .venv-azure/.locked ## make .venv-azure, which playbooks/azure.yml needs
+
+.venv-azure/.locked: requirements/azure.txt $(STAMP)
+	@echo "making .venv-azure from requirements/azure.txt"
+	@$(VENV)/bin/uv venv -q --clear --python $(PYTHON) .venv-azure
+	@$(VENV)/bin/uv pip install -q --require-hashes -r requirements/azure.txt --python .venv-azure/bin/python
+	@touch $@
 
 .PHONY: clean
 clean: ## remove the lab with its data, and .venv; caches outside the checkout stay
 	@if [ -x $(VENV)/bin/berny ]; then $(VENV)/bin/berny lab down --purge; fi
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) .venv-azure
 
 $(STAMP): requirements/dev.txt requirements/bootstrap.txt
 	@command -v $(PYTHON) > /dev/null || { echo "error: Berny's controller needs Python 3.11 (Debian 12 has it): set PYTHON" >&2; exit 1; }

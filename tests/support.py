@@ -15,9 +15,10 @@ from typing import Any
 
 from rich.console import Console
 
+from berny.artifacts import Store
 from berny.artifacts.cli import fetch_all
 from berny.artifacts.recipes import load_recipes
-from berny.catalog import load_catalog, load_pipelines
+from berny.catalog import Component, load_catalog, load_pipelines
 from berny.lab import summary
 from berny.lab.lab import Lab
 from berny.lab.plan import CHECKOUT, read_mapping
@@ -48,9 +49,9 @@ class Play:
         return "\n".join([*failed, self.output[-1500:]])
 
 
-def ansible(playbook: str, *options: str) -> list[str]:
-    """Return the words of a play against the lab's inventory."""
-    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", playbook, *options]
+def ansible(playbook: str, *options: str, inventory: str = "inventory/lab") -> list[str]:
+    """Return the words of a play against the lab's inventory, or a copy of it."""
+    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, playbook, *options]
 
 
 def environment() -> dict[str, str]:
@@ -58,11 +59,11 @@ def environment() -> dict[str, str]:
     return os.environ | {"BERNY_LAB": NAME, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
 
-def play(playbook: str, *options: str, ok: bool = True) -> Play:
+def play(playbook: str, *options: str, ok: bool = True, inventory: str = "inventory/lab") -> Play:
     """Run a play; with ``ok`` it has to succeed."""
     since = time.monotonic()
     done = subprocess.run(
-        ansible(playbook, *options),
+        ansible(playbook, *options, inventory=inventory),
         cwd=CHECKOUT,
         env=environment(),
         stdin=subprocess.DEVNULL,
@@ -88,6 +89,11 @@ def wait_until(done: Callable[[], Any], seconds: float, words: str) -> Any:
         time.sleep(0.5)
 
 
+def installable(component: Component) -> bool:
+    """Tell whether a component is to run: an optional one only where the store has its archive."""
+    return not component.optional or Store().find(component.archive) is not None
+
+
 class Cluster:
     """The lab of the tests with what runs on it."""
 
@@ -103,7 +109,12 @@ class Cluster:
 
     def units(self) -> dict[str, list[str]]:
         """Return the nodes that each unit of the catalog and the manifests belongs on."""
-        found = {name: self.groups[service.group] for name, service in load_catalog().services.items()}
+        catalog = load_catalog()
+        found = {
+            name: self.groups[service.group]
+            for name, service in catalog.services.items()
+            if installable(catalog.components[service.component])
+        }
         for pipeline in load_pipelines().values():
             for stage, facts in pipeline.stages.items():
                 found[f"berny-{pipeline.name}-{stage}"] = self.groups[facts.on]

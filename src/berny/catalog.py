@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NodeSize = Literal["small", "large"]
 
@@ -73,14 +73,26 @@ class Service(_Strict):
     instances: Literal["one", "many"] = "many"
     """How many nodes the group may have."""
     ports: dict[str, int]
+    pages: list[str] = []
+    """Names of ports that are web pages for people: the firewall opens them to operators as well."""
     heap: BySize
     """MiB."""
+    overhead: int = 160
+    """MiB that its process takes beyond the heap: code, threads, buffers."""
+    jobs: BySize | None = None
+    """MiB that it hands out to applications, in processes of their own."""
     disk: BySize | None = None
     """GiB of the data disk at ``/data/<service>``."""
     keeps: str
     """What it keeps and for how long."""
     name: str = ""
     component: str = ""
+
+    @model_validator(mode="after")
+    def _pages_are_ports(self) -> Service:
+        if unknown := set(self.pages) - set(self.ports):
+            raise ValueError(f"pages: {', '.join(sorted(unknown))}: no such port")
+        return self
 
 
 class Component(_Strict):
@@ -93,10 +105,19 @@ class Component(_Strict):
     needs: list[str]
     services: dict[str, Service]
     commands: list[str] = []
+    control: dict[str, list[str]] = {}
+    """``dfs`` has ``start-dfs.sh`` and ``stop-dfs.sh`` drive these services, in this order, from the first one's node."""
     secrets: list[str] = []
     """Generated on the first run, beside the inventory."""
+    optional: bool = False
+    """Where the store has no archive of it, the rest goes on without it."""
     ephemeral_ports: tuple[int, int] | None = None
     name: str = ""
+
+    @property
+    def scripts(self) -> list[str]:
+        """The scripts that drive its services on all nodes; they are on the node of the first."""
+        return [f"{verb}-{name}.sh" for name in self.control for verb in ("start", "stop")]
 
 
 class Topic(_Strict):
@@ -131,6 +152,8 @@ class Stage(_Strict):
     submit: bool = False
     """Run by ``spark-submit`` instead of Python."""
     secrets: list[str] = []
+    memory: BySize = BySize(small=128, large=256)
+    """MiB of its process."""
     data: BySize | None = None
     """GiB of the data disk at ``/data/berny-<pipeline>``."""
     environment: dict[str, str] = {}
@@ -144,6 +167,8 @@ class Pipeline(_Strict):
     topics: dict[str, Topic]
     stages: dict[str, Stage]
     sinks: dict[str, dict[str, Any]]
+    dashboard: str = ""
+    """A file beside the manifest that Grafana shows."""
     name: str = ""
 
 

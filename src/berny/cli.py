@@ -6,12 +6,16 @@ import typer
 
 from berny.artifacts.cli import app as artifacts
 from berny.lab.cli import app as lab
+from berny.lab.vm_cli import app as vm
 from berny.sources.cli import app as simulate
+from berny.support.cli import bundle_logs
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(lab, name="lab")
 app.add_typer(simulate, name="simulate")
+app.add_typer(vm, name="vm")
+app.command("bundle-logs", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bundle_logs)
 
 if __name__ == "__main__":
     app()

@@ -8,11 +8,25 @@ from berny.catalog import load_catalog
 from support import Cluster
 
 BROKERS = "master:9092,worker_2:9092"
+EXAMPLES = f"/opt/berny/hadoop/lib/hadoop-mapreduce-examples-{load_catalog().components['yarn'].version}.jar"
 COMMANDS = {
     "hdfs": [
         ("hdfs dfs -ls /data/idfm", "raw_landing.json"),
         ("sudo -u hdfs hdfs dfsadmin -report", "Live datanodes (3)"),
         ("sudo -u hdfs hdfs fsck /", "is HEALTHY"),
+    ],
+    "yarn": [
+        ("yarn application -list -appStates ALL", "Total number of applications"),
+        ("yarn node -list", "Total Nodes:3"),
+        ("yarn queue -status default", "State : RUNNING"),
+        ("yarn logs -applicationId application_1_0001 2>&1 || true", "application_1_0001"),
+        (f"yarn jar {EXAMPLES} 2>&1 || true", "wordcount"),
+        ("yarn rmadmin -getGroups yarn", "yarn : yarn"),
+    ],
+    "mapred": [
+        ("mapred job -list all", "Total jobs:"),
+        ("mapred queue -list", "Queue Name : default"),
+        ("mapred streaming -info 2>&1 || true", "-mapper"),
     ],
     "kafka-topics.sh": [
         (f"kafka-topics.sh --bootstrap-server {BROKERS} --describe --topic idfm-realtime", "ReplicationFactor: 2"),
@@ -30,6 +44,11 @@ COMMANDS = {
             "idfm-processed",
         ),
     ],
+    # Stopping is tested in test_C_control.py.
+    "start-dfs.sh": [("sudo start-dfs.sh", "hdfs-datanode on worker_1: active already")],
+    "stop-dfs.sh": [("stop-dfs.sh --help", "What is stopped so stays stopped")],
+    "start-yarn.sh": [("sudo start-yarn.sh", "yarn-nodemanager on worker_1: active already")],
+    "stop-yarn.sh": [("stop-yarn.sh --help", "What is stopped so stays stopped")],
     "zkCli.sh": [("zkCli.sh -server master:2181 ls /brokers/ids", "[1, 2]")],
     "spark-submit": [("spark-submit --version 2>&1", "4.2.0")],
     "pyspark": [
@@ -44,13 +63,20 @@ COMMANDS = {
 
 
 def test_every_listed_command_is_tested() -> None:
-    assert set(COMMANDS) == {name for component in load_catalog().components.values() for name in component.commands}
+    assert set(COMMANDS) == {
+        name for component in load_catalog().components.values() for name in [*component.commands, *component.scripts]
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(cluster: Cluster, command: str) -> None:
-    component = next(c for c in load_catalog().components.values() if command in c.commands)
-    nodes = {node for service in component.services.values() for node in cluster.groups[service.group]}
+    catalog = load_catalog()
+    component = next(c for c in catalog.components.values() if command in [*c.commands, *c.scripts])
+    services = component.services.values()
+    if command in component.scripts:
+        # On the node of the first service that it drives.
+        services = [catalog.services[order[0]] for kind, order in component.control.items() if kind in command]
+    nodes = {node for service in services for node in cluster.groups[service.group]}
     for node in sorted(nodes):
         for line, expected in COMMANDS[command]:
             assert expected in cluster.sh(node, line, timeout=180), (node, line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from collections.abc import Iterator
@@ -92,7 +93,8 @@ def test_a_wrong_inventory_touches_nothing(cluster: Cluster) -> None:
     assert cluster.processes() == before
 
 
-def test_a_taken_port_is_told_with_host_unit_and_log_line(cluster: Cluster) -> None:
+def test_a_taken_port_is_told_before_and_after(cluster: Cluster) -> None:
+    """The preflight names who has it; a play without, or one that it is taken under, has host, unit and log line."""
     cluster.sh("master", "sudo systemctl stop zookeeper")
     # Connections that ZooKeeper had closed keep the port from whoever does not say that it may be used again.
     code = (
@@ -103,9 +105,12 @@ def test_a_taken_port_is_told_with_host_unit_and_log_line(cluster: Cluster) -> N
     cluster.sh("master", f"sudo systemd-run -q --collect --unit=taker {taker}")
     wait_until(lambda: ":2181" in cluster.sh("master", "ss -ltn"), 10, "the port is not taken")
     try:
-        taken = play("site.yml", "--tags", "zookeeper", ok=False)
+        told = play("site.yml", "--tags", "zookeeper", ok=False)
+        taken = play("playbooks/cluster.yml", "--tags", "zookeeper", ok=False)
     finally:
         cluster.sh("master", "sudo systemctl stop taker")
+    assert told.code != 0 and "Nothing was touched" in told.output, told.tail
+    assert re.search(r"master: port 2181 of zookeeper is taken by python3 \(process \d+, taker.service\)", told.output)
     assert taken.code != 0
     assert "zookeeper.service did not come back" in taken.output and "Address already in use" in taken.output, (
         taken.tail

@@ -13,7 +13,20 @@ import pytest
 from berny.lab.plan import CHECKOUT
 from support import machines, remove, steps
 
-ORDER = ["node", "service", "zookeeper", "kafka", "hdfs", "spark", "influxdb", "pipeline"]
+ORDER = [
+    "node",
+    "firewall",
+    "service",
+    "zookeeper",
+    "kafka",
+    "hdfs",
+    "yarn",
+    "spark",
+    "influxdb",
+    "grafana",
+    "control",
+    "pipeline",
+]
 LAB = "roles"
 
 

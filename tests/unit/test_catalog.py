@@ -16,8 +16,8 @@ from berny.lab.plan import read_mapping
 from berny.probe.components import COMPONENTS, INSTANCES
 
 CATALOG = load_catalog()
-RUNBOOK = ["hdfs", "zookeeper", "kafka", "spark", "influxdb"]
-"""HDFS, ZooKeeper and Kafka, Spark, InfluxDB: the order in which the runbook starts what pipelines stand on."""
+RUNBOOK = ["hdfs", "yarn", "zookeeper", "kafka", "spark", "influxdb"]
+"""HDFS, YARN, ZooKeeper and Kafka, Spark, InfluxDB: the order in which the runbook starts what pipelines stand on."""
 
 ENTRY = """
 {name}:
@@ -66,14 +66,14 @@ def test_component_has_role_and_play(checkout: Path, name: str) -> None:
 def test_every_role_of_a_play_exists(checkout: Path) -> None:
     """The plays install components and what all of them share, and nothing that is not there."""
     roles = [role for role, _ in play_roles(checkout)]
-    assert set(roles) == {"node", *CATALOG.components, "pipeline"}
+    assert set(roles) == {"node", "firewall", *CATALOG.components, "control", "pipeline"}
     assert all((checkout / "roles" / role).is_dir() for role in roles)
 
 
 def test_plays_respect_needs(checkout: Path) -> None:
     """site.yml is a static list: nothing but this test holds its order against the catalog's needs."""
     order = [role for role, _ in play_roles(checkout)]
-    assert order[0] == "node"
+    assert order[:2] == ["node", "firewall"]
     assert order[-1] == "pipeline"
     for name, component in CATALOG.components.items():
         assert all(order.index(need) < order.index(name) for need in component.needs), name
@@ -183,6 +183,7 @@ def test_seed_ports_are_kept() -> None:
     assert ports["hdfs-namenode"] == {"rpc": 8020, "web": 9870}
     assert ports["kafka"]["broker"] == 9092
     assert ports["zookeeper"]["client"] == 2181
+    assert ports["yarn-resourcemanager"]["web"] == 8088
     assert ports["spark-master"] == {"master": 7077, "web": 8080}
     assert ports["influxdb"]["http"] == 8086
 

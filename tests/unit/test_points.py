@@ -88,6 +88,22 @@ def test_any_text_makes_one_line(words: dict[str, str]) -> None:
     assert set(parse_line(text)[1]) == {"line", "direction", "mission", "slot", "stop"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "due"),
+    [
+        ({}, "1763985828000i"),
+        ({"predicted": None}, "1763985600000i"),
+        ({"predicted": "soon"}, "1763985600000i"),
+        ({"predicted": None, "cancelled": True, "delay_sec": None}, "1763985600000i"),
+        ({"predicted": None, "theoretical": None}, None),
+        ({"predicted": "soon", "theoretical": "2025-11-24T12:00:00"}, None),
+    ],
+)
+def test_due_is_expected_else_planned(changes: dict[str, Any], due: str | None) -> None:
+    """As a whole number, for dashboards; where neither is a time there is none."""
+    assert made(**changes)[2].get("due_ms") == due
+
+
 # -- time and place ----------------------------------------------------------------------------------------------------
 
 

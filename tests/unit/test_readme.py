@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 INVENTORIES = ("lab", "azure")
 DOCUMENTS = ("README.md", "docs/architecture.md")
 # Programs of a controller's or a node's Debian. What Berny brings itself is looked up below.
-SYSTEM = {".", "cp", "journalctl", "nano", "rm", "systemctl", "systemd-tmpfiles", "tar", "uptime"}
+SYSTEM = {".", "cp", "journalctl", "nano", "nft", "rm", "systemctl", "systemd-tmpfiles", "tar", "uptime"}
 FOLDERS = "ansible|docs|inventory|molecule|playbooks|requirements|roles|src|tests"
 
 
@@ -50,7 +50,7 @@ def commands(line: str) -> list[list[str]]:
     found = []
     for words in parts:
         words = words[: words.index("<")] if "<" in words else words
-        while re.match(r"[A-Z_]+=", words[0]):
+        while re.match(r"[A-Z0-9_]+=", words[0]):
             words = words[1:]
         found.append(words)
     return found
@@ -77,7 +77,7 @@ def check_berny(words: list[str]) -> None:
         command = below[own.pop(0)]
     known = {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
     assert {word for word in own if word.startswith("-")} <= known, words
-    if command.name == "ssh":
+    if words[1:3] == ["lab", "ssh"]:
         assert own[0] in read_mapping()["all"]
     if "--" in words:
         remote = words[words.index("--") + 1 :]
@@ -94,9 +94,19 @@ def check_playbook(words: list[str]) -> None:
         assert (CHECKOUT / inventory).is_dir() or f"cp -r inventory/azure {inventory}" in blocks("README.md")
     given = dict(pair.split("=", 1) for pair in options(words, "-e"))
     assert given.get("pipeline", "idfm") in load_pipelines()
+    if given.get("component"):
+        assert given["component"] in {*load_catalog().components, *load_catalog().services}
     if given.get("do"):
-        assert (CHECKOUT / "roles" / "pipeline" / "tasks" / f"{given['do']}.yml").is_file()
-    allowed = {"pipeline", "do", *re.findall(r"check_\w+", text("playbooks/check.yml"))}
+        files = "playbooks/tasks/azure_{}.yml" if "playbooks/azure.yml" in words else "roles/pipeline/tasks/{}.yml"
+        assert (CHECKOUT / files.format(given["do"])).is_file()
+    allowed = {
+        "pipeline",
+        "do",
+        "component",
+        "everything",
+        "data",
+        *re.findall(r"check_\w+", text("playbooks/check.yml")),
+    }
     assert given.keys() <= allowed, words
 
 
@@ -114,8 +124,12 @@ def check_node_command(words: list[str]) -> None:
     """A wrapper's arguments: subcommands, ports, topics and names that exist."""
     facts = load_catalog().services
     pipelines = load_pipelines().values()
-    if words[0] == "hdfs":
-        assert f"    {words[1]}) " in text("roles/hdfs/templates/hdfs.sh.j2"), words
+    for role, wrapper in (("hdfs", "hdfs"), ("yarn", "yarn"), ("yarn", "mapred")):
+        if words[0] == wrapper:
+            cases = text(f"roles/{role}/templates/{wrapper}.sh.j2")
+            assert re.search(rf"^ +(\w+ \| )*{words[1]}( \| \w+)*\)", cases, re.M), words
+    if "-examples-" in " ".join(words):
+        assert f"-{load_catalog().components['yarn'].version}.jar" in words[2], words
     for server in options(words, "--bootstrap-server"):
         node, port = server.split(":")
         assert node in read_mapping()["kafka"] and int(port) == facts["kafka"].ports["broker"]
@@ -154,6 +168,7 @@ def check(words: list[str]) -> None:
     if words[0] == "env":
         words = [word for word in words[1:] if not re.match(r"[A-Z_]+=", word)]
     wrappers = {name for component in load_catalog().components.values() for name in component.commands}
+    wrappers |= {script for component in load_catalog().components.values() for script in component.scripts}
     wrappers |= set(yaml.safe_load(text("roles/node/defaults/main.yml"))["node_commands"])
     if words[0] == "make":
         assert re.search(rf"^{words[1]}: ", text("Makefile"), re.M), f"make has no target {words[1]}"
@@ -197,6 +212,7 @@ def test_commands_are_told_apart() -> None:
         "berny lab up --nam two",
         "berny lab ssh worker_3",
         "berny lab ssh master -- hdfs nothing",
+        "yarn nothing",
         "ansible-playbook playbooks/nothing.yml",
         "ansible-playbook playbooks/pipelines.yml -e do=jump",
         "ansible-playbook playbooks/check.yml -e check_wnat=whole",
@@ -286,6 +302,13 @@ def test_headings_that_messages_send_people_to() -> None:
     [
         ("PRIM_API_KEY is missing, wrong or not allowed to read stop-monitoring", "src/berny/sources/prim.py"),
         ("Nothing was touched. Correct the inventory: ", "ansible/plugins/action/berny_inventory.py"),
+        ("which the inventory does not put there; remove it: ", "src/berny/preflight.py"),
+        (" is taken by ", "src/berny/preflight.py"),
+        ("can't be looked at: ", "src/berny/preflight.py"),
+        (" do not reach each other: ", "src/berny/preflight.py"),
+        ("what is put there needs ", "src/berny/preflight.py"),
+        ("is needed by ", "src/berny/removal.py"),
+        ("is not the name of this cluster", "src/berny/removal.py"),
         ("put one into the group ", "ansible/plugins/action/berny_inventory.py"),
         ("knows no variable ", "ansible/plugins/action/berny_inventory.py"),
         ("is its disk full? Nothing was acknowledged", "src/berny/delivery/spool.py"),
@@ -297,6 +320,7 @@ def test_headings_that_messages_send_people_to() -> None:
         (", which serves, is not taken down: ", "ansible/plugins/modules/berny_service.py"),
         ("works on this lab", "src/berny/lab/lab.py"),
         ("run `berny artifacts fetch", "src/berny/artifacts/store.py"),
+        ("(archive not in the store: ", "src/berny/artifacts/recipes.py"),
         ("Nothing was installed.", "src/berny/artifacts/errors.py"),
         ("The secrets file beside the inventory is not this server's", "ansible/plugins/modules/influxdb_setup.py"),
         ("holds no metadata", "roles/hdfs/tasks/format.yml"),

@@ -116,6 +116,8 @@ def configured(checkout: Path, folder: Path, text: str, mode: str = "0644", chec
         "berny_files",
         check,
         files=files,
+        owner="unit",
+        state=str(folder / "state"),
         contents={plain: text},
         secret_contents={secret: f"KEY=s3cr3t-{text}"},
     )
@@ -154,9 +156,10 @@ def test_unknown_owner_is_told(checkout: Path, tmp_path: Path) -> None:
     """The role that makes users did not run: nothing is written under root's name instead."""
     dest = str(tmp_path / "a.conf")
     files = [{"dest": dest, "mode": "0600", "owner": "nobody-of-this-name"}]
-    answer = run(checkout, "berny_files", files=files, contents={dest: "x"})
+    words = {"files": files, "owner": "unit", "state": str(tmp_path / "state"), "contents": {dest: "x"}}
+    answer = run(checkout, "berny_files", **words)
     assert f"{dest}: there is no user 'nobody-of-this-name'; the role 'node' makes it" in answer["msg"]
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["state"]
 
 
 def test_reader_sees_the_old_text_or_the_new(plugin: Plugin, tmp_path: Path) -> None:
@@ -320,7 +323,8 @@ def unit(checkout: Path, **words: Any) -> str:
         "service_name": "kafka", "service_title": "Kafka", "service_user": "kafka", "service_conf": "/etc/berny/kafka",
         "service_environment": {}, "service_environment_file": "", "service_needs": [], "service_part_of": "",
         "service_exec": "java   -X\n kafka.Kafka", "service_directories": ["/data/kafka"], "service_kill_seconds": 60,
-        "service_restart_seconds": 5, "service_limit_nofile": 65536, "ansible_managed": "managed",
+        "service_restart_seconds": 5, "service_limit_nofile": 65536, "service_children_stay": False,
+        "ansible_managed": "managed",
     }  # fmt: skip
     folder = checkout / "roles" / "service" / "templates"
     environment = jinja2.Environment(

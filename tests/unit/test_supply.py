@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import random
+import shutil
 import subprocess
 import tarfile
 import threading
@@ -16,12 +17,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from berny.artifacts import ArtifactMissing, Store, SupplyError, download, maven, recipes, ways
+from berny.artifacts import ArtifactMissing, Store, SupplyError, cli, download, maven, recipes, ways
 from berny.artifacts.assemble import sha256_file, tree, write_archive
 from berny.artifacts.errors import WrongDigest
 from berny.artifacts.recipes import LockError, Recipe, read_lock, write_lock
@@ -508,3 +512,142 @@ def test_failed_fetch_leaves_nothing(store: Store, code: Path, monkeypatch: pyte
         store.fetch("berny")
     assert store.find("berny") is None
     assert [path.name for path in (store.folder / "berny").iterdir()] == [".lock"]
+
+
+# -- a vendor's archive, or an operator's ------------------------------------------------------------------------------
+
+HOLDS = ["bin/tool", "public"]
+
+
+@pytest.fixture
+def vendors(
+    catalog: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    """Serve an archive as its vendor does, have an optional recipe of it, and return a maker of archives' digests."""
+
+    def serve(version: str = "v2.0.1", top: str = "tool-v2.0.1", without: str = "", file: Path | None = None) -> str:
+        folder = tmp_path / "packed" / top
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        for name in ("VERSION", "bin/tool", "public/index.html"):
+            if name != without:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text(version if name == "VERSION" else name)
+        target = file or tmp_path / "served.tar.gz"
+        with tarfile.open(target, "w:gz") as tar:
+            tar.add(folder, top)
+        server.body = target.read_bytes()
+        return hashlib.sha256(server.body).hexdigest()
+
+    facts = {"title": "A tool", "version": "1.0.0", "kind": "vendor", "optional": True}
+    (catalog / "tool.yml").write_text(yaml.safe_dump({**facts, "vendor": {"url": server.url, "holds": HOLDS}}))
+    recipes.load_recipes.cache_clear()
+    monkeypatch.delenv("BERNY_TOOL_ARCHIVE", raising=False)
+    monkeypatch.delenv("BERNY_TOOL_SHA256", raising=False)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    yield serve
+    recipes.load_recipes.cache_clear()
+
+
+def test_vendors_archive_by_its_digest(
+    vendors: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in its one folder; its own version is told; whoever comes later needs no digest."""
+    store = Store(tmp_path / "store")
+    monkeypatch.setenv("BERNY_TOOL_SHA256", vendors())
+    made = store.fetch("tool")
+    assert made.version == "2.0.1" and made.path.name.startswith("tool-2.0.1-")
+    listed = subprocess.run(["tar", "--zstd", "-tf", made.path], capture_output=True, text=True, check=True).stdout
+    assert listed.split() == ["VERSION", "bin/tool", "public/index.html"]
+    monkeypatch.delenv("BERNY_TOOL_SHA256")
+    assert store.find("tool") == store.resolve("tool") == store.verify("tool") == made
+
+
+def test_optional_archive_that_nobody_vouches_for(
+    vendors: Callable[..., str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is downloaded without a digest; one line says what is missing and how to add it; it is no failure."""
+    vendors()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = CliRunner().invoke(cli.app, ["fetch", "tool"])
+    assert done.exit_code == 0, done.output
+    assert server.asked == []
+    told = [line for line in done.output.splitlines() if "NOT RUN: tool (archive not in the store: " in line]
+    assert len(told) == 1 and "BERNY_TOOL_SHA256=DIGEST berny artifacts fetch tool" in told[0]
+    assert "no (optional)" in CliRunner().invoke(cli.app, ["list"]).output
+    assert CliRunner().invoke(cli.app, ["verify"]).exit_code == 0
+    with pytest.raises(ArtifactMissing):
+        Store().resolve("tool")
+
+
+def test_optional_archive_whose_vendor_is_away(
+    vendors: Callable[..., str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box without internet access goes on without it."""
+    monkeypatch.setenv("BERNY_TOOL_SHA256", vendors())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    server.statuses = [404]
+    done = CliRunner().invoke(cli.app, ["fetch", "tool"])
+    assert done.exit_code == 0 and "answers 404" in done.output and "NOT RUN: tool" in done.output
+
+
+def test_wrong_digest_of_an_optional_archive_is_an_error(
+    vendors: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Optional is whether it is there, not what it is."""
+    found = vendors()
+    monkeypatch.setenv("BERNY_TOOL_SHA256", "0" * 64)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = CliRunner().invoke(cli.app, ["fetch", "tool"])
+    assert done.exit_code == 1
+    assert "0" * 64 in done.output and found in done.output and "Nothing was installed." in done.output
+    assert Store().find("tool") is None
+
+
+def test_operators_archive_is_taken_instead(
+    vendors: Callable[..., str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file, or an address, with its digest; another digest is another archive."""
+    store, file = Store(tmp_path / "store"), tmp_path / "own.tar.gz"
+    first = vendors(version="9.5.1", top="tool-9.5.1", file=file)
+    made = store.resolve("tool", str(file), first)
+    assert made.version == "9.5.1" and server.asked == []
+    second = vendors(version="11.0.0", top="tool-11")
+    assert store.find("tool", server.url, second) is None
+    other = store.resolve("tool", f"{server.url}?mirror", second)
+    assert other.version == "11.0.0" and other.sha256 != made.sha256
+    assert store.find("tool") == other, "what was added last"
+    monkeypatch.setenv("BERNY_TOOL_ARCHIVE", str(file))
+    monkeypatch.setenv("BERNY_TOOL_SHA256", first)
+    assert store.fetch("tool").sha256 == made.sha256
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"sha256": ""}, "give it as BERNY_TOOL_SHA256"),
+        ({"archive": "/nowhere/tool.tar.gz"}, "correct BERNY_TOOL_ARCHIVE"),
+        ({"sha256": "0" * 64}, "BERNY_TOOL_SHA256"),
+        ({"without": "bin/tool"}, "lacks bin/tool"),
+        ({"broken": True}, "can be unpacked"),
+    ],
+)
+def test_operators_archive_that_can_not_be_had_is_an_error(
+    vendors: Callable[..., str], tmp_path: Path, given: dict[str, Any], told: str
+) -> None:
+    """Who names an archive wants it: nothing goes on without."""
+    file = tmp_path / "own.tar.gz"
+    digest = vendors(file=file, without=given.get("without", ""))
+    if given.get("broken"):
+        file.write_bytes(b"no archive")
+        digest = hashlib.sha256(b"no archive").hexdigest()
+    store = Store(tmp_path / "store")
+    with pytest.raises(SupplyError, match=told):
+        store.resolve("tool", given.get("archive", str(file)), given.get("sha256", digest))
+    assert store.find("tool") is None
+
+
+def test_keys_of_others_stay(catalog: Path) -> None:
+    """What is optional, and how a layout is checked, makes no archive anew."""
+    one = recipe(kind="go", vendor={"url": "http://vendor.example/a", "members": {"a": "b"}})
+    other = one.model_copy(update={"optional": True, "vendor": one.vendor.model_copy(update={"holds": ["a"]})})
+    assert ways.key(one) == ways.key(other)

@@ -7,7 +7,8 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from berny.artifacts import ArtifactMissing, Store
+from berny.artifacts import ArtifactMissing, Store, SupplyError
+from berny.artifacts.recipes import not_run
 
 ROOT = "/opt/berny/archives"
 
@@ -18,12 +19,23 @@ class ActionModule(ActionBase):
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``home``, the folder of the unpacked archive, and ``changed``."""
+        """Return ``changed`` and ``home``, the folder of the unpacked archive: empty where an optional one is not there."""
         result = super().run(tmp, task_vars)
-        name = self._task.args["name"]
+        name, store = self._task.args["name"], Store()
+        named = self._task.args.get("archive") or "", self._task.args.get("archive_sha256") or ""
         try:
-            archive = Store().resolve(name)
+            archive = store.resolve(name, *named)
         except ArtifactMissing as error:
+            recipe = store.recipe(name)
+            if not recipe.optional:
+                raise AnsibleActionFail(str(error)) from error
+            # One that was installed before, from another controller's store, goes on being configured.
+            look = {"link": f"/opt/berny/{name}"}
+            result.update(self._execute_module(module_name="berny_archive", module_args=look, task_vars=task_vars))
+            if not result.get("home") and not result.get("failed"):
+                self._display.display(not_run(recipe))
+            return result
+        except SupplyError as error:
             raise AnsibleActionFail(str(error)) from error
         home = f"{ROOT}/{archive.name}-{archive.version}-{archive.sha256[:12]}"
         args: dict[str, Any] = {"home": home, "link": f"/opt/berny/{name}"}

@@ -12,6 +12,7 @@ from ansible.template import generate_ansible_template_vars, trust_as_template
 
 # A unit tells the digest of its own text to what records a start: systemd may still run an older text than the file's.
 UNIT_DIGEST = "@UNIT_DIGEST@"
+CONFIGURATION = "/etc/berny"
 
 
 class ActionModule(ActionBase):
@@ -51,11 +52,22 @@ class ActionModule(ActionBase):
         result.update(
             self._execute_module(
                 module_name="berny_files",
-                module_args={"files": files, "contents": contents, "secret_contents": secret_contents},
+                module_args={
+                    "files": files,
+                    "contents": contents,
+                    "secret_contents": secret_contents,
+                    "owner": self._owner(args.get("folder")),
+                },
                 task_vars=task_vars,
             )
         )
         return result
+
+    def _owner(self, folder: str | None) -> str:
+        """Return who has the files: the service or component that the folder is named after, else the role."""
+        if folder and Path(folder).parent == Path(CONFIGURATION):
+            return Path(folder).name
+        return str(self._task._role.get_name()) if self._task._role else "node"
 
     def _render(self, template: str, dest: str, task_vars: dict[str, Any]) -> str:
         try:

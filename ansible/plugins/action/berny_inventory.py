@@ -11,6 +11,10 @@ from typing import Any
 import yaml
 from ansible.plugins.action import ActionBase
 
+from berny.catalog import load_catalog, load_pipelines
+from berny.placement import clashes
+
+PREFLIGHT = {"preflight_allow"}
 MACHINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -66,38 +70,56 @@ def known_variables(roles: Path, services: Mapping[str, Any], shared: Iterable[s
         options = yaml.safe_load(specs.read_text())["argument_specs"]["main"].get("options") or {}
         heaps = {f"{name.replace('-', '_')}_heap" for name in services}
         known[role] = {*options, *heaps, *shared}
-    return known
+    return known | {"preflight": PREFLIGHT}
+
+
+def check_addresses(addresses: Mapping[str, Any]) -> list[str]:
+    """Return the nodes that have another's address: everything would be installed there twice."""
+    problems = []
+    homes: dict[Any, str] = {}
+    for host, address in addresses.items():
+        if homes.setdefault(address, host) != host:
+            problems.append(f"{host}: has the address of {homes[address]}; set its ansible_host, or its ansible_port")
+    return problems
 
 
 class ActionModule(ActionBase):
-    """Runs on the controller only, and touches nothing."""
+    """Runs on the controller only, and touches nothing. With ``report_only`` it leaves what is wrong to the preflight."""
 
     _requires_connection = False
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Fail with a list of everything that is wrong; return nothing else."""
+        """Fail with a list of everything that is wrong; return it as ``problems``."""
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         groups, services = variables["groups"], self._templar.template(variables["catalog"])["services"]
         problems = check_groups(services, groups)
+        problems += clashes(load_catalog(), load_pipelines(), groups)
         problems += check_machines(self._templar.template(variables["machine_names"]))
         shared = yaml.safe_load((Path(self._task.args["roles"]).parent / "ansible" / "cluster.yml").read_text())
         known = known_variables(Path(self._task.args["roles"]), services, shared)
         numbers: dict[Any, str] = {}
         names: set[str] = set()
+        addresses: dict[str, Any] = {}
         for host in sorted(groups["all"]):
             own = variables["hostvars"][host]
             names |= set(own)
             if not own.get("ansible_host"):
                 problems.append(f"{host}: has no address; set its ansible_host, or take it out of its groups")
+            else:
+                addresses[host] = (own["ansible_host"], own.get("ansible_port"))
+            if own.get("node_size") not in ("small", "large"):
+                problems.append(f"{host}: node_size is {own.get('node_size')}; set it to small or large")
             if host in groups.get("kafka", []):
                 number = own.get("kafka_broker_id")
                 if number is None or number in numbers:
                     problems.append(f"{host}: needs a kafka_broker_id of its own (found {number})")
                 numbers[number] = host
+        problems += check_addresses(addresses)
         problems += check_variables(names, known)
-        if problems:
+        result["problems"] = problems
+        if problems and not self._task.args.get("report_only"):
             result["failed"] = True
             result["msg"] = "Nothing was touched. Correct the inventory: " + " | ".join(problems)
         return result

@@ -26,6 +26,7 @@ class ActionModule(ActionBase):
         """Return ``secrets``: names to ``generate`` get 32 random bytes in hex.
 
         Names that a person has to give (``given``) are read from the environment, in capitals, where they are set there.
+        What ``replace`` has is written over.
 
         Raises:
             AnsibleActionFail: the file can't be read (no vault password) or written.
@@ -46,6 +47,7 @@ class ActionModule(ActionBase):
             wanted.setdefault(name, secrets.token_hex(32))
         found_there = {str(name): os.environ.get(name.upper(), "") for name in self._task.args["given"]}
         wanted |= {name: value for name, value in found_there.items() if value}
+        wanted |= {str(name): str(value) for name, value in (self._task.args.get("replace") or {}).items()}
         result["changed"] = wanted != values
         if result["changed"] and not self._task.check_mode:
             self._write(path, HEADER + yaml.safe_dump(wanted, sort_keys=True))

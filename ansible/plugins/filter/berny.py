@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from berny import azure
+from berny.addresses import is_private
 
 
 def describe_cluster(
@@ -22,6 +26,7 @@ def describe_cluster(
             "version": catalog["components"][service["component"]]["version"],
             "nodes": sorted(groups.get(service["group"], [])),
             "ports": service["ports"],
+            **({"optional": True} if catalog["components"][service["component"]]["optional"] else {}),
         }
         for service in catalog["services"].values()
     }
@@ -40,7 +45,19 @@ def describe_cluster(
         }
         for pipeline, manifest in pipelines.items()
     }
-    return {"cluster": name, "nodes": nodes, "services": services, "pipelines": stages}
+    control = {
+        kind: order for component in catalog["components"].values() for kind, order in component["control"].items()
+    }
+    return {"cluster": name, "nodes": nodes, "services": services, "pipelines": stages, "control": control}
+
+
+def control_drivers(catalog: Mapping[str, Any], groups: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return the node that has ``start-NAME.sh`` and ``stop-NAME.sh`` by NAME: that of the first service they drive."""
+    return {
+        kind: groups[catalog["services"][order[0]]["group"]][0]
+        for component in catalog["components"].values()
+        for kind, order in component["control"].items()
+    }
 
 
 def stages(pipelines: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -61,9 +78,57 @@ def hdfs_directories(pipelines: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     }
 
 
+def open_ports(
+    catalog: Mapping[str, Any], pipelines: Mapping[str, Any], groups: Mapping[str, list[str]], node: str
+) -> dict[str, list[str]]:
+    """Return what a node's firewall opens to ``members`` and to ``operators``, as nftables writes ports and ranges."""
+    here = [service for service in catalog["services"].values() if node in groups.get(service["group"], [])]
+    members = {port for service in here for port in service["ports"].values()}
+    members |= {stage["metrics_port"] for stage in stages(pipelines) if node in groups.get(stage["on"], [])}
+    # On every node: an application's parts run wherever they are submitted and wherever a manager puts them.
+    ranges = {tuple(c["ephemeral_ports"]) for c in catalog["components"].values() if c["ephemeral_ports"]}
+    pages = {service["ports"][page] for service in here for page in service["pages"]}
+    return {
+        "members": [*map(str, sorted(members)), *(f"{first}-{last}" for first, last in sorted(ranges))],
+        "operators": [str(port) for port in sorted(pages)],
+    }
+
+
+def ipv4(addresses: Iterable[str]) -> list[str]:
+    """Return the IPv4 addresses among ``addresses`` (the others are names, or of IPv6), each once and in order."""
+    found = set()
+    for address in addresses:
+        try:
+            found.add(ipaddress.IPv4Address(address))
+        except ValueError:
+            continue
+    return [str(address) for address in sorted(found)]
+
+
+def dashboards(pipelines: Mapping[str, Any], folder: str, source: str) -> dict[str, str]:
+    """Return the pipelines' dashboards: the file of each on the node, in ``folder``, and that of the checkout it is from."""
+    return {
+        f"{folder}/{name}.json": f"{source}/{name}/{manifest['dashboard']}"
+        for name, manifest in pipelines.items()
+        if manifest["dashboard"]
+    }
+
+
 class FilterModule:
     """The filters by name."""
 
     def filters(self) -> dict[str, Any]:
         """Return the filters of this file."""
-        return {"describe_cluster": describe_cluster, "stages": stages, "hdfs_directories": hdfs_directories}
+        return {
+            "control_drivers": control_drivers,
+            "describe_cluster": describe_cluster,
+            "stages": stages,
+            "hdfs_directories": hdfs_directories,
+            "open_ports": open_ports,
+            "ipv4": ipv4,
+            "dashboards": dashboards,
+            "is_private": is_private,
+            "azure_machines": azure.machines,
+            "azure_rules": azure.rules,
+            "azure_table": azure.table,
+        }

@@ -8,7 +8,9 @@ module: berny_archive
 short_description: Have an archive of the store unpacked in a folder named version and digest
 options:
   name: {description: Name of the archive in the store (read by the action plugin)., type: str}
-  home: {description: The folder that holds the unpacked archive., type: path, required: true}
+  archive: {description: A path or address instead of the vendor's archive (read by the action plugin)., type: str}
+  archive_sha256: {description: Its digest (read by the action plugin)., type: str}
+  home: {description: The folder that holds the unpacked archive; without it the module tells the current one., type: path}
   link: {description: A symbolic link kept on the current folder., type: path, required: true}
   source: {description: The transferred archive; without it the module only looks., type: path}
   sha256: {description: What the transferred archive must hash to., type: str}
@@ -20,7 +22,7 @@ EXAMPLES = """
     name: kafka
 """
 RETURN = """
-home: {description: The folder., type: str, returned: always}
+home: {description: The folder; empty where an optional archive is in neither store nor node., type: str, returned: always}
 missing: {description: The folder is not there yet., type: bool, returned: always}
 """
 
@@ -63,14 +65,19 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str"},
-            "home": {"type": "path", "required": True},
+            "archive": {"type": "str"},
+            "archive_sha256": {"type": "str"},
+            "home": {"type": "path"},
             "link": {"type": "path", "required": True},
             "source": {"type": "path"},
             "sha256": {"type": "str"},
         },
         supports_check_mode=True,
     )
-    home, link = Path(module.params["home"]), Path(module.params["link"])
+    link = Path(module.params["link"])
+    if not module.params["home"]:
+        module.exit_json(changed=False, missing=False, home=str(link.resolve()) if link.is_dir() else "")
+    home = Path(module.params["home"])
     missing = not home.is_dir()
     if missing and module.params["source"] and not module.check_mode:
         unpack(module, home)

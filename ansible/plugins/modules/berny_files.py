@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Write files atomically with mode and owner."""
+"""Write files atomically with mode and owner, and keep on the node who has what, so that it can be removed again."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ options:
   secret_files: {description: Names and templates of secret files (read by the action plugin)., type: dict}
   others: {description: Other destinations and their templates, or template and mode (read by the action plugin)., type: dict}
   files: {description: Names and templates; after the action plugin dest with mode and owner., type: raw}
+  owner: {description: 'Who has the files: the last part of C(folder), else the role (set by the action plugin).', type: str}
+  state: {description: Where the node keeps what was written for whom., type: path, default: /var/lib/berny}
   contents: {description: Text by destination., type: dict}
   secret_contents: {description: Text by destination of files that are in no diff and no log., type: dict, no_log: true}
 author: [Berny (@berny)]
@@ -29,12 +31,21 @@ RETURN = """
 written: {description: The files that differed., type: list, returned: always}
 """
 
+import json
 import os
 import pwd
+import shutil
 import stat
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
+# Below C(state). What was written for whom, a file for each owner; berny_remove reads it.
+RECORDS = "installed"
+# What was there before Berny wrote over it, by its path; it comes back with a reset.
+BEFORE = "before"
+# Files that a machine has anyway: kept even where the text is the same.
+SYSTEM_FILES = {"/etc/hostname", "/etc/hosts"}
 
 
 def current(path: Path) -> tuple[str | None, int, int]:
@@ -48,7 +59,6 @@ def current(path: Path) -> tuple[str | None, int, int]:
 
 def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd) -> None:
     """Write aside, sync, rename: after a crash the old file or the new one is there, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.berny")
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -61,16 +71,52 @@ def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd) -> None:
     beside.rename(path)
 
 
+def read_record(path: Path) -> dict[str, list[str]]:
+    """Return the files that an owner has and the folders that were made for them."""
+    return {"files": [], "folders": []} | (json.loads(path.read_text()) if path.exists() else {})
+
+
+def missing_folders(paths: list[Path]) -> list[str]:
+    """Return the folders that are not there yet, outermost first."""
+    return sorted({str(folder) for path in paths for folder in path.parents if not folder.exists()})
+
+
+def keep(path: Path, folder: Path) -> None:
+    """Keep a file that Berny is to write over, once."""
+    kept = folder / path.relative_to("/")
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        beside = kept.with_name(f".{kept.name}.berny")
+        shutil.copy2(path, beside)
+        beside.rename(kept)
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "files": {"type": "raw"},
+            "owner": {"type": "str", "required": True},
+            "state": {"type": "path", "default": "/var/lib/berny"},
             "contents": {"type": "dict", "default": {}},
             "secret_contents": {"type": "dict", "default": {}, "no_log": True},
         },
         supports_check_mode=True,
     )
     written, diffs = [], []
+    state = Path(module.params["state"])
+    record_file = state / RECORDS / f"{module.params['owner']}.json"
+    record = read_record(record_file)
+    paths = [Path(file["dest"]) for file in module.params["files"]]
+    wanted = {
+        **record,
+        "files": sorted({*record["files"], *map(str, paths)}),
+        "folders": sorted({*record["folders"], *missing_folders(paths)}),
+    }
+    root = pwd.getpwuid(0)
+    if wanted != record and not module.check_mode:
+        # Before the files: what a play that was cut off has written is known as well.
+        record_file.parent.mkdir(parents=True, exist_ok=True)
+        write(record_file, json.dumps(wanted, indent=1) + "\n", 0o644, root)
     for file in module.params["files"]:
         path, mode = Path(file["dest"]), int(file["mode"], 8)
         secret = file["dest"] in module.params["secret_contents"]
@@ -80,8 +126,11 @@ def main() -> None:
         except KeyError:
             if not module.check_mode:
                 module.fail_json(msg=f"{path}: there is no user {file['owner']!r}; the role 'node' makes it")
-            owner = pwd.getpwuid(0)
+            owner = root
         before = current(path)
+        new = file["dest"] not in record["files"] and before[0] is not None
+        if new and not module.check_mode and (before[0] != text or file["dest"] in SYSTEM_FILES):
+            keep(path, state / BEFORE)
         if before == (text, mode, owner.pw_uid):
             continue
         written.append(str(path))
@@ -90,8 +139,9 @@ def main() -> None:
                 {"before_header": str(path), "after_header": str(path), "before": before[0] or "", "after": text}
             )
         if not module.check_mode:
+            path.parent.mkdir(parents=True, exist_ok=True)
             write(path, text, mode, owner)
-    module.exit_json(changed=bool(written), written=written, diff=diffs)
+    module.exit_json(changed=bool(written) or wanted != record, written=written, diff=diffs)
 
 
 if __name__ == "__main__":

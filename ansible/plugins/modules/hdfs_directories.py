@@ -26,11 +26,13 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 TIMEOUT = 30
+HELD = Path("/etc/berny/hdfs-namenode/stopped")
 
 
 class WebHdfs:
@@ -60,7 +62,10 @@ class WebHdfs:
 
     def fail(self, path: str, operation: str, said: str) -> None:
         """End the module, naming the address, the path and what was said."""
-        self.module.fail_json(msg=f"{self.url}: {operation} {path} was refused: {said}. Ask berny-probe hdfs.")
+        remedy = "Ask berny-probe hdfs."
+        if HELD.exists():
+            remedy = f"HDFS was stopped on purpose ({HELD}): sudo start-dfs.sh lets it run."
+        self.module.fail_json(msg=f"{self.url}: {operation} {path} was refused: {said}. {remedy}")
 
 
 def main() -> None:

@@ -13,6 +13,14 @@ options:
   admin_token: {description: Of the first user., type: str, required: true}
   buckets: {description: 'Retention (such as 90d) by bucket.', type: dict, required: true}
   read_token_file: {description: 'Where the read-only token is kept on the node, for the probe.', type: path, required: true}
+  phase:
+    description:
+      - C(have) makes what is missing. Where there are several tokens of a kind, the newest is the one to use.
+      - C(renew) makes one more of each kind, the first user's among them, unless there are two already.
+      - C(revoke) removes all but the newest of each kind, once these are proven to work.
+    choices: [have, renew, revoke]
+    type: str
+    default: have
 author: [Berny (@berny)]
 """
 EXAMPLES = """
@@ -28,6 +36,7 @@ EXAMPLES = """
 RETURN = """
 write_token: {description: Writes into every bucket and reads nothing., type: str, returned: always}
 read_token: {description: Reads every bucket and writes nothing., type: str, returned: always}
+new_admin_token: {description: The newest of the first user., type: str, returned: when it is another than C(admin_token)}
 changes: {description: What was changed in words., type: list, returned: always}
 """
 
@@ -76,6 +85,19 @@ class Influx:
         except OSError as error:
             raise Refused(f"{method} {path}: {error}") from None
 
+    def write_nothing(self, bucket: str, org: str) -> None:
+        """Ask whether the token may write to a bucket, by a write without points.
+
+        Raises:
+            Refused: it may not.
+        """
+        try:
+            self.call("POST", "write", {}, bucket=bucket, org=org)
+        except Refused as error:
+            # A body that is no point is refused only after the token was let through.
+            if " 400 " not in f" {error} ":
+                raise
+
 
 def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
     """Make what is missing; return tokens and changes."""
@@ -105,19 +127,87 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
             if not module.check_mode:
                 influx.call("PATCH", f"buckets/{found[name]['id']}", {"retentionRules": rules})
     tokens = {}
-    known = {a["description"]: a for a in influx.call("GET", "authorizations", org=organisation)["authorizations"]}
+    known = influx.call("GET", "authorizations", org=organisation)["authorizations"]
+    ids = {found[name]["id"] for name in buckets if name in found}
+    # One for a bucket that was removed does not reach the one made in its place.
+    known_here = [a for a in known if ids <= {permission["resource"].get("id") for permission in a["permissions"]}]
     for action in ("write", "read"):
-        description = f"berny {action} {' '.join(sorted(buckets))}"
-        if description not in known:
-            changes.append(f"token to {action}")
-            if module.check_mode:
-                continue
-            resources = [{"type": "buckets", "id": found[name]["id"], "orgID": org_id} for name in buckets]
-            permissions = [{"action": action, "resource": resource} for resource in resources]
-            body = {"orgID": org_id, "description": description, "permissions": permissions}
-            known[description] = influx.call("POST", "authorizations", body)
-        tokens[f"{action}_token"] = known[description]["token"]
+        resources = [{"type": "buckets", "id": found[name]["id"], "orgID": org_id} for name in buckets if name in found]
+        permissions = [{"action": action, "resource": resource} for resource in resources]
+        kind = Kind(f"berny {action} {' '.join(sorted(buckets))}", f"berny {action} ", permissions)
+        token = have_token(module, influx, org_id, kind, known_here, changes)
+        tokens[f"{action}_token"] = token
+    if words["phase"] != "have":
+        # What the first user may do, as the server itself says.
+        own = next(a for a in known if a["token"] == words["admin_token"])
+        kind = Kind("berny admin", "berny admin", own["permissions"], first="admin's Token")
+        newest = have_token(module, influx, org_id, kind, known, changes)
+        # Ansible blots out a result that equals a secret parameter: the one that is known already is not returned.
+        if newest != words["admin_token"]:
+            tokens["new_admin_token"] = newest
+    if words["phase"] == "revoke":
+        revoke(module, influx, list(found.values()), known, tokens, changes)
     return {"changes": changes, **tokens}
+
+
+class Kind:
+    """Tokens of one kind, told by their descriptions: NAME, then NAME #2, NAME #3, ..."""
+
+    def __init__(self, name: str, prefix: str, permissions: list[Any], first: str = "") -> None:
+        self.name, self.prefix, self.permissions, self.first = name, prefix, permissions, first or name
+
+    def number(self, description: str) -> int:
+        """Return which one it is, or 0 for a token of another kind."""
+        if description == self.first:
+            return 1
+        number = description.removeprefix(f"{self.name} #")
+        return int(number) if number != description and number.isdigit() else 0
+
+
+def have_token(
+    module: AnsibleModule, influx: Influx, org_id: str, kind: Kind, known: list[Any], changes: list[str]
+) -> str:
+    """Return the newest token of a kind; one is made where there is none, or where there is one and it is to be renewed."""
+    own = sorted((a for a in known if kind.number(a["description"])), key=lambda a: kind.number(a["description"]))
+    if own and (module.params["phase"] != "renew" or len(own) > 1):
+        return str(own[-1]["token"])
+    changes.append(f"token {kind.prefix.strip()}")
+    if module.check_mode:
+        return str(own[-1]["token"]) if own else ""
+    description = f"{kind.name} #{kind.number(own[-1]['description']) + 1}" if own else kind.first
+    body = {"orgID": org_id, "description": description, "permissions": kind.permissions}
+    known.append(influx.call("POST", "authorizations", body))
+    return str(known[-1]["token"])
+
+
+def revoke(
+    module: AnsibleModule,
+    influx: Influx,
+    buckets: list[Any],
+    known: list[Any],
+    tokens: dict[str, str],
+    changes: list[str],
+) -> None:
+    """Remove the older tokens of each kind; the newest must work, and the secrets file must have the first user's."""
+    if "new_admin_token" in tokens:
+        module.fail_json(
+            msg="The secrets file has not the newest admin token: run playbooks/rotate.yml, from its beginning."
+        )
+    reader, writer = (Influx(influx.url, tokens[f"{action}_token"]) for action in ("read", "write"))
+    for bucket in buckets:
+        if bucket["name"] in module.params["buckets"]:
+            reader.call("GET", f"buckets/{bucket['id']}")
+            writer.write_nothing(bucket["id"], bucket["orgID"])
+    old = [
+        authorization
+        for authorization in known
+        if authorization["description"].startswith(("berny write ", "berny read ", "berny admin", "admin's Token"))
+        and authorization["token"] not in (module.params["admin_token"], *tokens.values())
+    ]
+    for authorization in old:
+        changes.append(f"revoked {authorization['description']}")
+        if not module.check_mode:
+            influx.call("DELETE", f"authorizations/{authorization['id']}")
 
 
 def keep_token(module: AnsibleModule, token: str) -> bool:
@@ -143,6 +233,7 @@ def main() -> None:
             "admin_token": {"type": "str", "required": True, "no_log": True},
             "buckets": {"type": "dict", "required": True},
             "read_token_file": {"type": "path", "required": True, "no_log": False},
+            "phase": {"type": "str", "choices": ["have", "renew", "revoke"], "default": "have"},
         },
         supports_check_mode=True,
     )

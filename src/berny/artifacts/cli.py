@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from berny.artifacts import bundle as bundles
 from berny.artifacts import maven
 from berny.artifacts.assemble import sha256_file
-from berny.artifacts.errors import SupplyError
-from berny.artifacts.recipes import load_recipes, write_lock
+from berny.artifacts.errors import NotOffered, SupplyError
+from berny.artifacts.recipes import load_recipes, not_run, write_lock
 from berny.artifacts.store import Store
 from berny.artifacts.ways import pip_download
 from berny.progress import Steps
@@ -26,7 +27,7 @@ console = Console()
 
 
 def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> None:
-    """Have the archives in the store, two at a time.
+    """Have the archives in the store, two at a time; an optional one that nobody offers here is told, and gone without.
 
     Raises:
         SupplyError: one can't be had.
@@ -36,7 +37,13 @@ def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> Non
 
     def one(name: str) -> None:
         with steps.step(f"archive {name}") as say:
-            archive = store.fetch(name, say)
+            try:
+                archive = store.fetch(name, say)
+            except NotOffered as error:
+                if not load_recipes()[name].optional:
+                    raise
+                say(f"{error}. {not_run(load_recipes()[name])}")
+                return
             say(f"{archive.version}, {archive.path.stat().st_size >> 20} MiB")
 
     # What is built longest goes first.
@@ -48,7 +55,7 @@ def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> Non
 
 @app.command()
 def fetch(names: Names = None) -> None:
-    """Have archives in the store: from there, from the vendor, or built from a package registry."""
+    """Have archives in the store: from there, from the mirror BERNY_MIRROR, from the vendor, or built from a registry."""
     try:
         with Steps(console) as steps:
             fetch_all(names or list(load_recipes()), steps)
@@ -62,6 +69,9 @@ def verify(names: Names = None) -> None:
     """Hash the archives of the store again."""
     store, wrong = Store(), False
     for name in names or list(load_recipes()):
+        if not names and load_recipes()[name].optional and not store.find(name):
+            console.print(not_run(load_recipes()[name]), highlight=False, soft_wrap=True)
+            continue
         try:
             archive = store.verify(name)
             console.print(f"ok {archive.path.name}", highlight=False)
@@ -71,13 +81,57 @@ def verify(names: Names = None) -> None:
     raise typer.Exit(1 if wrong else 0)
 
 
+@app.command()
+def bundle(
+    file: Annotated[Path, typer.Argument(help="The file to write, such as berny.tar.")], names: Names = None
+) -> None:
+    """Write archives of the store into one file: for a controller without internet access, or for a mirror."""
+    store, recipes = Store(), load_recipes()
+    # Berny's own code is packed from the checkout, whichever that is.
+    names = names or [n for n, one in recipes.items() if one.kind != "source" and (store.find(n) or not one.optional)]
+    try:
+        with Steps(console) as steps, steps.step(f"bundle {file}") as say:
+            digest = bundles.write_bundle(store, names, file, say)
+            say(f"{len(names)} archives, {file.stat().st_size >> 20} MiB")
+    except SupplyError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"sha256 {digest}", highlight=False, soft_wrap=True)
+    words = f"nodes still fetch from Debian, with what these need: {' '.join(bundles.os_packages())}"
+    console.print(words, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def load(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `bundle` wrote.")]) -> None:
+    """Have a bundle's archives in the store; each digest is verified first."""
+    try:
+        with Steps(console) as steps, steps.step(f"load {file}") as say:
+            loaded, lacking = bundles.load_bundle(Store(), file, say)
+            say(f"{len(loaded)} archives")
+    except SupplyError as error:
+        console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    if lacking:
+        words = f"{file} has no {', '.join(lacking)} of this checkout's recipes: bundle it by this version of Berny"
+        console.print(f"[red]error:[/] {words}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command("os-packages")
+def os_packages() -> None:
+    """Print the operating system packages that nodes fetch from Debian, and which nodes do."""
+    for package, where in bundles.os_packages().items():
+        console.print(f"{package:28}{where}", highlight=False)
+
+
 @app.command("list")
 def list_archives() -> None:
     """Show every archive, its version and whether it is in the store."""
     table = Table("archive", "version", "what", "in the store", box=None)
     for name, recipe in load_recipes().items():
         found = Store().find(name)
-        table.add_row(name, recipe.version, recipe.title, f"{found.path.stat().st_size >> 20} MiB" if found else "no")
+        there = f"{found.path.stat().st_size >> 20} MiB" if found else "no (optional)" if recipe.optional else "no"
+        table.add_row(name, found.version if found else recipe.version, recipe.title, there)
     console.print(table)
 
 

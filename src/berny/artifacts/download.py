@@ -17,8 +17,12 @@ TIMEOUT = (10, 60)
 """Seconds to connect, seconds without a byte."""
 
 
-def download(url: str, target: Path, sha256: str, say: Callable[[str], None] = lambda words: None) -> None:
+def download(
+    url: str, target: Path, sha256: str, say: Callable[[str], None] = lambda words: None, told_by: str = ""
+) -> None:
     """Download ``url`` to ``target`` and check it; a part that is there already is continued.
+
+    ``told_by`` names what the digest is from; without, it is called after the target.
 
     Raises:
         SupplyError: the server can't be reached or refuses.
@@ -36,7 +40,7 @@ def download(url: str, target: Path, sha256: str, say: Callable[[str], None] = l
     found = sha256_file(part)
     if found != sha256:
         part.unlink()
-        raise WrongDigest(url, sha256, found, target)
+        raise WrongDigest(url, sha256, found, told_by or target)
     part.rename(target)
 
 

@@ -9,6 +9,10 @@ class SupplyError(RuntimeError):
     """An archive could not be had."""
 
 
+class NotOffered(SupplyError):
+    """No way leads to an archive from here: an optional one is gone without."""
+
+
 class ArtifactMissing(SupplyError):
     """An archive is not in the store."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -30,7 +31,11 @@ class Vendor(_Strict):
     url: str
     sha256: str | None = None
     """None where nobody has vouched for a digest yet; then this way is refused until an operator gives one."""
-    members: dict[str, str]
+    members: dict[str, str] = {}
+    holds: list[str] = []
+    """What tells its layout, where the whole of it is taken: files below its one folder."""
+    named: bool = False
+    """An operator's archive instead of the vendor's."""
 
 
 class Recipe(_Strict):
@@ -39,7 +44,9 @@ class Recipe(_Strict):
     name: str
     version: str
     title: str
-    kind: Literal["jars", "spark", "go", "wheels", "source"]
+    kind: Literal["jars", "spark", "go", "vendor", "wheels", "source"]
+    optional: bool = False
+    """Where it can't be had, the rest goes on without it."""
     roots: list[str] = []
     """Maven coordinates that the lock is resolved from."""
     exclude: list[str] = []
@@ -66,6 +73,31 @@ def load_recipes() -> dict[str, Recipe]:
     for file in sorted(recipes_folder().glob("*.yml")):
         recipes[file.stem] = Recipe.model_validate({**yaml.safe_load(file.read_text()), "name": file.stem})
     return recipes
+
+
+def as_given(recipe: Recipe, archive: str = "", sha256: str = "") -> Recipe:
+    """Return the recipe with what an operator names instead of the vendor's archive, a path or an address, and its digest.
+
+    Without both, the environment is asked: ``BERNY_NAME_ARCHIVE`` and ``BERNY_NAME_SHA256``.
+    """
+    if recipe.kind != "vendor" or not recipe.vendor:
+        return recipe
+    if not archive and not sha256:
+        archive, sha256 = (os.environ.get(f"BERNY_{recipe.name.upper()}_{word}", "") for word in ("ARCHIVE", "SHA256"))
+    # The vendor's digest is that of no other archive.
+    own: dict[str, Any] = {"sha256": sha256 or recipe.vendor.sha256}
+    if archive:
+        own = {"url": archive, "sha256": sha256 or None, "named": True}
+    return recipe.model_copy(update={"vendor": recipe.vendor.model_copy(update=own)})
+
+
+def not_run(recipe: Recipe) -> str:
+    """Return what is said of an optional archive that the store does not have, and how to add it."""
+    variable, name = f"BERNY_{recipe.name.upper()}", recipe.name
+    return (
+        f"NOT RUN: {name} (archive not in the store: {variable}_SHA256=DIGEST berny artifacts fetch {name} downloads "
+        f"{recipe.version} from its vendor, with {variable}_ARCHIVE=FILE_OR_URL as well it takes another; then site.yml)"
+    )
 
 
 def read_lock(file: Path) -> dict[str, str]:
@@ -95,7 +127,9 @@ def write_lock(file: Path, locked: dict[str, str], comment: str) -> None:
 
 def key(recipe: Recipe, *others: str) -> str:
     """Return the digest of a recipe, its lock and ``others`` (a toolchain, say): what a built archive is kept by."""
-    digest = hashlib.sha256(recipe.model_dump_json().encode())
+    # Whether the rest goes on without it, and how its layout is checked, changes nothing of what is made.
+    beside: dict[str, Any] = {"optional": True, "vendor": {"holds", "named"}}
+    digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
     for file in (recipe.lock_file, *sorted((recipes_folder() / recipe.name).glob("*"))):
         if file.exists():
             digest.update(file.read_bytes())

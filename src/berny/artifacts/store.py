@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from berny.artifacts import ways
+from berny.artifacts import mirror, ways
 from berny.artifacts.assemble import sha256_file, write_archive
 from berny.artifacts.errors import ArtifactMissing, SupplyError, WrongDigest
-from berny.artifacts.recipes import Recipe, load_recipes
+from berny.artifacts.mirror import Index
+from berny.artifacts.recipes import Recipe, as_given, load_recipes
 
 Say = Callable[[str], None]
 KEPT = 3
@@ -41,52 +42,55 @@ class Store:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_folder() / "store"
 
-    def recipe(self, name: str) -> Recipe:
-        """Return the recipe of an archive.
+    def recipe(self, name: str, archive: str = "", sha256: str = "") -> Recipe:
+        """Return the recipe of an archive; ``archive`` and ``sha256`` are what an operator names instead of the vendor's.
 
         Raises:
             SupplyError: there is none of that name.
         """
         try:
-            return load_recipes()[name]
+            recipe = load_recipes()[name]
         except KeyError:
             raise SupplyError(f"no archive {name!r}; there are {', '.join(load_recipes())}") from None
+        return as_given(recipe, archive, sha256)
 
-    def find(self, name: str) -> Archive | None:
+    def find(self, name: str, archive: str = "", sha256: str = "") -> Archive | None:
         """Return the archive made from today's recipe and lock, or None; sizes are compared, not digests."""
-        recipe = self.recipe(name)
+        recipe = self.recipe(name, archive, sha256)
         index = self.folder / name / f"{ways.key(recipe)}.json"
         try:
             facts = json.loads(index.read_text())
             path = index.with_name(facts["file"])
             if path.stat().st_size != facts["bytes"]:
                 return None
+            if recipe.kind == "vendor" and recipe.vendor and recipe.vendor.sha256 not in (None, facts["source"]):
+                return None
+            return Archive(name, facts["version"], path, facts["sha256"])
         except (OSError, ValueError, KeyError):
             return None
-        return Archive(name, recipe.version, path, facts["sha256"])
 
-    def resolve(self, name: str) -> Archive:
-        """Return an archive; Berny's own code is packed on the spot, others have to be there.
+    def resolve(self, name: str, archive: str = "", sha256: str = "") -> Archive:
+        """Return an archive; Berny's own code and what an operator names are packed on the spot, others have to be there.
 
         Raises:
             ArtifactMissing: it is not in the store.
         """
-        found = self.find(name)
-        if not found and self.recipe(name).kind == "source":
-            found = self.fetch(name)
+        found, recipe = self.find(name, archive, sha256), self.recipe(name, archive, sha256)
+        if not found and (recipe.kind == "source" or (recipe.vendor and recipe.vendor.named)):
+            found = self.fetch(name, archive=archive, sha256=sha256)
         if not found:
             raise ArtifactMissing(f"the archive {name} is not in {self.folder}: run `berny artifacts fetch {name}`")
         return found
 
-    def fetch(self, name: str, say: Say = lambda words: None) -> Archive:
+    def fetch(self, name: str, say: Say = lambda words: None, archive: str = "", sha256: str = "") -> Archive:
         """Have an archive in the store by the first way that works, and return it.
 
         Raises:
             SupplyError: no way worked; the message tells each way's reason.
         """
-        recipe = self.recipe(name)
+        recipe = self.recipe(name, archive, sha256)
         with self._locked(name):
-            found = self.find(name)
+            found = self.find(name, archive, sha256) or self._mirrored(recipe, say)
             if found:
                 return found
             folder = self.folder / name
@@ -95,13 +99,55 @@ class Store:
                 say("packing")
                 beside = Path(scratch) / "archive"
                 digest = write_archive(members, beside)
-                target = folder / f"{name}-{recipe.version}-{digest[:12]}.tar.zst"
+                version = ways.version(recipe, members)
+                target = folder / f"{name}-{version}-{digest[:12]}.tar.zst"
                 _sync(beside)
                 beside.rename(target)
-            facts = {"file": target.name, "sha256": digest, "bytes": target.stat().st_size, "version": recipe.version}
+            facts = {"file": target.name, "sha256": digest, "bytes": target.stat().st_size, "version": version}
+            if recipe.kind == "vendor" and recipe.vendor:
+                facts["source"] = recipe.vendor.sha256
             _write(folder / f"{ways.key(recipe)}.json", json.dumps(facts))
             self._prune(folder, target)
-            return Archive(name, recipe.version, target, digest)
+            return Archive(name, version, target, digest)
+
+    def adopt(self, name: str, index: Index, have: Callable[[Path], None]) -> Archive:
+        """Take in an archive that was made elsewhere: ``have`` writes it to a path; found only once it was verified.
+
+        Raises:
+            WrongDigest: it is not what its index tells, or a jar in it is not the locked one.
+        """
+        with self._locked(name):
+            return self.find(name) or self._adopt(self.recipe(name), index, have)
+
+    def _adopt(self, recipe: Recipe, index: Index, have: Callable[[Path], None]) -> Archive:
+        folder = self.folder / recipe.name
+        target, beside = folder / index.file, folder / f".{index.file}"
+        try:
+            have(beside)
+            found = sha256_file(beside)
+            if found != index.sha256:
+                raise WrongDigest(index.file, index.sha256, found, "its index")
+            mirror.hold_against_lock(recipe, beside)
+            _sync(beside)
+            beside.rename(target)
+        finally:
+            beside.unlink(missing_ok=True)
+        _write(folder / f"{ways.key(recipe)}.json", index.model_dump_json(exclude_none=True))
+        self._prune(folder, target)
+        return Archive(recipe.name, index.version, target, index.sha256)
+
+    def _mirrored(self, recipe: Recipe, say: Say) -> Archive | None:
+        """Return an archive of the operator's mirror, or None where there is no mirror or it does not have it."""
+        if not mirror.base() or recipe.kind == "source" or (recipe.vendor and recipe.vendor.named):
+            return None
+        try:
+            index = mirror.ask(recipe, ways.key(recipe))
+            return self._adopt(recipe, index, lambda beside: mirror.take(recipe.name, index, beside, say))
+        except WrongDigest:
+            raise
+        except SupplyError as error:
+            say(f"{error}; trying the next way")
+            return None
 
     def verify(self, name: str) -> Archive:
         """Hash an archive again; drop it from the index if it is not what it was.

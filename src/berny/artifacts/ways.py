@@ -14,14 +14,28 @@ from pathlib import Path
 from berny.artifacts import golang, maven, recipes
 from berny.artifacts.assemble import sha256_file, tree
 from berny.artifacts.download import download
-from berny.artifacts.errors import SupplyError, WrongDigest
+from berny.artifacts.errors import NotOffered, SupplyError, WrongDigest
 from berny.artifacts.recipes import Recipe, read_lock
 from berny.progress import Say, follow
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parents[1]
 # What only a controller needs is not sent to nodes: a change there restarts nothing.
-CONTROLLER_ONLY = {"lab", "artifacts", "cli.py", "mapping.py", "progress.py"}
+CONTROLLER_ONLY = {
+    "addresses.py",
+    "azure.py",
+    "lab",
+    "artifacts",
+    "cli.py",
+    "mapping.py",
+    "placement.py",
+    "preflight.py",
+    "progress.py",
+    "removal.py",
+    "support",
+}
+DASHBOARD = {"dashboard.py", "dashboard.json"}
+"""Of a pipeline's folder; Grafana is given the second by its role."""
 
 
 def key(recipe: Recipe) -> str:
@@ -33,6 +47,10 @@ def key(recipe: Recipe) -> str:
         return digest.hexdigest()[:16]
     if recipe.kind == "wheels":
         return recipes.key(recipe, (CHECKOUT / "requirements" / "node.txt").read_text())
+    if recipe.kind == "vendor" and recipe.vendor:
+        # Whose archive it is, and its digest, are noted in the index: where nobody names one, what is there will do.
+        anyones = recipe.vendor.model_copy(update={"url": "", "sha256": None})
+        return recipes.key(recipe.model_copy(update={"vendor": anyones}))
     return recipes.key(recipe)
 
 
@@ -42,9 +60,14 @@ def members(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     Raises:
         SupplyError: no way worked.
     """
-    return {"jars": jars, "spark": spark, "go": binary, "wheels": wheels, "source": lambda *_: own_code()}[recipe.kind](
-        recipe, scratch, say
-    )
+    way = {"jars": jars, "spark": spark, "go": binary, "vendor": whole, "wheels": wheels, "source": _source}[
+        recipe.kind
+    ]
+    return way(recipe, scratch, say)
+
+
+def _source(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    return own_code()
 
 
 def own_code() -> dict[str, Path]:
@@ -53,7 +76,7 @@ def own_code() -> dict[str, Path]:
     return {
         name: path
         for name, path in found.items()
-        if name.split("/")[2] not in CONTROLLER_ONLY and "__pycache__" not in name
+        if name.split("/")[2] not in CONTROLLER_ONLY and path.name not in DASHBOARD and "__pycache__" not in name
     }
 
 
@@ -172,3 +195,56 @@ def _vendor(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     with tarfile.open(target) as tar:
         tar.extractall(scratch / "vendor", filter="data")
     return {name: scratch / "vendor" / inside for name, inside in vendor.members.items()}
+
+
+def whole(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+    """Return all of a vendor's archive, or of the one that an operator names, without its one folder.
+
+    Raises:
+        NotOffered: nobody vouches for a digest, or the vendor can't be reached.
+        WrongDigest: it is another file than the digest's.
+        SupplyError: what an operator names can't be had, or has another layout.
+    """
+    vendor = recipe.vendor
+    assert vendor is not None
+    variable = f"BERNY_{recipe.name.upper()}"
+    if not vendor.sha256:
+        if vendor.named:
+            raise SupplyError(f"{vendor.url}: its digest is not known; give it as {variable}_SHA256")
+        raise NotOffered(f"nobody has given the digest of {vendor.url}")
+    target = scratch / "vendor.tar.gz"
+    if "://" in vendor.url:
+        try:
+            download(vendor.url, target, vendor.sha256, say)
+        except WrongDigest:
+            raise
+        except SupplyError as error:
+            raise (SupplyError if vendor.named else NotOffered)(str(error)) from error
+    else:
+        target = Path(vendor.url).expanduser()
+        if not target.is_file():
+            raise SupplyError(f"{target}: there is no such file; correct {variable}_ARCHIVE")
+        found = sha256_file(target)
+        if found != vendor.sha256:
+            raise WrongDigest(str(target), vendor.sha256, found, f"{variable}_SHA256")
+    say("unpacking")
+    unpacked = scratch / "vendor"
+    try:
+        with tarfile.open(target) as tar:
+            tar.extractall(unpacked, filter="data")
+    except tarfile.TarError as error:
+        raise SupplyError(f"{vendor.url} is no archive that can be unpacked: {error}") from error
+    tops = list(unpacked.iterdir())
+    lacking = [name for name in vendor.holds if len(tops) != 1 or not (tops[0] / name).exists()]
+    if lacking:
+        raise SupplyError(
+            f"{vendor.url} is not laid out as the vendor's: below one folder it lacks {', '.join(lacking)}"
+        )
+    return tree(tops[0])
+
+
+def version(recipe: Recipe, members: dict[str, Path]) -> str:
+    """Return the version of what was had: the archive that an operator names tells its own."""
+    told = members.get("VERSION")
+    found = told.read_text().strip().removeprefix("v") if recipe.kind == "vendor" and told else ""
+    return found if re.fullmatch(r"\d[\w.+-]{0,40}", found) else recipe.version

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from berny.lab.plan import LabError
+from berny.progress import Steps
 
 PACKAGES = {
     "systemd-nspawn": ("systemd-container", "boots the machines"),
@@ -42,9 +45,51 @@ def succeeds(command: Sequence[str]) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def missing_packages() -> dict[str, str]:
+def missing_packages(tools: Mapping[str, tuple[str, str]] = PACKAGES) -> dict[str, str]:
     """Return the Debian packages that the box lacks, and what each is for."""
-    return {package: why for tool, (package, why) in PACKAGES.items() if not shutil.which(tool)}
+    return {package: why for tool, (package, why) in tools.items() if not shutil.which(tool)}
+
+
+def install(steps: Steps, tools: Mapping[str, tuple[str, str]] = PACKAGES) -> None:
+    """Have the tools on the box; says what is installed, and what for."""
+    lacking = missing_packages(tools)
+    if lacking:
+        why = ", ".join(f"{package} ({reason})" for package, reason in lacking.items())
+        with steps.step(f"install on this box: {why}"):
+            run(["apt-get", "update", "-q"])
+            run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *lacking])
+
+
+@contextmanager
+def locked(file: Path, words: str) -> Iterator[None]:
+    """Keep other commands off; the lock ends with the process.
+
+    Raises:
+        LabError: another command has it; the message ends with ``words``.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise LabError(f"another command (process {lock.read().strip()}) {words}") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def make_key(path: Path, comment: str) -> None:
+    """Have a pair of SSH keys; the private one appears last, by renaming."""
+    if path.exists():
+        return
+    making = path.with_name(f".{path.name}")
+    for stale in (making, Path(f"{making}.pub")):
+        stale.unlink(missing_ok=True)
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(making)])
+    Path(f"{making}.pub").rename(f"{path}.pub")
+    making.rename(path)
 
 
 def problems(state: Path) -> list[str]:

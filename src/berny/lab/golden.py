@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -52,20 +54,46 @@ def make_golden(say: Say) -> Path:
     target = golden_root()
     if target.is_dir():
         return target
+    with making(target) as root:
+        make_root(root, packages(), SETUP, say)
+    return target
+
+
+@contextmanager
+def making(target: Path) -> Iterator[Path]:
+    """Yield a folder's name beside ``target``; what the block puts there is renamed into place, or removed if it fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for stale in target.parent.glob(".making-*"):
         if not Path(f"/proc/{stale.suffix.lstrip('.')}").exists():
-            shutil.rmtree(stale)
-    making = target.parent / f".making-{target.name}.{os.getpid()}"
-    # The folder must be there and be readable by the user that apt drops to.
-    command = ["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Retries 5", f"--include={','.join(packages())}"]
-    code, words = follow([*command, "--mode=root", SUITE, str(making)], lambda line: say(line.strip()[:70]))
+            _remove(stale)
+    folder = target.parent / f".making-{target.name}.{os.getpid()}"
+    try:
+        yield folder
+        folder.rename(target)
+    except BaseException:
+        _remove(folder)
+        raise
+
+
+def _remove(folder: Path) -> None:
+    """Remove a root that was not finished; mmdebstrap that was killed leaves the box's own file systems mounted in it."""
+    points = [Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()]
+    for point in sorted((point for point in points if point.is_relative_to(folder)), reverse=True):
+        subprocess.run(["umount", str(point)], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_root(root: Path, include: list[str], setup: str, say: Say, *options: str) -> None:
+    """Make a Debian in a folder that is not there yet.
+
+    Raises:
+        LabError: mmdebstrap or the script ``setup`` failed; the message ends with its last words.
+    """
+    # The folder must be readable by the user that apt drops to.
+    command = ["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Retries 5", f"--include={','.join(include)}"]
+    code, words = follow([*command, *options, "--mode=root", SUITE, str(root)], lambda line: say(line.strip()[:70]))
     if code:
-        shutil.rmtree(making, ignore_errors=True)
         raise LabError("mmdebstrap could not make the machines' root: " + " ".join(words[-4:]))
-    done = subprocess.run(["sh", "-c", SETUP, "sh", str(making)], capture_output=True, text=True)
+    done = subprocess.run(["sh", "-c", setup, "sh", str(root)], capture_output=True, text=True)
     if done.returncode:
-        shutil.rmtree(making, ignore_errors=True)
         raise LabError(f"the machines' root could not be set up: {done.stderr.strip()[-400:]}")
-    making.rename(target)
-    return target

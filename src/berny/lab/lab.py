@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 
 import yaml
 
@@ -60,18 +57,7 @@ class Lab:
         Raises:
             LabError: another command works on it now.
         """
-        state_folder().mkdir(parents=True, exist_ok=True)
-        with (state_folder() / f".{self.plan.name}.lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise LabError(
-                    f"another command (process {file.read().strip()}) works on this lab; wait for it"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with box.locked(state_folder() / f".{self.plan.name}.lock", "works on this lab; wait for it"):
             yield
 
     def up(self, steps: Steps, rate: float = 2) -> None:
@@ -83,12 +69,7 @@ class Lab:
         problems = box.problems(self.plan.folder)
         if problems and not self.running():
             raise LabError("nothing was changed. " + "; ".join(problems))
-        lacking = box.missing_packages()
-        if lacking:
-            why = ", ".join(f"{package} ({reason})" for package, reason in lacking.items())
-            with steps.step(f"install on this box: {why}"):
-                box.run(["apt-get", "update", "-q"])
-                box.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *lacking])
+        box.install(steps)
         with self.locked():
             with steps.step("root of the machines") as say:
                 make_golden(say)
@@ -171,15 +152,7 @@ class Lab:
         (folder / "keys").mkdir(parents=True, exist_ok=True)
         hosts = [f"{node.machine}.ssh_host_ed25519_key" for node in self.plan.nodes.values()]
         for path in (folder / "id_ed25519", *(folder / "keys" / name for name in hosts)):
-            if not path.exists():
-                making = path.with_name(f".{path.name}")
-                for stale in (making, Path(f"{making}.pub")):
-                    stale.unlink(missing_ok=True)
-                box.run(
-                    ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"berny-{self.plan.name}", "-f", str(making)]
-                )
-                Path(f"{making}.pub").rename(f"{path}.pub")
-                making.rename(path)
+            box.make_key(path, f"berny-{self.plan.name}")
         known = [
             f"{node.address},{node.machine} {(folder / 'keys' / f'{name}.pub').read_text().strip()}"
             for node, name in zip(self.plan.nodes.values(), hosts, strict=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import subprocess
+from typing import Protocol
 
 from berny.lab.box import run, succeeds
 from berny.lab.plan import Plan
@@ -13,17 +15,42 @@ def _links() -> set[str]:
     return {link["ifname"] for link in json.loads(run(["ip", "-j", "link", "show"]))}
 
 
+class Uplinked(Protocol):
+    """What a network with an uplink is called."""
+
+    @property
+    def bridge(self) -> str:
+        """The bridge on the box."""
+
+    @property
+    def table(self) -> str:
+        """The nftables table of its masquerading."""
+
+    @property
+    def gateway(self) -> str:
+        """The box's address."""
+
+    @property
+    def network(self) -> ipaddress.IPv4Network:
+        """The machines' addresses."""
+
+
 def up(plan: Plan) -> None:
     """Have bridge, masquerading and the simulator's namespace; what is there stays."""
+    bridge_up(plan)
+    _namespace(plan)
+
+
+def bridge_up(plan: Uplinked) -> None:
+    """Have the bridge and masquerading; what is there stays."""
     if plan.bridge not in _links():
         run(["ip", "link", "add", plan.bridge, "type", "bridge"])
     run(["ip", "address", "replace", f"{plan.gateway}/{plan.network.prefixlen}", "dev", plan.bridge])
     run(["ip", "link", "set", plan.bridge, "up"])
     _uplink(plan)
-    _namespace(plan)
 
 
-def _uplink(plan: Plan) -> None:
+def _uplink(plan: Uplinked) -> None:
     rules = f"""
 table ip {plan.table}
 delete table ip {plan.table}

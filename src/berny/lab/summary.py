@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from berny.artifacts import Store
+from berny.artifacts.recipes import load_recipes, not_run
 from berny.catalog import load_catalog, load_pipelines
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, read_mapping
 
-PAGES = {"hdfs-namenode": ("web", "HDFS"), "spark-master": ("web", "Spark"), "influxdb": ("http", "InfluxDB (API)")}
 STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.pipelines.status"
 
 
@@ -41,11 +42,19 @@ def pipeline_status(lab: Lab, name: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+def absent(component: str, archive: str) -> str:
+    """Return what is said of an optional component that no node runs."""
+    if Store().find(archive):
+        return f"NOT RUN: {component} (its archive is in the store: run site.yml)"
+    return not_run(load_recipes()[archive])
+
+
 def show(lab: Lab, console: Console) -> None:
     """Print the tables."""
     table = Table("component", "node", "version", "serving", "whole", "memory", "", box=None)
     total = 0
-    for node, answers in probes(lab).items():
+    asked = probes(lab)
+    for node, answers in asked.items():
         if not answers:
             table.add_row("?", node, "", "[red]no[/]", "", "", "no answer: is it provisioned?")
         for health in answers:
@@ -72,8 +81,16 @@ def show(lab: Lab, console: Console) -> None:
         delays += [f"{way} {seconds:+.0f} s" for way, seconds in status["delay_seconds_by_direction"].items()]
     console.print(rows)
     console.print(f"delay now (median of 15 minutes): {', '.join(delays) or 'none yet'}", highlight=False)
-    groups, services = read_mapping(), load_catalog().services
-    for service, (port, title) in PAGES.items():
-        for node in groups[services[service].group]:
-            address = lab.plan.nodes[node].address
-            console.print(f"{title}: http://{address}:{services[service].ports[port]}", highlight=False)
+    running = {health["service"] for answers in asked.values() for health in answers}
+    groups, catalog = read_mapping(), load_catalog()
+    for service in catalog.services.values():
+        if catalog.components[service.component].optional and service.name not in running:
+            continue
+        # A page of many nodes is linked from the page of the one.
+        for page in service.pages if service.instances == "one" else []:
+            for node in groups[service.group]:
+                address = f"http://{lab.plan.nodes[node].address}:{service.ports[page]}"
+                console.print(f"page of {service.name}: {address}", highlight=False)
+    for name, component in catalog.components.items():
+        if component.optional and not running & component.services.keys():
+            console.print(absent(name, component.archive), highlight=False, soft_wrap=True)

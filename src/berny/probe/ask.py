@@ -10,8 +10,13 @@ from berny.probe.components import COMPONENTS, INSTANCES
 
 
 def names_here(cluster: Cluster) -> list[str]:
-    """Return the services and stages that run on this node."""
-    services = [name for name in cluster.facts["services"] if cluster.here in cluster.nodes(name)]
+    """Return the services and stages that run on this node; of what is optional, what is installed."""
+    services = [
+        name
+        for name, facts in cluster.facts["services"].items()
+        if cluster.here in facts["nodes"]
+        and (not facts.get("optional") or Path(f"/etc/systemd/system/{name}.service").exists())
+    ]
     stages = [
         stage["unit"]
         for pipeline in cluster.facts["pipelines"].values()

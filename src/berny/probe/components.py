@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from berny.probe import TIMEOUT, Cluster, NotServing, get_json
 Answer = tuple[bool, str]
 Probe = Callable[[Cluster, str], Answer]
 INFLUXDB_TOKEN = Path("/etc/berny/influxdb/read.token")
+GRAFANA_SECRETS = Path("/etc/berny/grafana/grafana.env")
 
 
 def zookeeper(cluster: Cluster, node: str) -> Answer:
@@ -141,6 +143,52 @@ def secondarynamenode(cluster: Cluster, node: str) -> Answer:
     return True, f"last checkpoint {info.get('LastCheckpointDeltaMs', -1000) // 1000} s ago"
 
 
+def _yarn_running(cluster: Cluster) -> tuple[list[str], Answer]:
+    host, port = cluster.endpoint("yarn-resourcemanager", "web")
+    state = get_json(host, port, "/ws/v1/cluster/info")["clusterInfo"]["state"]
+    if state != "STARTED":
+        raise NotServing(f"{host}:{port} state is {state}")
+    nodes = (get_json(host, port, "/ws/v1/cluster/nodes?states=RUNNING")["nodes"] or {}).get("node", [])
+    running = [node["nodeHostName"] for node in nodes]
+    expected = {cluster.machine(node) for node in cluster.nodes("yarn-nodemanager")}
+    missing = sorted(expected - set(running))
+    words = f"{len(running)} of {len(expected)} NodeManagers" + (f", away: {', '.join(missing)}" if missing else "")
+    return running, (not missing, words)
+
+
+def resourcemanager(cluster: Cluster, node: str) -> Answer:
+    """It is STARTED: its state is read, and clients and nodes are answered."""
+    return _yarn_running(cluster)[1]
+
+
+def nodemanager(cluster: Cluster, node: str) -> Answer:
+    """It is healthy in its own eyes and RUNNING in the ResourceManager's."""
+    host, port = cluster.endpoint("yarn-nodemanager", "web", node)
+    info = get_json(host, port, "/ws/v1/node/info")["nodeInfo"]
+    if not info["nodeHealthy"]:
+        raise NotServing(f"{host}:{port} is not healthy: {info['healthReport']}")
+    running, answer = _yarn_running(cluster)
+    if host not in running:
+        raise NotServing(f"{host} is not registered with the ResourceManager; it knows {sorted(running) or 'none'}")
+    return answer
+
+
+def historyserver(cluster: Cluster, node: str) -> Answer:
+    """It says since when it is started."""
+    host, port = cluster.endpoint("mapreduce-historyserver", "web", node)
+    if not get_json(host, port, "/ws/v1/history/info")["historyInfo"]["startedOn"]:
+        raise NotServing(f"{host}:{port} is not started")
+    return True, f"{host}:{port} started"
+
+
+def yarn(cluster: Cluster, node: str) -> Answer:
+    """The component: the ResourceManager has a NodeManager."""
+    running, answer = _yarn_running(cluster)
+    if not running:
+        raise NotServing("the ResourceManager has no NodeManager")
+    return answer
+
+
 def _spark_state(cluster: Cluster) -> dict[str, Any]:
     host, port = cluster.endpoint("spark-master", "web")
     state = get_json(host, port, "/json/")
@@ -198,20 +246,49 @@ def influxdb(cluster: Cluster, node: str) -> Answer:
     return True, f"{host}:{port} answers an authenticated query"
 
 
+def grafana(cluster: Cluster, node: str) -> Answer:
+    """Its own health and, where the admin's password can be read, that of its datasource."""
+    host, port = cluster.endpoint("grafana", "http", node)
+    health = get_json(host, port, "/api/health")
+    if not isinstance(health, dict) or health.get("database") != "ok":
+        raise NotServing(f"{host}:{port}/api/health is {health}")
+    detail = f"{host}:{port} healthy, version {health.get('version')}"
+    try:
+        lines = dict(line.split("=", 1) for line in GRAFANA_SECRETS.read_text().splitlines() if "=" in line)
+    except OSError:
+        return True, detail
+    words = base64.b64encode(f"admin:{lines['GF_SECURITY_ADMIN_PASSWORD']}".encode()).decode()
+    try:
+        source = get_json(host, port, "/api/datasources/uid/influxdb/health", {"Authorization": f"Basic {words}"})
+    except NotServing as error:
+        if " answers 401" in str(error):
+            return True, f"{detail}, but its admin has another password than the secrets file's: run site.yml"
+        raise
+    if not isinstance(source, dict) or source.get("status") != "OK":
+        raise NotServing(f"{host}:{port} its datasource influxdb: {source}")
+    return True, f"{detail}, its datasource answers"
+
+
 INSTANCES: dict[str, Probe] = {
     "zookeeper": zookeeper,
     "kafka": kafka,
     "hdfs-namenode": namenode,
     "hdfs-datanode": datanode,
     "hdfs-secondarynamenode": secondarynamenode,
+    "yarn-resourcemanager": resourcemanager,
+    "yarn-nodemanager": nodemanager,
+    "mapreduce-historyserver": historyserver,
     "spark-master": spark_master,
     "spark-worker": spark_worker,
     "influxdb": influxdb,
+    "grafana": grafana,
 }
 COMPONENTS: dict[str, Probe] = {
     "zookeeper": zookeeper,
     "kafka": kafka,
     "hdfs": hdfs,
+    "yarn": yarn,
     "spark": spark,
     "influxdb": influxdb,
+    "grafana": grafana,
 }

@@ -31,6 +31,15 @@ def _text(value: object) -> str:
     return str(value).encode(errors="replace").decode()
 
 
+def milliseconds(moment: object) -> int | None:
+    """Return milliseconds since 1970 of an ISO 8601 time with offset, or None where it is not one."""
+    try:
+        told = dt.datetime.fromisoformat(str(moment))
+        return (told - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
+    except (ValueError, TypeError):
+        return None
+
+
 def nanoseconds(recorded_at: str, identity: str) -> int:
     """Return a point's time: nanoseconds since 1970 of an ISO 8601 time with offset, told apart by the identity.
 
@@ -79,4 +88,9 @@ def point(record: dict[str, Any]) -> Point:
     for name in ("status", "status_told", "destination", "platform", "data_origin", "theoretical", "predicted"):
         if record.get(name) is not None:
             made.field(name, _text(record[name]))
+    # As a number, when the train is due: what is expected, else what was planned. Dashboards compare it with now.
+    due = milliseconds(record.get("predicted"))
+    due = milliseconds(record.get("theoretical")) if due is None else due
+    if due is not None:
+        made.field("due_ms", due)
     return made

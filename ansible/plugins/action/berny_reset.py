@@ -1,0 +1,48 @@
+"""Say what a reset removes, or refuse it before anything is touched; see src/berny/removal.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+from berny.catalog import load_catalog, load_pipelines
+from berny.removal import Refused, Request, plan
+
+# Their tasks are called by name.
+SHARED = {"node", "pipeline", "service"}
+
+
+class ActionModule(ActionBase):
+    """Runs on the controller only, once, on what each node has installed (``_reset_installed``)."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the plan, or fail with everything that stands against it."""
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        words = self._task.args
+        request = Request(
+            component=str(words.get("component") or ""),
+            pipeline=str(words.get("pipeline") or ""),
+            everything=bool(words.get("everything")),
+            data=str(words.get("data") or ""),
+        )
+        hosts = variables["ansible_play_hosts"]
+        said = {host: variables["hostvars"][host]["_reset_installed"] for host in hosts}
+        installed, remembered = ({host: facts[key] for host, facts in said.items()} for key in ("owners", "remembered"))
+        catalog, pipelines, groups = load_catalog(), load_pipelines(), variables["groups"]
+        try:
+            found = plan(request, str(words["cluster"]), catalog, pipelines, groups, installed, remembered)
+        except Refused as refused:
+            result |= {"failed": True, "msg": "Nothing was touched. " + " | ".join(refused.problems)}
+            return result
+        result |= {"owners": found.owners, "hosts": found.hosts, "data": found.data, "everything": found.everything}
+        removers = {path.parents[1].name for path in Path(words["roles"]).glob("*/tasks/remove.yml")}
+        result["roles"] = sorted(removers - SHARED) if found.everything else []
+        result["pipeline_data"] = found.pipeline_data
+        result["warnings"] = found.kept
+        return result

@@ -1,0 +1,206 @@
+#!/usr/bin/python3
+"""Read, in one go, all of a node that a converge depends on; changes nothing. ``berny.preflight`` judges what is read."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+module: berny_preflight
+short_description: Read system, memory, disks, listeners, limits, what is installed, and whether other nodes are reached
+options:
+  ports: {description: Ports whose listeners are told., type: list, elements: int, default: []}
+  directories: {description: Directories whose file systems are told., type: list, elements: path, default: []}
+  mounts: {description: 'Data disks that the role node would mount: device and folder.', type: dict, default: {}}
+  peers: {description: 'Of other nodes, by name: address, SSH port (ssh), services'' (ports).', type: dict, default: {}}
+  placed: {description: Owners whose units need not be told., type: list, elements: str, default: []}
+author: [Berny (@berny)]
+"""
+EXAMPLES = """
+- name: Look
+  berny_preflight:
+    ports: [9092]
+    peers: {worker_2: {address: 192.0.2.13, ssh: 22, ports: [9092]}}
+"""
+RETURN = """
+facts: {description: What was read., type: dict, returned: always}
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+RECORDS = Path("/var/lib/berny/installed")
+UNITS = Path("/etc/systemd/system")
+LISTEN = "0A"
+QUICK_SECONDS, REACH_SECONDS = 1, 3
+ATTEMPTS = 2
+CAP_SYS_RESOURCE = 24
+# The catalog's users; what they run is ours.
+UIDS = range(6000, 7000)
+
+
+def listening(table: str) -> dict[int, set[str]]:
+    """Return the sockets (inodes) by port that listen, out of ``/proc/net/tcp`` or ``tcp6``."""
+    found: dict[int, set[str]] = {}
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        if words[3] == LISTEN:
+            found.setdefault(int(words[1].rsplit(":", 1)[1], 16), set()).add(words[9])
+    return found
+
+
+def unit_of(control_group: str) -> str:
+    """Return the service that a process belongs to, out of ``/proc/PID/cgroup``."""
+    found = re.findall(r"/([^/\n]+\.service)", control_group)
+    return str(found[-1]) if found else ""
+
+
+def listeners(ports: list[int]) -> list[dict[str, Any]]:
+    """Return who listens on which of the ports."""
+    sockets: dict[str, int] = {}
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for port, inodes in listening(Path("/proc/net", table).read_text()).items():
+                if port in ports:
+                    sockets |= dict.fromkeys(inodes, port)
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            for descriptor in os.scandir(process / "fd"):
+                with suppress(OSError):
+                    port = sockets.pop(str(Path(descriptor.path).readlink())[8:-1], None)
+                    if port is None:
+                        continue
+                    unit = unit_of((process / "cgroup").read_text())
+                    name = (process / "comm").read_text().strip()
+                    found[port, unit] = {"port": port, "pid": int(process.name), "process": name, "unit": unit}
+        if not sockets:
+            break
+    unseen = [{"port": port, "pid": 0, "process": "an unseen program", "unit": ""} for port in sockets.values()]
+    return [*found.values(), *unseen]
+
+
+def memory() -> dict[str, int]:
+    """Return the machine's memory, what is available and what our processes have, in MiB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    ours = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if process.stat().st_uid in UIDS:
+                ours += int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "total": int(lines["MemTotal"].split()[0]) // 1024,
+        "available": int(lines["MemAvailable"].split()[0]) // 1024,
+        "ours": ours >> 20,
+    }
+
+
+def disk(path: Path, mounts: dict[str, str]) -> dict[str, Any]:
+    """Return the file system that a directory is on, or would be, and whether there is anything in it."""
+    for device, folder in mounts.items():
+        if path.is_relative_to(folder) and Path(device).is_block_device() and not Path(folder).is_mount():
+            with Path(device).open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+            return {"device": Path(device).stat().st_rdev, "total": size, "free": size, "used": False}
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    usage = shutil.disk_usage(there)
+    used = there == path and any(entry.name != "lost+found" for entry in path.iterdir())
+    return {"device": there.stat().st_dev, "total": usage.total, "free": usage.free, "used": used}
+
+
+def limits() -> dict[str, Any]:
+    """Return what bounds the open files of units."""
+    hard = next(line for line in Path("/proc/1/limits").read_text().splitlines() if line.startswith("Max open files"))
+    capabilities = re.search(r"^CapEff:\s*(\w+)", Path("/proc/1/status").read_text(), re.M)
+    return {
+        "nr_open": int(Path("/proc/sys/fs/nr_open").read_text()),
+        "file_max": int(Path("/proc/sys/fs/file-max").read_text()),
+        "hard": int(hard.split()[4]) if hard.split()[4] != "unlimited" else sys.maxsize,
+        "may_raise": bool(int(capabilities[1], 16) >> CAP_SYS_RESOURCE & 1) if capabilities else False,
+    }
+
+
+def owners(module: AnsibleModule) -> dict[str, Any]:
+    """Return the owners of files on this node, with the state of the units of those that are not placed here."""
+    found: dict[str, Any] = {}
+    for record in sorted(RECORDS.glob("*.json")):
+        files = map(Path, json.loads(record.read_text()).get("files", []))
+        units = [path.name for path in files if path.parent == UNITS and path.suffix in (".service", ".timer")]
+        found[record.stem] = {"units": {unit: "" for unit in units if (UNITS / unit).exists()}}
+    for owner, facts in found.items():
+        for unit in facts["units"] if owner not in module.params["placed"] else ():
+            properties = "--property=ActiveState,UnitFileState"
+            _, out, _ = module.run_command(["systemctl", "show", unit, properties, "--value"])
+            state, enabled = [*out.split(), "", ""][:2]
+            facts["units"][unit] = "off" if state in ("inactive", "failed") and enabled != "enabled" else state
+    return found
+
+
+def answers(address: str, port: int, seconds: float) -> str:
+    """Return why nothing answers there, or nothing. Who refuses a connection was reached as well."""
+    try:
+        with socket.create_connection((address, port), seconds):
+            return ""
+    except ConnectionRefusedError:
+        return ""
+    except OSError as error:
+        return f"{address} port {port}: {error}"
+
+
+def reaches(peer: dict[str, Any]) -> str:
+    """Return why a node is not reached, or nothing. A firewall may keep SSH to operators, but not what members ask for."""
+    why = answers(peer["address"], peer["ssh"], QUICK_SECONDS)
+    for port in peer["ports"][:ATTEMPTS] if why else ():
+        if not answers(peer["address"], port, REACH_SECONDS):
+            return ""
+    return why
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "directories": {"type": "list", "elements": "path", "default": []},
+            "mounts": {"type": "dict", "default": {}},
+            "peers": {"type": "dict", "default": {}},
+            "placed": {"type": "list", "elements": "str", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    peers = module.params["peers"]
+    with ThreadPoolExecutor(max(len(peers), 1)) as pool:
+        reached = dict(zip(peers, pool.map(reaches, peers.values()), strict=True))
+    release = Path("/etc/os-release")
+    lines = release.read_text().splitlines() if release.exists() else []
+    system = dict(line.split("=", 1) for line in lines if "=" in line)
+    facts = {
+        "id": system.get("ID", "").strip('"'),
+        "version": system.get("VERSION_ID", "").strip('"'),
+        "machine": os.uname().machine,
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "root": os.geteuid() == 0,
+        "systemd": Path("/run/systemd/system").is_dir(),
+        "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        "memory": memory(),
+        "disks": {
+            str(path): disk(Path(path), module.params["mounts"])
+            for path in [*module.params["directories"], "/opt/berny"]
+        },
+        "listeners": listeners(module.params["ports"]),
+        "limits": limits(),
+        "owners": owners(module),
+        "reach": reached,
+    }
+    module.exit_json(changed=False, facts=facts)
+
+
+if __name__ == "__main__":
+    main()

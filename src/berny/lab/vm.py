@@ -1,0 +1,380 @@
+"""One virtual machine with a kernel of its own, for what a container can't show; it stands for a cloud's.
+
+Its own address is private. The box connects to another one, which it translates: as a cloud does with public addresses.
+"""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from berny.lab import box, network
+from berny.lab.plan import CHECKOUT, NAME, LabError, choose_network, read_mapping, state_folder
+from berny.lab.vm_image import SEED, make_image
+from berny.progress import Say, Steps
+
+QEMU = "qemu-system-x86_64"
+TOOLS = {
+    QEMU: ("qemu-system-x86", "runs the guest"),
+    "qemu-img": ("qemu-utils", "makes its disk"),
+} | {tool: box.PACKAGES[tool] for tool in ("mmdebstrap", "nft", "ip", "mkfs.ext4", "ssh-keygen", "zstd")}
+NODE = "worker_0"
+MEMORY_MIB = 1024
+FREE_GIB = 8
+BOOT_SECONDS = 240
+"""Software emulation on a busy box."""
+PUBLIC = ipaddress.IPv4Network("198.51.100.0/24")
+"""A network for documentation: what is sent there goes to a guest of this box, or nowhere."""
+DATA_DISKS = {"data": 512, "other": 64}
+"""Serial number and MiB of the guest's empty disks."""
+
+COLOURS = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]?|[^\x20-\x7e\n]")
+
+
+@dataclass(frozen=True)
+class GuestPlan:
+    """A guest by its name: where its state is, what its parts are called."""
+
+    name: str
+    network: ipaddress.IPv4Network
+
+    @property
+    def folder(self) -> Path:
+        """The guest's state."""
+        return state_folder().with_name("vms") / self.name
+
+    @property
+    def id(self) -> str:
+        """What the guest's process is called."""
+        return f"berny-vm-{self.name}"
+
+    @property
+    def bridge(self) -> str:
+        """The bridge on the box (at most 15 characters)."""
+        return f"bnyv-{self.name}"
+
+    @property
+    def tap(self) -> str:
+        """The guest's link to the bridge."""
+        return f"bnyt-{self.name}"
+
+    @property
+    def table(self) -> str:
+        """The guest's nftables table."""
+        return self.id
+
+    @property
+    def gateway(self) -> str:
+        """The box's address on the guest's network."""
+        return str(self.network[1])
+
+    @property
+    def address(self) -> str:
+        """The guest's own address."""
+        return self.addresses[NODE]
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Addresses for all nodes of the mapping, of which one is there."""
+        return {node: str(self.network[10 + index]) for index, node in enumerate(read_mapping()["all"])}
+
+    @property
+    def public(self) -> str:
+        """The address that the box connects to."""
+        return str(PUBLIC[self.network.network_address.packed[2]])
+
+    def inventory(self) -> dict[str, Any]:
+        """Return what the inventory ``azure`` is told beside its own: one guest, and where the others would be."""
+        guest = {
+            "ansible_host": self.public,
+            "ansible_user": "berny",
+            "ansible_ssh_private_key_file": str(self.folder / "id_ed25519"),
+            "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.folder / 'known_hosts'} -o IdentitiesOnly=yes",
+            "node_size": "small",
+            "node_data_disks": {"/dev/disk/by-id/virtio-data": "/data/hdfs-datanode"},
+            "secrets_file": str(self.folder / "secrets.yml"),
+            "addresses_file": str(self.folder / "addresses.yml"),
+        }
+        others = {node: {"private_address": address} for node, address in self.addresses.items() if node != NODE}
+        return {"all": {"hosts": {NODE: guest, **others}}}
+
+
+class Guest:
+    """A guest; every method can be called in any state."""
+
+    def __init__(self, plan: GuestPlan) -> None:
+        self.plan = plan
+
+    @classmethod
+    def named(cls, name: str) -> Guest:
+        """Return the guest of that name, which may not exist yet; touches nothing.
+
+        Raises:
+            LabError: the name can't be one, or no network is free.
+        """
+        if not NAME.fullmatch(name):
+            raise LabError(f"{name!r} can't name a guest: use up to 10 of a to z, 0 to 9 and '-', a letter first")
+        file = GuestPlan(name, PUBLIC).folder / "network"
+        taken = ipaddress.IPv4Network(file.read_text()) if file.exists() else choose_network(f"vm-{name}", box.routes())
+        return cls(GuestPlan(name, taken))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands off this guest.
+
+        Raises:
+            LabError: another command works on it now.
+        """
+        lock = self.plan.folder.with_name(f".{self.plan.name}.lock")
+        with box.locked(lock, "works on this guest; wait for it"):
+            yield
+        if not self.plan.folder.exists():
+            lock.unlink(missing_ok=True)
+
+    def problems(self) -> list[str]:
+        """Return what the box can't give, each in one line with its remedy."""
+        if os.geteuid() != 0:
+            return ["a guest's network needs root: run it by sudo"]
+        found = []
+        if box.missing_packages(TOOLS) and not shutil.which("apt-get"):
+            found.append(f"install {', '.join(box.missing_packages(TOOLS))} (this box has no apt-get)")
+        if not Path("/dev/net/tun").exists():
+            found.append("no taps for the guest's network: modprobe tun")
+        folder = next(path for path in self.plan.folder.parents if path.exists())
+        free = shutil.disk_usage(folder).free / 2**30
+        if free < FREE_GIB:
+            found.append(
+                f"{free:.0f} GiB are free at {folder}, a guest needs {FREE_GIB}: free some or set XDG_STATE_HOME"
+            )
+        return found
+
+    # -- up and down -------------------------------------------------------------------------------------------------
+
+    def up(self, steps: Steps) -> None:
+        """Have the guest running and answering SSH; goes on where an earlier call was cut off.
+
+        Raises:
+            LabError: the box can't give something, or the guest does not answer.
+        """
+        problems = self.problems()
+        if problems:
+            raise LabError("nothing was changed. " + "; ".join(problems))
+        box.install(steps, TOOLS)
+        with self.locked():
+            with steps.step("image of the guest") as say:
+                image = make_image(say)
+            with steps.step(f"network {self.plan.network}"):
+                self._write_state()
+                self._network()
+            if not self.process():
+                self._disks(image)
+                self._boot(steps, image)
+
+    def _boot(self, steps: Steps, image: Path) -> None:
+        if kvm_offered():
+            with steps.step("boot") as say:
+                self._start(image, "kvm")
+                if self._speaks():
+                    return self.wait_for_ssh(say)
+                say("mute: /dev/kvm fails on this box")
+                self.end()
+        with steps.step("boot, emulated in software") as say:
+            self._start(image, "tcg,thread=multi")
+            self.wait_for_ssh(say)
+
+    def _speaks(self, seconds: float = 20) -> bool:
+        """Tell whether the kernel says something on its console."""
+        deadline = time.monotonic() + seconds
+        while self.process() and time.monotonic() < deadline:
+            if self._last_line():
+                return True
+            time.sleep(0.2)
+        return False
+
+    def down(self, steps: Steps) -> None:
+        """End the guest and remove all traces of it but the image that guests are made from."""
+        with self.locked(), steps.step("the guest goes"):
+            subprocess.run([*self.ssh(), "-O", "exit"], capture_output=True)
+            self.end()
+            for command in (
+                ["ip", "link", "delete", self.plan.tap],
+                ["ip", "link", "delete", self.plan.bridge],
+                ["nft", "delete", "table", "ip", self.plan.table],
+            ):
+                subprocess.run(command, capture_output=True)
+            shutil.rmtree(self.plan.folder, ignore_errors=True)
+
+    def process(self) -> int | None:
+        """Return the guest's process, or None where it does not run."""
+        for command in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                words = command.read_bytes().split(b"\0")
+                if words[0].endswith(QEMU.encode()) and self.plan.id.encode() in words:
+                    return int(command.parent.name)
+        return None
+
+    def end(self) -> None:
+        """End the guest at once."""
+        deadline = time.monotonic() + 20
+        while pid := self.process():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM if time.monotonic() < deadline - 10 else signal.SIGKILL)
+            if time.monotonic() > deadline:
+                raise LabError(f"process {pid} does not end: it is the guest {self.plan.name}")
+            time.sleep(0.2)
+
+    def reboot(self, say: Say) -> None:
+        """Reboot the guest in order, and wait until it answers again.
+
+        Raises:
+            LabError: it does not.
+        """
+        before = self.boot_id()
+        self.run("sudo systemctl reboot")
+        deadline = time.monotonic() + BOOT_SECONDS
+        while self.boot_id() in ("", before):
+            say(self._last_line())
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"the guest did not come back; {self.plan.folder / 'console.log'} ends: {self._last_line()}"
+                )
+            time.sleep(1)
+
+    def boot_id(self) -> str:
+        """Return what tells one boot from another; nothing where the guest does not answer."""
+        return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    # -- SSH and plays -----------------------------------------------------------------------------------------------
+
+    def ssh(self, *command: str) -> list[str]:
+        """Return the words of an ssh command to the guest."""
+        return ["ssh", "-F", str(self.plan.folder / "ssh_config"), "guest", *command]
+
+    def run(self, command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a shell command on the guest."""
+        words = self.ssh(command)
+        return subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
+
+    def wait_for_ssh(self, say: Say) -> None:
+        """Wait until the guest answers SSH.
+
+        Raises:
+            LabError: it has ended, or does not answer in time; the message names its console's log.
+        """
+        deadline = time.monotonic() + BOOT_SECONDS
+        while not box.succeeds(self.ssh("true")):
+            say(self._last_line())
+            if not self.process() or time.monotonic() > deadline:
+                log = self.plan.folder / ("qemu.log" if not self.process() else "console.log")
+                words = log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise LabError(f"the guest does not answer SSH; {log} ends: {words}")
+            time.sleep(0.5)
+
+    @property
+    def inventories(self) -> list[str]:
+        """The options that have a play reach the guest: the inventory ``azure``, and what is known of this guest."""
+        return ["-i", str(CHECKOUT / "inventory" / "azure"), "-i", str(self.plan.folder / "hosts.yml"), "--limit", NODE]
+
+    def _last_line(self) -> str:
+        log = self.plan.folder / "console.log"
+        text = COLOURS.sub("", log.read_text(errors="replace")) if log.exists() else ""
+        return next((line.strip()[:70] for line in reversed(text.splitlines()) if line.strip()), "")
+
+    # -- what it is made of ------------------------------------------------------------------------------------------
+
+    def _write_state(self) -> None:
+        folder = self.plan.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "network").write_text(str(self.plan.network))
+        for name in ("id_ed25519", "ssh_host_ed25519_key"):
+            box.make_key(folder / name, self.plan.id)
+        host_key = (folder / "ssh_host_ed25519_key.pub").read_text()
+        (folder / "known_hosts").write_text(f"{self.plan.public} {host_key}")
+        (folder / "ssh_config").write_text(
+            f"Host guest\nHostName {self.plan.public}\nUser berny\nIdentityFile {folder / 'id_ed25519'}\n"
+            f"UserKnownHostsFile {folder / 'known_hosts'}\nIdentitiesOnly yes\nConnectTimeout 5\nLogLevel ERROR\n"
+        )
+        (folder / "hosts.yml").write_text(yaml.safe_dump(self.plan.inventory(), sort_keys=False))
+
+    def _network(self) -> None:
+        plan = self.plan
+        network.bridge_up(plan)
+        if not box.succeeds(["ip", "link", "show", plan.tap]):
+            box.run(["ip", "tuntap", "add", "dev", plan.tap, "mode", "tap"])
+        box.run(["ip", "link", "set", plan.tap, "master", plan.bridge, "up"])
+        # Without the translation it ends at the bridge: the box's own gateway never sees it.
+        box.run(["ip", "route", "replace", plan.public, "dev", plan.bridge])
+        chain = f"table ip {plan.table} {{ chain output {{ type nat hook output priority -100; "
+        box.run(["nft", "-f", "-"], stdin=f"{chain} ip daddr {plan.public} dnat to {plan.address}\n}}\n}}\n")
+
+    def _disks(self, image: Path) -> None:
+        folder = self.plan.folder
+        if not (folder / "root.qcow2").exists():
+            making = folder / "root.new"
+            base = ["-b", str(image / "root.img"), "-F", "raw"]
+            box.run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(making)])
+            making.rename(folder / "root.qcow2")
+        for serial, mib in DATA_DISKS.items():
+            with (folder / f"{serial}.img").open("ab") as file:
+                file.truncate(mib << 20)
+        self._write_seed(folder / f"{SEED}.img")
+
+    def _write_seed(self, path: Path) -> None:
+        """Write what differs from guest to guest as an archive that the guest reads from a disk."""
+        folder = self.plan.folder
+        link = f"[Match]\nType=ether\n[Network]\nAddress={self.plan.address}/24\nGateway={self.plan.gateway}\n"
+        files: dict[str, tuple[bytes, int, int]] = {
+            f"etc/{SEED}": (b"", 0o644, 0),
+            "etc/hostname": (b"guest\n", 0o644, 0),
+            "etc/systemd/network/10-guest.network": (link.encode(), 0o644, 0),
+            "home/berny/.ssh/authorized_keys": ((folder / "id_ed25519.pub").read_bytes(), 0o600, 1000),
+        }
+        for kind, mode in (("", 0o600), (".pub", 0o644)):
+            name = f"ssh_host_ed25519_key{kind}"
+            files[f"etc/ssh/{name}"] = ((folder / name).read_bytes(), mode, 0)
+        for shared in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
+            if Path("/etc", shared).exists():
+                files[f"etc/{shared}"] = (Path("/etc", shared).read_bytes(), 0o644, 0)
+        with tarfile.open(path, "w") as archive:
+            for name, (data, mode, owner) in files.items():
+                facts = tarfile.TarInfo(name)
+                facts.size, facts.mode, facts.uid, facts.gid = len(data), mode, owner, owner
+                archive.addfile(facts, io.BytesIO(data))
+
+    def _start(self, image: Path, accelerator: str) -> None:
+        folder = self.plan.folder
+        kernel = "root=LABEL=berny-vm rw console=ttyS0 earlyprintk=ttyS0 net.ifnames=0 systemd.machine_id="
+        mac = "52:54:00:" + ":".join(f"{byte:02x}" for byte in self.plan.network.network_address.packed[1:])
+        command = [QEMU, "-name", self.plan.id, "-machine", "q35", "-accel", accelerator, "-cpu", "max"]
+        command += ["-smp", "2", "-m", str(MEMORY_MIB), "-nodefaults", "-no-user-config", "-display", "none"]
+        command += ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd.img")]
+        command += ["-append", kernel + self.plan.network.network_address.packed.hex() * 4]
+        command += ["-serial", f"file:{folder / 'console.log'}", "-device", "virtio-rng-pci"]
+        command += ["-netdev", f"tap,id=net,ifname={self.plan.tap},script=no,downscript=no"]
+        command += ["-device", f"virtio-net-pci,netdev=net,mac={mac},romfile="]
+        disks = [("root", "root.qcow2", "qcow2"), (SEED, f"{SEED}.img", "raw")]
+        for serial, file, kind in [*disks, *((name, f"{name}.img", "raw") for name in DATA_DISKS)]:
+            command += ["-drive", f"if=none,id={serial},file={folder / file},format={kind},discard=unmap"]
+            command += ["-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
+        with (folder / "qemu.log").open("wb") as log:
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+
+
+def kvm_offered() -> bool:
+    """Tell whether this box may run guests on its processor: the device can be there where that has no such mode."""
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    return bool({"vmx", "svm"} & flags) and os.access("/dev/kvm", os.R_OK | os.W_OK)

@@ -1,0 +1,50 @@
+"""``berny vm``: one virtual machine with a kernel of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from berny.lab.cli import as_root, console, told
+from berny.lab.plan import LabError
+from berny.lab.vm import Guest
+from berny.progress import Steps
+
+app = typer.Typer(no_args_is_help=True, help="One virtual machine on this box, with a kernel of its own.")
+Name = Annotated[str, typer.Option("--name", help="The guest's name; each has its own disks and network.")]
+
+
+@app.command()
+def up(name: Name = "vm") -> None:
+    """Have the guest running and answering SSH; says how plays reach it."""
+    as_root()
+    with told(), Steps(console) as steps:
+        guest = Guest.named(name)
+        guest.up(steps)
+        console.print(
+            f"ansible-playbook {' '.join(guest.inventories)} --tags node playbooks/cluster.yml",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
+def down(name: Name = "vm") -> None:
+    """End the guest and remove its disks, keys and network."""
+    as_root()
+    with told(), Steps(console) as steps:
+        Guest.named(name).down(steps)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def ssh(context: typer.Context, name: Name = "vm") -> None:
+    """Log in, or run a command there: berny vm ssh -- CMD."""
+    as_root()
+    with told():
+        guest = Guest.named(name)
+        if not guest.process():
+            raise LabError(f"the guest {name!r} does not run: `berny vm up --name {name}` boots it")
+        words = guest.ssh(*context.args)
+        os.execvp(words[0], words)

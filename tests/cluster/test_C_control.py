@@ -1,0 +1,125 @@
+"""start-dfs.sh and stop-dfs.sh over real SSH between nodes, and that their key can do nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from berny.catalog import load_catalog
+from support import Cluster, play
+
+CONFIG = "/etc/berny/control/ssh_config"
+SERVICES = load_catalog().components["hdfs"].control["dfs"]
+
+
+def states(cluster: Cluster) -> set[str]:
+    """Return the states of HDFS's units."""
+    return {
+        cluster.sh(node, f"systemctl is-active {service}", ok=False).strip()
+        for service in SERVICES
+        for node in cluster.groups[load_catalog().services[service].group]
+    }
+
+
+def test_stopped_hdfs_stays_so_until_it_is_started(cluster: Cluster) -> None:
+    """Under load: site.yml does not start it behind one's back, and says who does; nothing is lost."""
+    before = {key: value for key, value in cluster.processes().items() if key[1] in ("kafka", "zookeeper", "influxdb")}
+    cluster.load("no-dfs", 20)
+    time.sleep(5)
+    said = cluster.sh("master", "stop-dfs.sh", timeout=200)
+    try:
+        order = [line.split(" on ")[0] for line in said.splitlines()]
+        assert list(dict.fromkeys(order)) == SERVICES and len(order) == 5, said
+        assert states(cluster) == {"inactive"}
+        refused = play("site.yml", "--tags", "hdfs", ok=False)
+        assert refused.code != 0 and "sudo start-dfs.sh lets it run" in refused.output, refused.tail
+        assert states(cluster) == {"inactive"}
+        assert "inactive already" in cluster.sh("master", "stop-dfs.sh", timeout=200)
+    finally:
+        said = cluster.sh("master", "start-dfs.sh", timeout=300)
+    assert "hdfs on master: " in said.splitlines()[-1] and "NOT SERVING" not in said, said
+    assert states(cluster) == {"active"}
+    cluster.sh("master", "sudo berny-probe hdfs --want whole --wait 120", timeout=150)
+    assert "active already" in cluster.sh("master", "start-dfs.sh")
+    after = cluster.processes()
+    assert {key: after.get(key) for key in before} == before
+    cluster.sh("master", "sudo berny-probe berny-idfm-analytics --wait 240", timeout=260)
+    time.sleep(20)
+    cluster.settle("no-dfs", 240)
+
+
+def key(cluster: Cluster, request: str, options: str = "", node: str = "master") -> tuple[int, str]:
+    """Use the key as root of master would, for what it likes; return exit code and words."""
+    done = cluster.lab.run(node, f"sudo timeout 30 ssh -F {CONFIG} {options} worker-1 {request} < /dev/null", 60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_key_asks_for_the_state(cluster: Cluster) -> None:
+    assert key(cluster, "status hdfs-datanode") == (0, "active\n")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "",
+        "id",
+        "status kafka",
+        "stop ssh",
+        "stop spark-worker",
+        "restart hdfs-datanode",
+        "status hdfs-namenode",
+        "'status hdfs-datanode; id'",
+        "'status hdfs-datanode $(id)'",
+        "'status  hdfs-datanode'",
+        "'status hdfs-datanode\nid'",
+        "'status ../hdfs-datanode'",
+        "'status hdfs-datanode' --now",
+    ],
+)
+def test_the_key_can_do_nothing_else(cluster: Cluster, request_: str) -> None:
+    """No shell, no other unit, no unit of another node, no further words."""
+    code, said = key(cluster, request_)
+    assert code == 2 and "worker_1 refuses" in said and "uid=" not in said, said
+
+
+def test_the_key_forwards_nothing(cluster: Cluster) -> None:
+    """No terminal, no port: what is asked for is answered, and the rest refused."""
+    code, said = key(cluster, "status hdfs-datanode", "-tt")
+    assert "PTY allocation request failed" in said, (code, said)
+    said = cluster.sh(
+        "master",
+        f"sudo timeout 20 ssh -F {CONFIG} -o ExitOnForwardFailure=yes -W localhost:22 worker-1 < /dev/null 2>&1",
+        ok=False,
+    )
+    assert "SSH-2.0" not in said and ("prohibited" in said or "refused" in said or "failed" in said), said
+
+
+def test_the_key_works_from_its_node_alone(cluster: Cluster) -> None:
+    """A copy on another node opens nothing, and nobody but root reads it."""
+    assert cluster.sh("master", "sudo stat -c '%a %U' /etc/berny/control/id_ed25519").strip() == "600 root"
+    stolen = cluster.sh("master", "sudo cat /etc/berny/control/id_ed25519")
+    options = "-o IdentitiesOnly=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes"
+    try:
+        cluster.sh("worker_0", f"umask 077; echo '{stolen}' > /tmp/stolen")
+        refused = cluster.sh("worker_0", f"ssh {options} -i /tmp/stolen berny-control@worker-1 id 2>&1", ok=False)
+    finally:
+        cluster.sh("worker_0", "rm -f /tmp/stolen")
+    assert "Permission denied" in refused, refused
+
+
+def test_hosts_are_known_by_their_keys(cluster: Cluster) -> None:
+    """A machine with another key is not trusted, neither at first sight nor later."""
+    code, said = key(cluster, "status hdfs-datanode", "-o HostKeyAlias=somebody-else")
+    assert code == 255 and "Host key verification failed" in said, said
+
+
+def test_the_user_of_the_scripts_has_no_other_rights(cluster: Cluster) -> None:
+    as_user = "sudo -u berny-control sudo -n"
+    assert "uid=0" not in cluster.sh("worker_1", f"{as_user} id 2>&1", ok=False)
+    assert "refuses" in cluster.sh(
+        "worker_1", f"{as_user} /usr/local/lib/berny/control-unit 'stop kafka' 2>&1", ok=False
+    )
+    assert "Permission denied" in cluster.sh(
+        "worker_1", "sudo -u berny-control sh -c 'echo > ~/.ssh/authorized_keys' 2>&1", ok=False
+    )

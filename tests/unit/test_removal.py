@@ -1,0 +1,328 @@
+"""What a reset removes, what it refuses, and what a node does with it: records, files as they were, archives, data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from berny.catalog import load_catalog, load_pipelines
+from berny.lab.plan import read_mapping
+from berny.placement import placed
+from berny.removal import Plan, Refused, Request, plan
+
+CATALOG, PIPELINES, GROUPS = load_catalog(), load_pipelines(), read_mapping()
+WHOLE = {node: {*placed(CATALOG, PIPELINES, GROUPS, node), "node"} for node in GROUPS["all"]}
+
+
+def asked(
+    installed: dict[str, set[str]] | None = None, remembered: dict[str, set[str]] | None = None, **words: Any
+) -> Plan:
+    """Return the plan for a request to the cluster named lab, with everything installed by default."""
+    there = WHOLE if installed is None else installed
+    left = {node: (remembered or {}).get(node, set()) for node in there}
+    return plan(Request(**words), "lab", CATALOG, PIPELINES, GROUPS, there, left)
+
+
+def without(*owners: str, nodes: list[str] | None = None) -> dict[str, set[str]]:
+    """Return what is installed when some owners are not, on some nodes."""
+    return {node: there - set(owners) for node, there in WHOLE.items() if nodes is None or node in nodes}
+
+
+# -- what goes ---------------------------------------------------------------------------------------------------------
+
+
+def test_everything_goes_in_reverse() -> None:
+    """Stages before what they need, services before what they need; the node's own files are no service."""
+    found = asked(everything=True)
+    order = found.owners
+    assert "node" not in order
+    assert order.index("berny-idfm-producer") < order.index("berny-idfm-analytics") < order.index("spark-master")
+    assert order.index("kafka") < order.index("zookeeper")
+    assert order.index("spark-worker") < order.index("hdfs-datanode") < order.index("hdfs-namenode")
+    assert order.index("hdfs-namenode") < order.index("hdfs")
+    assert set(order) == {owner for owners in WHOLE.values() for owner in owners} - {"node"}
+    assert not found.data and not found.pipeline_data
+
+
+def test_a_component_goes_with_what_its_clients_need() -> None:
+    """All services of it, and its own files."""
+    found = asked(without("berny-idfm-analytics"), component="spark")
+    assert found.hosts["worker_1"] == ["spark-worker", "spark"]
+    assert found.hosts["worker_0"] == []
+
+
+def test_an_orphan_goes_alone() -> None:
+    """One service on one node; what its component shares goes with the last service of it there."""
+    there = WHOLE | {"worker_0": WHOLE["worker_0"] | {"spark-worker", "spark"}}
+    found = asked({"worker_0": there["worker_0"]}, component="spark-worker")
+    assert found.hosts == {"worker_0": ["spark-worker", "spark"]}
+    both = {"master": WHOLE["master"] | {"spark-worker"}}
+    assert asked(both, component="spark-worker").hosts == {"master": ["spark-worker"]}
+
+
+def test_a_pipeline_goes_with_its_data_where_all_of_it_goes() -> None:
+    """Topics, directories and bucket are shared by its nodes: with some left out they stay, and that is told."""
+    found = asked(pipeline="idfm", data="lab")
+    assert found.owners == ["berny-idfm-producer", "berny-idfm-influx-consumer", "berny-idfm-analytics"]
+    assert (found.data, found.pipeline_data) == (True, "idfm")
+    found = asked(without(nodes=["master"]), pipeline="idfm", data="lab")
+    assert (found.data, found.pipeline_data) == (True, "")
+    assert any("not all of its nodes" in words for words in found.kept)
+    assert asked(pipeline="idfm").pipeline_data == ""
+
+
+def test_a_pipeline_without_a_manifest_can_go() -> None:
+    """Its folder was removed first; what it kept in the cluster is not known any more."""
+    found = asked({"master": {"node", "berny-old-stage"}}, pipeline="old", data="lab")
+    assert (found.owners, found.pipeline_data) == (["berny-old-stage"], "")
+
+
+def test_what_left_data_can_be_asked_for_again() -> None:
+    """Removed without data, then its data: the node has on record where that is."""
+    there = without("kafka")
+    assert asked(there, {"worker_2": {"kafka"}}, component="kafka").hosts["worker_2"] == []
+    assert asked(there, {"worker_2": {"kafka"}}, component="kafka", data="lab").hosts["worker_2"] == ["kafka"]
+
+
+def test_what_comes_back_is_told() -> None:
+    """The inventory has the last word: a reset is no change of the mapping."""
+    assert (
+        "the inventory still has kafka: site.yml brings it back"
+        in asked(
+            without("berny-idfm-analytics", "berny-idfm-influx-consumer", "berny-idfm-producer"), component="kafka"
+        ).kept
+    )
+    orphan = asked({"worker_1": {"kafka", "node"}}, component="kafka", data="lab")
+    assert orphan.kept == []
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+def refused(installed: dict[str, set[str]] | None = None, **words: Any) -> str:
+    """Return why a request is refused."""
+    with pytest.raises(Refused) as error:
+        asked(installed, **words)
+    return " | ".join(error.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({}, "say what is to go, one of: -e component=NAME"),
+        ({"component": "kafka", "everything": True}, "say what is to go"),
+        ({"everything": True, "data": "production"}, "data=production is not the name of this cluster (lab)"),
+        ({"component": "kakfa"}, "there is no component kakfa; did you mean kafka?"),
+        ({"component": "node"}, "there is no component node"),
+        ({"pipeline": "idmf"}, "there is no pipeline idmf; did you mean idfm?"),
+    ],
+)
+def test_requests_that_are_none(request_: dict[str, Any], words: str) -> None:
+    """Each with its remedy."""
+    assert words in refused(**request_)
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    """Two mistakes, two reasons."""
+    assert refused(component="kakfa", data="berny").count(" | ") == 1
+
+
+def test_what_others_need_is_not_taken_from_them() -> None:
+    """Whoever would be without it is named; with these gone, or with all, it goes."""
+    said = refused(component="hdfs")
+    assert "hdfs-namenode is needed by" in said and "spark" in said and "the pipeline idfm" in said
+    assert "zookeeper is needed by kafka" in refused(component="zookeeper")
+    rest = [owner for owners in WHOLE.values() for owner in owners if not owner.startswith(("hdfs", "node"))]
+    assert asked(without(*rest), component="hdfs").owners[-1] == "hdfs"
+
+
+def test_one_of_several_can_go() -> None:
+    """A broker, a DataNode, a whole worker: what is left serves."""
+    assert asked(without(nodes=["worker_2"]), component="kafka").hosts == {"worker_2": ["kafka"]}
+    assert asked(without(nodes=["worker_0"]), everything=True).everything
+    # The node of the only ZooKeeper is not one of several; what runs on the others is the inventory's word.
+    assert "zookeeper is needed by kafka" in refused(without(nodes=["master"]), everything=True)
+
+
+def test_an_orphan_is_nobodys_need() -> None:
+    """The inventory has it elsewhere."""
+    assert asked({"worker_1": WHOLE["worker_1"] | {"zookeeper"}}, component="zookeeper").owners == ["zookeeper"]
+
+
+# -- on the node -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What writes files, with its records below a folder of the test."""
+    module = plugin("modules/berny_files.py")
+    monkeypatch.setattr(module, "state", str(tmp_path / "state"), raising=False)
+    return module
+
+
+@pytest.fixture
+def remove(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What removes them, likewise; every other place is empty."""
+    module = plugin("modules/berny_remove.py")
+    for name in ("UNITS", "TMPFILES", "CONFIGURATION", "RUNTIME", "ARCHIVES", "STAMPS", "DATA"):
+        monkeypatch.setattr(module, name, tmp_path / name.lower())
+    monkeypatch.setattr(module, "STATE", tmp_path / "state")
+    monkeypatch.setattr(module, "RECORDS", tmp_path / "state" / "installed")
+    monkeypatch.setattr(module, "BEFORE", tmp_path / "state" / "before")
+    return module
+
+
+class Exit(Exception):
+    """A module's end, with its words."""
+
+
+class Module:
+    """What a module sees of Ansible; commands are kept, and none is run."""
+
+    def __init__(self, check_mode: bool = False, **params: Any) -> None:
+        self.check_mode, self.params = check_mode, params
+        self.commands: list[list[str]] = []
+
+    def run_command(self, command: list[str], check_rc: bool = False) -> tuple[int, str, str]:
+        """Every unit is inactive."""
+        self.commands.append(command)
+        return 0, "inactive\n", ""
+
+    def fail_json(self, **words: Any) -> None:
+        """End with an error."""
+        raise Exit(words["msg"])
+
+    def exit_json(self, **words: Any) -> None:
+        """End."""
+        raise Exit(words)
+
+
+def write(files: ModuleType, monkeypatch: pytest.MonkeyPatch, owner: str, check: bool = False, **texts: str) -> Any:
+    """Have files written for an owner; returns what the module said."""
+    dests = {name.replace("__", "/"): text for name, text in texts.items()}
+    module = Module(
+        check,
+        owner=owner,
+        state=files.state,
+        files=[{"dest": dest, "mode": "0644", "owner": "root"} for dest in dests],
+        contents=dests,
+        secret_contents={},
+    )
+    monkeypatch.setattr(files, "AnsibleModule", lambda **_: module)
+    # The tests may run as somebody else.
+    monkeypatch.setattr(files.pwd, "getpwnam", lambda _: SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid()))
+    with pytest.raises(Exit) as end:
+        files.main()
+    return end.value.args[0]
+
+
+def test_what_is_written_goes_and_what_was_there_comes_back(
+    files: ModuleType, remove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, folders that were made for them, the record itself; a second write changes nothing."""
+    theirs, ours = tmp_path / "etc" / "hosts", tmp_path / "etc" / "made" / "ours.conf"
+    theirs.parent.mkdir()
+    theirs.write_text("as it was\n")
+    texts = {str(theirs): "berny\n", str(ours): "berny\n"}
+    assert write(files, monkeypatch, "node", check=True, **texts)["changed"]
+    assert theirs.read_text() == "as it was\n" and not (tmp_path / "state").exists()
+    assert write(files, monkeypatch, "node", **texts)["changed"]
+    assert not write(files, monkeypatch, "node", **texts)["changed"]
+    # Another text later does not make ours what was there.
+    assert write(files, monkeypatch, "node", **{str(theirs): "berny again\n"})["changed"]
+    remover = remove.Remover(Module())
+    remover.owner("node", data=False)
+    assert theirs.read_text() == "as it was\n"
+    assert not ours.parent.exists()
+    assert not list((tmp_path / "state" / "installed").iterdir())
+    remover = remove.Remover(Module())
+    remover.owner("node", data=False)
+    assert remover.removed == []
+
+
+def test_a_file_of_two_owners_goes_with_the_second(
+    files: ModuleType, remove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages of a node share their target."""
+    target = tmp_path / "units" / "berny-idfm.target"
+    for owner in ("berny-idfm-producer", "berny-idfm-analytics"):
+        write(files, monkeypatch, owner, **{str(target): "t\n", str(tmp_path / "units" / f"{owner}.service"): "s\n"})
+    module = Module()
+    remove.Remover(module).owner("berny-idfm-producer", data=False)
+    assert target.exists() and not (tmp_path / "units" / "berny-idfm-producer.service").exists()
+    assert ["systemctl", "disable", "--now", "berny-idfm-producer.service"] in module.commands
+    module = Module()
+    remove.Remover(module).owner("berny-idfm-analytics", data=False)
+    assert not target.exists()
+    assert ["systemctl", "disable", "--now", "berny-idfm.target", "berny-idfm-analytics.service"] in module.commands
+
+
+def service(tmp_path: Path) -> tuple[Path, Path]:
+    """Install a service with data by hand; return its data directory and its record."""
+    data, record = tmp_path / "data" / "kafka", tmp_path / "state" / "installed" / "kafka.json"
+    tmpfiles = tmp_path / "tmpfiles" / "kafka.conf"
+    for path in (data / "log", data / "lost+found", tmpfiles.parent, record.parent):
+        path.mkdir(parents=True)
+    tmpfiles.write_text(f"# managed\nd {data} 0750 kafka kafka\nd {data}/log 0750 kafka kafka\n")
+    (data / "log" / "segment").write_text("records")
+    record.write_text(json.dumps({"files": [str(tmpfiles)], "folders": []}))
+    return data, record
+
+
+def test_data_stays_until_it_is_asked_for(remove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is stays on record; then it goes, the mount's own folder not."""
+    monkeypatch.setattr(remove, "UIDS", range(os.getuid(), os.getuid() + 1))
+    monkeypatch.setattr(remove.os, "chown", lambda *_: None)
+    data, record = service(tmp_path)
+    remove.Remover(Module()).owner("kafka", data=False)
+    assert (data / "log" / "segment").exists()
+    assert json.loads(record.read_text()) == {"data": [str(data)]}
+    remove.Remover(Module(check_mode=True)).owner("kafka", data=True)
+    assert (data / "log" / "segment").exists()
+    remove.Remover(Module()).owner("kafka", data=True)
+    assert [path.name for path in data.iterdir()] == ["lost+found"]
+    assert not record.exists()
+
+
+def test_data_of_others_stays(remove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what a service's user owns is a service's; the rest is told."""
+    monkeypatch.setattr(remove, "UIDS", range(1 << 30, (1 << 30) + 1))
+    data, _ = service(tmp_path)
+    remover = remove.Remover(Module())
+    remover.owner("kafka", data=True)
+    assert remover.left == [str(data / "log")] and (data / "log" / "segment").exists()
+
+
+def test_archives_that_nothing_mentions(remove: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that a command reads, a folder that a service was started from, and the versions beside them stay."""
+    monkeypatch.setattr(remove, "ARCHIVES", Path("/opt/berny"))
+    text = "exec -cp /opt/berny/hadoop/lib/*\nPYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python\n"
+    text += "/opt/berny/archives/spark-4.2.0-aaaaaaaaaaaa\n"
+    links = {"hadoop", "berny", "runtime", "spark", "kafka", "hbase"}
+    folders = {"hadoop-3.4.2-a", "hadoop-3.4.1-b", "spark-4.2.0-aaaaaaaaaaaa", "kafka-3.9.2-c", "hbase-2.6.1-hadoop3-d"}
+    assert remove.unused(text, links, folders) == ({"kafka", "hbase"}, {"kafka-3.9.2-c", "hbase-2.6.1-hadoop3-d"})
+
+
+def test_data_directories_inside_others_are_not_named_twice(remove: ModuleType) -> None:
+    """The outermost of each."""
+    lines = "# managed\nd /data/a 0750 x x\nd /data/a/b 0750 x x\nd /mnt/c 0750 x x\n"
+    assert remove.directories(lines) == [Path("/data/a"), Path("/mnt/c")]
+
+
+def test_a_unit_that_does_not_stop_keeps_its_files(
+    files: ModuleType, remove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody could stop it any more."""
+    unit = tmp_path / "units" / "kafka.service"
+    write(files, monkeypatch, "kafka", **{str(unit): "s\n"})
+    module = Module()
+    monkeypatch.setattr(module, "run_command", lambda *_, **__: (0, "deactivating\n", ""))
+    with pytest.raises(Exit, match=r"kafka\.service does not stop"):
+        remove.Remover(module).owner("kafka", data=True)
+    assert unit.exists()
