@@ -43,7 +43,8 @@ def apt_names(tasks: Iterable[dict[str, Any]]) -> list[str]:
     """Return the packages that tasks install."""
     found: list[str] = []
     for task in tasks:
-        names = (task.get("ansible.builtin.apt") or {}).get("name", [])
+        # Either the module itself, or what is handed to `roles/node/tasks/packages.yml`.
+        names = task.get("ansible.builtin.apt", {}).get("name") or task.get("vars", {}).get("node_packages") or []
         found += [names] if isinstance(names, str) else names
         for part in ("block", "rescue", "always"):
             found += apt_names(task.get(part) or [])
