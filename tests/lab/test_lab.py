@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from berny.lab.lab import Lab
-from berny.lab.plan import LabError, state_folder
+from berny.lab.plan import Disk, LabError, state_folder
 from berny.progress import Steps
 from support import console, remove
 
@@ -49,6 +49,8 @@ def lab() -> Iterator[Lab]:
         lab = Lab.named(NAME)
         lab.up(shown)
     yield lab
+    # A checkout whose catalog has another service made this one; it goes all the same.
+    lab.machines["master"].attach(Disk("master", "of-another-checkout", 1))
     remove(NAME)
     assert not any(traces().values()), traces()
 

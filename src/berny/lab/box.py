@@ -45,6 +45,12 @@ def succeeds(command: Sequence[str]) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+def mounts_below(folder: Path) -> list[Path]:
+    """Return the mount points below a folder, innermost first."""
+    points = [Path(line) for line in run(["findmnt", "--list", "--noheadings", "--output", "TARGET"]).splitlines()]
+    return [point for point in reversed(points) if folder in point.parents]
+
+
 def missing_packages(tools: Mapping[str, tuple[str, str]] = PACKAGES) -> dict[str, str]:
     """Return the Debian packages that the box lacks, and what each is for."""
     return {package: why for tool, (package, why) in tools.items() if not shutil.which(tool)}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from berny.lab import box
 from berny.lab.box import run, succeeds
 from berny.lab.golden import golden_root
 from berny.lab.plan import Disk, LabError, Node, Plan
@@ -204,9 +205,9 @@ class Machine:
 
     def detach(self) -> None:
         """Unmount everything of a machine that does not run."""
-        for disk in self.disks:
-            self._unmount(self.mount_point(disk))
-        self._unmount(self.root)
+        # By what is mounted, not by the plan: another checkout may have made it with other services.
+        for point in box.mounts_below(self.folder):
+            self._unmount(point)
         for controller in ("", "systemd", "memory"):
             group = CGROUPS / controller / self.cgroup
             for folder in sorted(group.rglob("*/"), reverse=True) if group.is_dir() else []:
