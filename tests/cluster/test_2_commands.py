@@ -46,9 +46,9 @@ COMMANDS = {
     ],
     # Stopping is tested in test_C_control.py.
     "start-dfs.sh": [("sudo start-dfs.sh", "hdfs-datanode on worker_1: active already")],
-    "stop-dfs.sh": [("stop-dfs.sh --help", "What is stopped so stays stopped")],
+    "stop-dfs.sh": [("stop-dfs.sh --help", "It stays stopped, over reboots and over site.yml")],
     "start-yarn.sh": [("sudo start-yarn.sh", "yarn-nodemanager on worker_1: active already")],
-    "stop-yarn.sh": [("stop-yarn.sh --help", "What is stopped so stays stopped")],
+    "stop-yarn.sh": [("stop-yarn.sh --help", "It stays stopped, over reboots and over site.yml")],
     "zkCli.sh": [("zkCli.sh -server master:2181 ls /brokers/ids", "[1, 2]")],
     "spark-submit": [("spark-submit --version 2>&1", "4.2.0")],
     "pyspark": [
