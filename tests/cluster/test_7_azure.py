@@ -19,7 +19,7 @@ def edit(file: Path, **values: str) -> None:
     """Set values where the file has them, as a person does with an editor."""
     text = file.read_text()
     for name, value in values.items():
-        text, count = re.subn(rf"(?m)(\b{name}:) [^ }}]+", rf"\1 {value}", text)
+        text, count = re.subn(rf"(?m)(\b{name}:) [^ }}\n]+", rf"\1 {value}", text)
         assert count == 1, f"{file.name} has {count} times {name}"
     file.write_text(text)
 
