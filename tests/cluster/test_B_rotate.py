@@ -88,7 +88,7 @@ def test_an_encrypted_file_needs_its_password(cluster: Cluster, vault: str) -> N
     before = cluster.processes()
     without = play("site.yml", ok=False)
     assert without.code != 0 and "--ask-vault-pass" in without.output, without.tail
-    assert without.output.count("\nTASK ") <= 2, without.output
+    assert without.output.count("PLAY [") == 1 and without.recap("changed") == 0, without.output
     again = play("site.yml", vault)
     assert again.recap("changed") == 0, again.tail
     assert cluster.processes() == before
@@ -98,8 +98,8 @@ def test_an_encrypted_file_needs_its_password(cluster: Cluster, vault: str) -> N
 def test_tokens_are_renewed_under_load(cluster: Cluster, vault: str) -> None:
     """Killed once with both in use, run again: every point is there once, the old tokens are refused, none is left over."""
     old = {**tokens(cluster), "admin": admin_token(cluster, vault)}
-    # A write without points is refused with 400 once the token was let through.
-    assert {kind: ask(cluster, kind, token) for kind, token in old.items()} == {"read": 200, "write": 400, "admin": 200}
+    # A write of no more than a comment: let through, there is nothing to be told of.
+    assert {kind: ask(cluster, kind, token) for kind, token in old.items()} == {"read": 200, "write": 204, "admin": 200}
     before = cluster.processes()
     cluster.load("rotate", RATE)
     process = subprocess.Popen(
