@@ -8,6 +8,7 @@ inventory (or another role, for the role ``service``) gives it. Variables that b
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,30 @@ def test_heaps_are_options_of_every_service() -> None:
     names = {f"{name.replace('-', '_')}_heap" for name in load_catalog().services}
     given = {name for role in WITH_SPECS for name in options(role)}
     assert not names & given
+
+
+def imports(tasks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the tasks that import the role ``service``, also inside blocks."""
+    for task in tasks:
+        if task.get("ansible.builtin.import_role", {}).get("name") == "service":
+            yield task
+        yield from imports(task.get("block", []))
+
+
+def test_what_is_handed_to_service_is_in_its_specification() -> None:
+    """Held here once, not on every node at each of its uses in every run (``rolespec_validate``): that took seconds."""
+    known, found = options("service"), 0
+    required = {name for name, option in known.items() if option.get("required")}
+    for file in sorted(ROLES.glob("*/tasks/*.yml")):
+        for task in imports(yaml.safe_load(file.read_text()) or []):
+            given = task["vars"]
+            found += 1
+            assert task["ansible.builtin.import_role"]["rolespec_validate"] is False, file
+            assert given.keys() <= known.keys() and required <= given.keys(), (file, given.keys() ^ known.keys())
+            for name, value in given.items():
+                computed = isinstance(value, str) and "{{" in value
+                assert computed or type(value) is TYPES[known[name]["type"]], (file, name)
+    assert found > 10
 
 
 def test_no_password_in_defaults() -> None:
