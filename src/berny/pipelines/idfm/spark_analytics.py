@@ -22,6 +22,14 @@ TOPIC = "idfm-realtime"
 # A client that learned of the brokers while one was away knows the other alone: when that one goes, it asks it in vain
 # until it is back. Its two remedies: learn anew from the bootstrap servers, and more often than every 5 minutes.
 KNOW_ALL_BROKERS = {"kafka.metadata.recovery.strategy": "rebootstrap", "kafka.metadata.max.age.ms": "30000"}
+# A question for offsets whose broker leaves the cluster in that very moment waits for it to come back, up to a minute. So it
+# fails sooner, and is asked anew, by a new client.
+ASK_ANEW = {
+    "kafka.request.timeout.ms": "8000",
+    "kafka.default.api.timeout.ms": "8000",
+    "fetchOffset.numRetries": "10",
+    "fetchOffset.retryIntervalMs": "200",
+}
 OFFSET = Gauge("berny_input_offset", "The next offset to be read", ["topic", "partition"])
 
 
@@ -72,7 +80,7 @@ def run(settings: Settings, stop: Stop) -> None:
     servers = settings.kafka_bootstrap_servers
     source = (
         spark.readStream.format("kafka")
-        .options(**KNOW_ALL_BROKERS)
+        .options(**KNOW_ALL_BROKERS, **ASK_ANEW)
         .option("kafka.bootstrap.servers", servers)
         .option("subscribe", TOPIC)
         .option("startingOffsets", "earliest")
