@@ -78,14 +78,14 @@ def play(playbook: str, *options: str, ok: bool = True, inventory: str = "invent
     return result
 
 
-def wait_until(done: Callable[[], Any], seconds: float, words: str) -> Any:
-    """Ask until it is true, and return what it says."""
+def wait_until(done: Callable[[], Any], seconds: float, words: str | Callable[[], str]) -> Any:
+    """Ask until it is true, and return what it says; ``words`` say what a failing test should show."""
     deadline = time.monotonic() + seconds
     while True:
         found = done()
         if found:
             return found
-        assert time.monotonic() < deadline, f"after {seconds:.0f} s: {words}"
+        assert time.monotonic() < deadline, f"after {seconds:.0f} s: {words if isinstance(words, str) else words()}"
         time.sleep(0.5)
 
 
@@ -136,6 +136,15 @@ class Cluster:
     def status(self) -> dict[str, Any]:
         """Return the pipeline's status."""
         return summary.pipeline_status(self.lab, "idfm")
+
+    def told(self) -> str:
+        """Return what a person looks at when nothing flows: the pipeline's status, the stages' probes and last words."""
+        said = [str(self.status()), str(self.lab.simulator.ask("/_simulator/stats"))]
+        for unit, nodes in self.units().items():
+            if unit.startswith("berny-idfm-"):
+                ask = f"sudo berny-probe {unit}; sudo journalctl -u {unit} -n 12 --no-pager -o short-iso | cut -c1-300"
+                said += [self.sh(node, ask, ok=False) for node in nodes]
+        return "\n".join(said)
 
     def load(self, run: str, rate: float) -> None:
         """Have the simulator serve ``rate`` new observations a second, as the run ``run``."""

@@ -129,14 +129,16 @@ class Lab:
         """Wait until a machine answers SSH.
 
         Raises:
-            LabError: it does not within ``seconds``; the message names its console's log.
+            LabError: it does not within ``seconds``; the message has what SSH says, the machine's addresses and failed
+                units, and names its console's log.
         """
         deadline = time.monotonic() + seconds
-        while not box.succeeds(self.ssh(machine.node.name, "true")):
+        while (asked := self.run(machine.node.name, "true")).returncode:
             if time.monotonic() > deadline:
-                console = machine.folder / "console.log"
-                tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
-                raise LabError(f"{machine.node.name} does not answer SSH after {seconds:.0f} s; {console} ends: {tail}")
+                raise LabError(
+                    f"{machine.node.name} does not answer SSH after {seconds:.0f} s: {asked.stderr.strip()}; "
+                    f"{machine.diagnosis()}"
+                )
             if not machine.init() and not machine.starting():
                 # What is left of a launcher that was killed can end the next one.
                 machine.boot()

@@ -105,6 +105,20 @@ class Machine:
         path.write_text(text)
         path.chmod(mode)
 
+    def diagnosis(self) -> str:
+        """Return, on one line, what the box sees of a machine: addresses, failed units, its console's end."""
+        init, console = self.init(), self.folder / "console.log"
+        tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
+        seen = [f"{console} ends: {tail}"]
+        if init:
+            inside = ["nsenter", "-t", str(init), "-m", "-n", "-p"]
+            for command in (["ip", "-br", "address"], ["systemctl", "--failed", "--plain", "--no-legend"]):
+                asked = subprocess.run([*inside, *command], capture_output=True, text=True, timeout=20)
+                seen.append(
+                    f"{' '.join(command)}: {'; '.join((asked.stdout + asked.stderr).split(chr(10))).strip('; ')}"
+                )
+        return "; ".join(seen)
+
     # -- power -------------------------------------------------------------------------------------------------------
 
     def init(self) -> int | None:

@@ -57,8 +57,8 @@ class Listener(StreamingQueryListener):
             stage.BATCH_SECONDS.observe(progress.batchDuration / 1000)
         lag = 0
         for source in progress.sources:
-            latest = json.loads(source.latestOffset or "{}").get(TOPIC, {})
-            for partition, offset in json.loads(source.endOffset or "{}").get(TOPIC, {}).items():
+            latest = _offsets(source.latestOffset)
+            for partition, offset in _offsets(source.endOffset).items():
                 OFFSET.labels(TOPIC, partition).set(offset)
                 lag += max(0, latest.get(partition, offset) - offset)
         stage.LAG.set(lag)
@@ -70,6 +70,12 @@ class Listener(StreamingQueryListener):
     def onQueryTerminated(self, event: Any) -> None:
         """The query ended."""
         stage.READY.set(0)
+
+
+def _offsets(text: str | None) -> dict[str, int]:
+    """Return the offsets by partition; the batch that a restart replays has no latest ones, and the text says None."""
+    found: dict[str, int] = (json.loads(text) if text and text.startswith("{") else {}).get(TOPIC, {})
+    return found
 
 
 def run(settings: Settings, stop: Stop) -> None:
