@@ -22,6 +22,10 @@ lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B fl
 test: $(STAMP) ## everything: style, types, pure logic, roles, the cluster under faults
 	@tests/run
 
+.PHONY: faults
+faults: $(STAMP) ## break the running lab in every way, hold every sink against what was served, write docs/faults.md
+	@$(VENV)/bin/berny faults run --resume '*'; held=$$?; $(VENV)/bin/berny faults report; exit $$held
+
 .PHONY: vm
 vm: $(STAMP) ## a virtual machine with a kernel of its own through what only such get, and a reboot
 	@$(if $(SUDO),sudo --preserve-env=HOME$(,)XDG_CACHE_HOME$(,)XDG_STATE_HOME) $(VENV)/bin/pytest -s tests/vm

@@ -26,7 +26,9 @@ from berny.progress import Steps
 
 NAME = os.environ.get("BERNY_LAB", "test")
 PYTHON = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3"
-console = Console(file=sys.__stdout__, width=160)
+# Where `tests/run` left a way past pytest's capture, progress is seen while it happens.
+PROGRESS = os.environ.get("BERNY_TEST_PROGRESS")
+console = Console(file=os.fdopen(int(PROGRESS), "w", buffering=1) if PROGRESS else sys.__stdout__, width=160)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from berny.artifacts.cli import app as artifacts
+from berny.faults.cli import app as faults
 from berny.lab.cli import app as lab
 from berny.lab.vm_cli import app as vm
 from berny.sources.cli import app as simulate
@@ -12,6 +13,7 @@ from berny.support.cli import bundle_logs
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(artifacts, name="artifacts")
+app.add_typer(faults, name="faults")
 app.add_typer(lab, name="lab")
 app.add_typer(simulate, name="simulate")
 app.add_typer(vm, name="vm")

@@ -80,7 +80,7 @@ def test_a_refused_key_stops_the_producer_and_says_why(cluster: Cluster) -> None
     unit = "berny-idfm-producer"
     wait_until(lambda: "failed" in cluster.sh("master", f"systemctl is-active {unit}", ok=False), 60, "it runs on")
     assert cluster.sh("master", f"systemctl show -P ExecMainStatus {unit}").strip() == "78"
-    assert "PRIM_API_KEY" in cluster.sh("master", f"sudo journalctl -u {unit} -n 5 --no-pager")
+    assert "PRIM_API_KEY" in cluster.sh("master", f"sudo journalctl -u {unit} -n 30 --no-pager")
     time.sleep(8)
     assert cluster.sh("master", f"systemctl show -P ActiveState {unit}").strip() == "failed", "nobody asked it to go on"
     play("playbooks/pipelines.yml", "-e", "do=start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from berny.faults import inject, network
 from berny.lab.lab import Lab
 from berny.lab.plan import Disk, LabError, state_folder
 from berny.progress import Steps
@@ -117,6 +119,59 @@ def test_a_power_cut_loses_what_was_not_synced_and_nothing_else(lab: Lab) -> Non
         lab.up(shown)
     assert lab.run("master", f"sudo cat {disk}/synced").stdout == "synced\n"
     assert lab.run("master", f"sudo cat {disk}/written").stdout == ""
+
+
+def ping(lab: Lab, one: str, other: str, count: int = 2) -> tuple[int, float]:
+    """Return how many of the packets from one machine to another came back, and after how many milliseconds at most."""
+    said = lab.run(one, f"ping -c{count} -i0.2 -W2 {lab.plan.nodes[other].address}").stdout
+    longest = re.search(r"rtt min/avg/max/mdev = [\d.]+/[\d.]+/([\d.]+)", said)
+    return int(said.split(" received")[0].split()[-1]), float(longest[1]) if longest else 0.0
+
+
+def test_faults_of_the_network_are_what_they_say_and_go(lab: Lab) -> None:
+    """Else the bench breaks nothing, or goes on breaking: each once, seen by who is meant and by who is not."""
+    try:
+        network.cut(lab, "worker_1")
+        assert ping(lab, "master", "worker_1")[0] == 0 and ping(lab, "master", "worker_2")[0] == 2
+        assert lab.run("worker_1", "true").returncode == 0, "the box has to reach it"
+        network.cut_pair(lab, "master", "worker_2")
+        assert ping(lab, "master", "worker_2")[0] == 0 and ping(lab, "worker_1", "worker_2")[0] == 2
+        network.cut(lab, "worker_1", outgoing=False)
+        assert ping(lab, "master", "worker_1")[0] == 0
+        network.lose(lab, "worker_1", 50)
+        assert 0 < ping(lab, "master", "worker_1", 40)[0] < 40
+        network.heal(lab)
+        network.delay(lab, "worker_1")
+        count, longest = ping(lab, "master", "worker_1", 5)
+        # Both ways; on a busy box it may be more.
+        assert count == 5 and longest > 2 * (network.DELAY - network.JITTER)
+        network.heal(lab)
+        network.narrow(lab, "worker_1")
+        shown = lab.run("worker_1", "sudo tc qdisc show dev host0").stdout
+        assert "tbf" in shown and "1Mbit" in shown
+    finally:
+        network.heal(lab)
+    assert ping(lab, "master", "worker_1") == (2, pytest.approx(0, abs=100))
+    assert "tbf" not in lab.run("worker_1", "sudo tc qdisc show dev host0").stdout
+    assert "faults" not in subprocess.check_output(["nft", "list", "tables"], text=True)
+
+
+def test_full_disk_refuses_and_is_emptied(lab: Lab) -> None:
+    """One service's disk, no other."""
+    try:
+        inject.fill(lab, "master", "kafka")
+        assert "No space left" in lab.run("master", "sudo dd if=/dev/zero of=/data/kafka/more bs=1M count=4").stderr
+        assert lab.run("master", "sudo dd if=/dev/zero of=/data/zookeeper/more bs=1M count=4").returncode == 0
+    finally:
+        inject.empty_disks(lab)
+    assert lab.run("master", "sudo dd if=/dev/zero of=/data/kafka/more bs=1M count=4").returncode == 0
+
+
+def test_machine_reboots_itself(lab: Lab) -> None:
+    before = lab.machines["worker_2"].init()
+    inject.reboot(lab, "worker_2")
+    assert lab.machines["worker_2"].init() not in (before, None)
+    assert lab.run("worker_2", "true").returncode == 0
 
 
 def test_down_and_up_keep_the_disks(lab: Lab) -> None:

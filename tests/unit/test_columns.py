@@ -20,6 +20,7 @@ from simulated import NOON
 
 from berny.artifacts import Store
 from berny.artifacts.store import cache_folder
+from berny.delivery.kafka import LETTER_BYTES, RECORD_BYTES
 from berny.delivery.spool import Answer
 from berny.pipelines.idfm import points, producer
 from berny.sources import prim
@@ -92,6 +93,7 @@ ODD: Visit = {
     },
 }  # fmt: skip
 LONG: Row = (b"long", random.Random(3).randbytes(100_000))
+HUGE: Row = (b"huge", random.Random(4).randbytes(3_500_000))
 EMPTY: Row = (b"empty", None)
 
 
@@ -146,7 +148,7 @@ def letters(base: Visit) -> list[Row]:
         value | {"visit": "text"},
     ]
     texts = [b"", b"no json", b"[]", b"null", b"7", b"{}", b'{"identity": "x', b"\xff\xfe\x00", "é".encode("latin-1")]
-    return [(b"key", json.dumps(one).encode()) for one in bad] + [(None, text) for text in texts] + [LONG, EMPTY]
+    return [(b"key", json.dumps(one).encode()) for one in bad] + [(None, text) for text in texts] + [LONG, HUGE, EMPTY]
 
 
 def told(trains: dict[str, list[Train]]) -> list[tuple[str, Visit, int | None]]:
@@ -364,7 +366,9 @@ def test_what_is_not_understood_is_a_dead_letter(results: Results, given: list[R
         key, topic, letter = results[row]
         assert (key, topic) == (row[0], "idfm-realtime.dlq"), row
         assert letter["origin"] == {"topic": "idfm-realtime", "partition": 2, "offset": given.index(row)}
-        assert letter["value_base64"] is None if row[1] is None else base64.b64decode(letter["value_base64"]) == row[1]
+        assert letter["value_bytes"] == (None if row[1] is None else len(row[1]))
+        kept = None if row[1] is None else row[1][:LETTER_BYTES]
+        assert letter["value_base64"] is None if kept is None else base64.b64decode(letter["value_base64"]) == kept
         assert letter["reason"]
 
 
@@ -386,3 +390,13 @@ def test_dead_letters_have_one_form(results: Results) -> None:
     letter = results[LONG][2]
     assert set(letter) == set(ours) - {"at"}, "when it was told is the record's own time: a replay tells the same"
     assert letter["value_base64"] == ours["value_base64"]
+
+
+def test_letter_about_a_record_of_any_size_can_be_sent(results: Results) -> None:
+    """Else one record of 3 MB, which brokers take, stops the stream for good."""
+    ours = producer.dead_letter("idfm-realtime", "a reason", {}, HUGE[1])
+    letter = results[HUGE][2]
+    for one in (json.loads(ours.value), letter):
+        assert one["value_bytes"] == len(HUGE[1]) > RECORD_BYTES * 3 / 4
+        assert HUGE[1].startswith(base64.b64decode(one["value_base64"]))
+    assert max(len(ours.value), len(json.dumps(letter))) < 1_000_000

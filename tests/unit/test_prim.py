@@ -224,6 +224,17 @@ def test_what_is_no_answer_is_one_dead_letter(body: bytes) -> None:
     assert producer.dead_letter("t", "", {}, body).value.split(b"value_base64")[1] in record.value
 
 
+def test_visit_that_no_record_can_hold_is_a_dead_letter(one: dict[str, Any]) -> None:
+    """Brokers would refuse it for ever; the raw answer with it is in HDFS. What comes with it goes its way."""
+    [(_, good), (identity, letter)] = published(
+        json.dumps(siri({"MonitoredStopVisit": [one, one | {"Extensions": "x" * producer.RECORD_BYTES}]})).encode()
+    )
+    told = json.loads(letter.value)
+    assert good.topic == "idfm-realtime" and letter.topic == "idfm-realtime.dlq"
+    assert told["origin"] == {"source": "prim", "spool_offset": 7, "identity": identity}
+    assert told["value_bytes"] > producer.RECORD_BYTES and len(letter.value) < 1_000_000
+
+
 def test_half_a_surrogate_does_not_stop_the_producer(one: dict[str, Any]) -> None:
     r"""``\ud83d`` alone is legal JSON and no text: what holds it is published or a dead letter, but never stops us."""
     broken = one | {"Extensions": "EMOJI"}

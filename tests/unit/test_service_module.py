@@ -324,7 +324,7 @@ def unit(checkout: Path, **words: Any) -> str:
         "service_environment": {}, "service_environment_file": "", "service_needs": [], "service_part_of": "",
         "service_exec": "java   -X\n kafka.Kafka", "service_directories": ["/data/kafka"], "service_kill_seconds": 60,
         "service_restart_seconds": 5, "service_limit_nofile": 65536, "service_children_stay": False,
-        "ansible_managed": "managed",
+        "ansible_managed": "managed", "_service_after": [],
     }  # fmt: skip
     folder = checkout / "roles" / "service" / "templates"
     environment = jinja2.Environment(
@@ -351,6 +351,12 @@ def test_unit_is_hardened(checkout: Path) -> None:
                  "ReadWritePaths=/data/kafka", "LimitNOFILE=65536", "ExecStart=java -X kafka.Kafka"):  # fmt: skip
         assert f"\n{line}\n" in text, line
     assert "ReadWritePaths" not in unit(checkout, service_directories=[])
+
+
+def test_unit_ends_before_what_it_needs(checkout: Path) -> None:
+    """A broker whose ZooKeeper went first waits for it until it is killed."""
+    assert "\nAfter=network-online.target zookeeper.service\n" in unit(checkout, _service_after=["zookeeper"])
+    assert "\nAfter=network-online.target\nWants=" in unit(checkout)
 
 
 def test_stage_waits_for_what_it_needs(checkout: Path) -> None:

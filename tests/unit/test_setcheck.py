@@ -178,6 +178,7 @@ def test_truth_of_whole_answers_is_expected() -> None:
     assert found.expected == {"a": 5, "b": None}
     assert found.served == {"a", "b"}
     assert found.at == {"a": 100.0, "b": 100.0}
+    assert found.answer == {"a": 1, "b": 1}
 
 
 def test_cut_answer_is_expected_nowhere() -> None:
@@ -202,6 +203,14 @@ def test_only_one_run_is_expected() -> None:
     assert truth(*lines, run="two").served == {"a", "b"}
     assert set(truth(*lines).expected) == {"a", "b"}
     assert truth(*lines, run="three").expected == {}
+
+
+def test_what_an_earlier_run_told_is_expected_of_that_run_alone() -> None:
+    """The source repeats the last ones as the next run begins: a checker that looks at that alone does not see them."""
+    lines = [observation("a", 1), {"answer": 1, "run": "one", "served": True}]
+    lines += [observation("a", 2, "two"), observation("b", 2, "two"), {"answer": 2, "run": "two", "served": True}]
+    assert set(truth(*lines, run="one").expected) == {"a"}
+    assert set(truth(*lines, run="two").expected) == {"b"}
 
 
 def test_cancelled_train_has_no_delay() -> None:

@@ -27,6 +27,7 @@ CONTROLLER_ONLY = {
     "lab",
     "artifacts",
     "cli.py",
+    "faults",
     "mapping.py",
     "placement.py",
     "preflight.py",

@@ -11,6 +11,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer
 
+LETTER_BYTES = 256 << 10
+RECORD_BYTES = 4 << 20
+"""What brokers take at most, key and overhead included (``kafka_message_max_bytes``)."""
+
 
 class NotAcknowledged(Exception):
     """Brokers did not acknowledge a batch; it is to be sent again."""
@@ -28,12 +32,17 @@ class Record:
 def dead_letter(
     topic: str, reason: str, origin: dict[str, Any], value: bytes | None, key: bytes | None = None
 ) -> Record:
-    """Return the record for ``<topic>.dlq``: JSON with reason, origin, time and the value in base64."""
+    """Return the record for ``<topic>.dlq``: JSON with reason, origin, time, and the value in base64.
+
+    Of a long value there is the beginning, ``LETTER_BYTES`` of ``value_bytes``: a letter has to fit where what it is about
+    did, and base64 makes four bytes of three. The whole of it stands where the origin says.
+    """
     body = {
         "reason": reason,
         "origin": origin,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "value_base64": None if value is None else base64.b64encode(value).decode(),
+        "value_bytes": None if value is None else len(value),
+        "value_base64": None if value is None else base64.b64encode(value[:LETTER_BYTES]).decode(),
     }
     return Record(f"{topic}.dlq", key, json.dumps(body).encode())
 
@@ -48,6 +57,7 @@ class Publisher:
             "enable.idempotence": True,
             "compression.type": "lz4",
             "linger.ms": 5,
+            "message.max.bytes": RECORD_BYTES,
             "message.timeout.ms": int(timeout * 1000),
             "reconnect.backoff.max.ms": 2000,
             "log_level": 3,

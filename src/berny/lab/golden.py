@@ -32,6 +32,10 @@ printf 'PasswordAuthentication no\nUseDNS no\nMaxStartups 100\nMaxSessions 100\n
 printf 'LANG=C.UTF-8\n' > "$root/etc/default/locale"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/etc/hostname"
 """
+# The box has mounted all that a container has: now and then there is something that this can't mount anew, and it fails.
+CONTAINER_SETUP = rf"""{SETUP}
+chroot "$root" systemctl -q mask systemd-remount-fs.service
+"""
 
 
 def packages() -> list[str]:
@@ -41,7 +45,7 @@ def packages() -> list[str]:
 
 def golden_root() -> Path:
     """Return the folder of the golden root for today's package list, whether it exists or not."""
-    key = hashlib.sha256("\n".join([SUITE, SETUP, *packages()]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([SUITE, CONTAINER_SETUP, *packages()]).encode()).hexdigest()[:12]
     return cache_folder() / "golden" / f"{SUITE}-{key}"
 
 
@@ -55,7 +59,7 @@ def make_golden(say: Say) -> Path:
     if target.is_dir():
         return target
     with making(target) as root:
-        make_root(root, packages(), SETUP, say)
+        make_root(root, packages(), CONTAINER_SETUP, say)
     return target
 
 

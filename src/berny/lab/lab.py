@@ -14,7 +14,7 @@ import yaml
 from berny.lab import box, network
 from berny.lab.golden import make_golden
 from berny.lab.machines import Machine
-from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
+from berny.lab.plan import LabError, Plan, choose_network, load_plan, read_mapping, state_folder
 from berny.lab.simulator import Simulator
 from berny.progress import Steps
 
@@ -89,10 +89,15 @@ class Lab:
     def down(self, steps: Steps, purge: bool = False) -> None:
         """Shut the machines down and unmount all; with ``purge`` remove their disks, keys and network too."""
         with self.locked():
-            with steps.step("shut down"):
+            with steps.step("shut down") as say:
                 self.simulator.stop()
-                with ThreadPoolExecutor(len(self.machines)) as pool:
-                    list(pool.map(lambda m: m.kill() if purge else m.power_off(), self.machines.values()))
+                # Brokers can't end in order without ZooKeeper, nor clients of HDFS without the NameNode.
+                last = {node for group in ("zookeeper", "namenode") for node in read_mapping()[group]}
+                for names in (self.machines.keys() - last, self.machines.keys() & last):
+                    say(", ".join(sorted(names)))
+                    with ThreadPoolExecutor(len(self.machines)) as pool:
+                        machines = [self.machines[name] for name in names]
+                        list(pool.map(lambda m: m.kill() if purge else m.power_off(), machines))
                 for machine in self.machines.values():
                     machine.detach()
                 network.remove(self.plan)

@@ -217,6 +217,11 @@ class Machine:
             self._unmount(self.mount_point(disk))
             cut.rename(image)
 
+    def renew(self, disk: Disk) -> None:
+        """Replace a data disk of a machine that does not run by an empty one."""
+        self._unmount(self.mount_point(disk))
+        self.image(disk).unlink(missing_ok=True)
+
     def detach(self) -> None:
         """Unmount everything of a machine that does not run."""
         # By what is mounted, not by the plan: another checkout may have made it with other services.

@@ -78,9 +78,15 @@ def _namespace(plan: Plan) -> None:
     run([*inside, "link", "set", "lo", "up"])
 
 
+def faults_table(plan: Plan) -> str:
+    """Return the name of the table of bridge rules that a fault bench makes."""
+    return f"{plan.table}-faults"
+
+
 def remove(plan: Plan) -> None:
     """Remove namespace, bridge and rules; the namespace's processes have ended before."""
     for command in (
+        ["nft", "delete", "table", "bridge", faults_table(plan)],
         ["ip", "netns", "delete", plan.namespace],
         ["ip", "link", "delete", plan.link],
         ["ip", "link", "delete", plan.bridge],

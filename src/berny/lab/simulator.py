@@ -15,6 +15,9 @@ from typing import Any
 
 from berny.lab.plan import SIMULATOR_PORT, LabError, Plan
 
+# On a box where four machines boot at the same time.
+START_SECONDS = 60
+
 
 class Simulator:
     """One process; its number, log and ground truth are in the lab's folder."""
@@ -57,7 +60,7 @@ class Simulator:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
         self.pid_file.write_text(str(process.pid))
-        for _ in range(100):
+        for _ in range(START_SECONDS * 10):
             with suppress(OSError):
                 self.ask("/_simulator/stats")
                 return

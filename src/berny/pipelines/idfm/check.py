@@ -24,19 +24,24 @@ from berny.probe import Cluster
 from berny.sources import prim
 
 Value = float | None
+STALE_SECONDS = 86400
 
 
 @dataclass
 class Truth:
-    """What was served: the delay by identity, of one run and of all; when each was served first."""
+    """What was served: the delay by identity, of one run and of all; when each was served first, and by which answer."""
 
     expected: dict[str, Value]
     served: set[str]
     at: dict[str, float]
+    answer: dict[str, int]
 
 
 def read_truth(file: TextIO, run: str | None = None) -> Truth:
-    """Read the simulator's truth; only answers that were written to the socket whole are expected anywhere."""
+    """Read the simulator's truth; only answers that were written to the socket whole are expected anywhere.
+
+    The source repeats itself: an observation belongs to the run that told it first.
+    """
     answers: dict[tuple[str, int], list[dict[str, Any]]] = {}
     whole: set[tuple[str, int]] = set()
     for line in file:
@@ -46,22 +51,29 @@ def read_truth(file: TextIO, run: str | None = None) -> Truth:
             whole.add(key)
         elif "identity" in entry:
             answers.setdefault(key, []).append(entry)
-    truth = Truth({}, set(), {})
+    truth = Truth({}, set(), {}, {})
+    first: dict[str, str] = {}
     for key, entries in answers.items():
         for entry in entries:
             truth.served.add(entry["identity"])
-            if key in whole and run in (None, key[0]):
+            if key in whole and run in (None, first.setdefault(entry["identity"], key[0])):
                 truth.expected[entry["identity"]] = None if entry["cancelled"] else entry["delay"]
                 truth.at.setdefault(entry["identity"], entry["at"])
+                truth.answer.setdefault(entry["identity"], key[1])
     return truth
 
 
-def topic_records(bootstrap_servers: str, topic: str) -> Iterator[dict[str, Any]]:
-    """Yield every JSON record of a topic, from its beginning to where it ends now."""
+def topic_records(bootstrap_servers: str, topic: str, since: float = 0) -> Iterator[dict[str, Any]]:
+    """Yield every JSON record of a topic, from its beginning, or a Unix time, to where it ends now."""
     settings = {"bootstrap.servers": bootstrap_servers, "group.id": "berny-check", "enable.auto.commit": False}
     client = Consumer({**settings, "enable.partition.eof": False, "log_level": 0})
     partitions = client.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
     ends = {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=TIMEOUT) for p in partitions}
+    asked = [TopicPartition(topic, p, int(since * 1000)) for p in partitions]
+    for found in client.offsets_for_times(asked, timeout=TIMEOUT) if since else []:
+        # Where there is none since, the offset is negative.
+        low, high = ends[found.partition]
+        ends[found.partition] = (max(low, found.offset if found.offset >= 0 else high), high)
     left = {p: high for p, (low, high) in ends.items() if high > low}
     client.assign([TopicPartition(topic, p, ends[p][0]) for p in left])
     while left:
@@ -99,18 +111,23 @@ def processed(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, Value]]:
             yield record["identity"], record["delay_sec"]
 
 
-def landed(url: str, root: str) -> tuple[set[str], SinkReport]:
-    """Return the identities in HDFS, and a report on the files: no offset in two of them, no line twice."""
+def landed(url: str, root: str, since: float = 0) -> tuple[set[str], SinkReport]:
+    """Return the identities in HDFS, and a report on the files: no offset in two of them, no line twice.
+
+    Names are looked at of all files, contents of those that were written since a Unix time.
+    """
     client = InsecureClient(url, user="idfm", timeout=30)
     identities: set[str] = set()
     ranges: list[tuple[int, int]] = []
     lines: list[bytes] = []
     for folder in client.list(root) if client.status(root, strict=False) else []:
-        for name in client.list(f"{root}/{folder}"):
+        for name, status in client.list(f"{root}/{folder}", status=True):
             match = FILE.fullmatch(name)
             if not match:
                 continue
             ranges.append((int(match["first"]), int(match["last"])))
+            if status["modificationTime"] < since * 1000:
+                continue
             with client.read(f"{root}/{folder}/{name}") as reader:
                 own = reader.read().splitlines()
             lines += own
@@ -122,10 +139,10 @@ def landed(url: str, root: str) -> tuple[set[str], SinkReport]:
     return identities, SinkReport("hdfs files", len(ranges), frozenset(), doubled, frozenset(), frozenset())
 
 
-def points(url: str, bucket: str) -> Iterator[tuple[str, Value]]:
-    """Yield identity and delay of every point; a point without a delay yields None."""
+def points(url: str, bucket: str, since: float = 0) -> Iterator[tuple[str, Value]]:
+    """Yield identity and delay of every point recorded since a Unix time; a point without a delay yields None."""
     flux = (
-        f'from(bucket: "{bucket}") |> range(start: 0, stop: 2100-01-01T00:00:00Z)'
+        f'from(bucket: "{bucket}") |> range(start: {int(since)}, stop: 2100-01-01T00:00:00Z)'
         f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and (r._field == "delay" or r._field == "identity"))'
     )
     found: dict[tuple[str, ...], dict[str, str]] = {}
@@ -144,28 +161,30 @@ def points(url: str, bucket: str) -> Iterator[tuple[str, Value]]:
             yield fields["identity"], float(fields["delay"]) if "delay" in fields else None
 
 
-def check(cluster: Cluster, truth: Truth) -> Report:
-    """Return the report over HDFS, both topics and InfluxDB."""
+def check(cluster: Cluster, truth: Truth, since: float = 0) -> Report:
+    """Return the report over what came into HDFS, both topics and InfluxDB since a Unix time."""
     servers = ",".join("{}:{}".format(*cluster.endpoint("kafka", "broker", node)) for node in cluster.nodes("kafka"))
     sinks = load_pipelines()["idfm"].sinks
     hdfs_url = "http://{}:{}".format(*cluster.endpoint("hdfs-namenode", "web"))
     influx_url = "http://{}:{}".format(*cluster.endpoint("influxdb", "http"))
-    in_hdfs, files = landed(hdfs_url, sinks["hdfs"]["path"])
-    there = dict.fromkeys(truth.expected, True)
+    in_hdfs, files = landed(hdfs_url, sinks["hdfs"]["path"], since)
+    in_realtime = list(realtime(topic_records(servers, REALTIME, since)))
+    in_processed = list(processed(topic_records(servers, PROCESSED, since)))
+    # A train may be told hours after it was recorded.
+    in_influxdb = list(points(influx_url, sinks["influxdb"]["bucket"], max(0.0, since - STALE_SECONDS)))
+    # The spool can't be asked for what it has given back: what no sink has was never kept, what one has was.
+    kept = in_hdfs.union(*({identity for identity, _ in held} for held in (in_realtime, in_processed, in_influxdb)))
+    unspooled = frozenset(truth.expected.keys() - kept)
+    expected = {identity: value for identity, value in truth.expected.items() if identity not in unspooled}
+    there = dict.fromkeys(expected, True)
     reports = [
         check_sink("hdfs", ((identity, True) for identity in in_hdfs), there, truth.served),
         files,
-        check_sink(REALTIME, realtime(topic_records(servers, REALTIME)), there, truth.served, duplicates_allowed=True),
-        check_sink(
-            PROCESSED,
-            processed(topic_records(servers, PROCESSED)),
-            truth.expected,
-            truth.served,
-            duplicates_allowed=True,
-        ),
-        check_sink("influxdb", points(influx_url, sinks["influxdb"]["bucket"]), truth.expected, truth.served),
+        check_sink(REALTIME, in_realtime, there, truth.served, duplicates_allowed=True),
+        check_sink(PROCESSED, in_processed, expected, truth.served, duplicates_allowed=True),
+        check_sink("influxdb", in_influxdb, expected, truth.served),
     ]
-    return Report(len(truth.expected), frozenset(truth.expected.keys() - in_hdfs), reports)
+    return Report(len(truth.expected), unspooled, reports)
 
 
 def main() -> int:
@@ -173,6 +192,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="berny-idfm-check", description=__doc__)
     parser.add_argument("--truth", required=True, help="the simulator's truth; - for standard input")
     parser.add_argument("--run", help="only answers of this run are expected")
+    parser.add_argument("--since", type=float, default=0, help="only what sinks got since this Unix time is read")
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
     if words.truth == "-":
@@ -180,7 +200,7 @@ def main() -> int:
     else:
         with Path(words.truth).open() as file:
             truth = read_truth(file, words.run)
-    report = check(Cluster.load(), truth)
+    report = check(Cluster.load(), truth, words.since)
     if words.json:
         sinks = {
             sink.sink: {
@@ -192,11 +212,9 @@ def main() -> int:
             }
             for sink in report.sinks
         }
-        print(
-            json.dumps(
-                {"clean": report.clean, "expected": report.expected, "unspooled": len(report.unspooled), "sinks": sinks}
-            )
-        )
+        told = {"clean": report.clean, "expected": report.expected, "unspooled": len(report.unspooled)}
+        told["unspooled_answers"] = len({truth.answer[identity] for identity in report.unspooled})
+        print(json.dumps(told | {"sinks": sinks}))
     else:
         print(report)
     return 0 if report.clean else 1

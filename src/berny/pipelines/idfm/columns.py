@@ -5,6 +5,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from berny.delivery.kafka import LETTER_BYTES
+
 OUT = "idfm-processed"
 DEAD = "idfm-realtime.dlq"
 LATE_SECONDS = 300
@@ -86,7 +88,8 @@ def processed(visit: str = "r.visit") -> dict[str, Column]:
 def transform(source: DataFrame) -> DataFrame:
     """Return key, value and topic of what is to be published, for rows as Spark's Kafka source gives them.
 
-    A row that is not understood goes to the dead-letter topic with reason, origin and its value in base64.
+    A row that is not understood goes to the dead-letter topic with reason, origin and its value, or of a long one the
+    beginning, in base64: as ``dead_letter`` has it.
     """
     parsed = source.withColumn("r", F.from_json(F.col("value").cast("string"), SCHEMA, {"mode": "PERMISSIVE"}))
     understood = (
@@ -101,9 +104,10 @@ def transform(source: DataFrame) -> DataFrame:
         "no JSON of a visit with identity, call and RecordedAtTime"
     )
     # Spark breaks lines every 76 characters, as in an electronic letter.
-    one_line = F.regexp_replace(F.base64("value"), "[\r\n]", "")
+    one_line = F.regexp_replace(F.base64(F.substring("value", 1, LETTER_BYTES)), "[\r\n]", "")
+    size = F.length("value").alias("value_bytes")
     letter = F.to_json(
-        F.struct(reason.alias("reason"), origin.alias("origin"), one_line.alias("value_base64")), keep_nulls
+        F.struct(reason.alias("reason"), origin.alias("origin"), size, one_line.alias("value_base64")), keep_nulls
     )
     good_row = F.coalesce(understood, F.lit(False))
     return parsed.select(

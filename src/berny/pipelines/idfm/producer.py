@@ -17,7 +17,7 @@ from prometheus_client import Counter, Gauge
 
 from berny.catalog import load_pipelines, seconds
 from berny.delivery import landing, stage
-from berny.delivery.kafka import NotAcknowledged, Publisher, Record, dead_letter
+from berny.delivery.kafka import RECORD_BYTES, NotAcknowledged, Publisher, Record, dead_letter
 from berny.delivery.landing import Landing, LandingError
 from berny.delivery.spool import Answer, Spool, SpoolFull, SpoolUnavailable
 from berny.delivery.stage import ConfigurationError, EnvironmentSettings, Stop, log, pause
@@ -29,6 +29,7 @@ TOPIC = "idfm-realtime"
 # How long an identity is remembered: the API repeats a train for as long as it is near.
 IDENTITY_SECONDS = 2 * 86400
 BATCH_ANSWERS = 50
+OVERHEAD_BYTES = 4096
 
 POLLS = Counter("berny_polls", "Calls of the source by outcome", ["outcome"])
 SPOOL_ANSWERS = Gauge("berny_spool_answers", "Answers that wait in the spool", ["sink"])
@@ -79,7 +80,11 @@ def records(answer: Answer, origin: str) -> list[tuple[str, Record]]:
         }
         key = f"{prim.journey(visit)}|{prim.stop(visit)}"
         # As ASCII: half a surrogate, which JSON may hold, has no UTF-8.
-        named.append((identity, Record(TOPIC, key.encode(errors="replace"), json.dumps(value).encode())))
+        record = Record(TOPIC, key.encode(errors="replace"), json.dumps(value).encode())
+        if len(record.value) + len(key) > RECORD_BYTES - OVERHEAD_BYTES:
+            where = {"source": "prim", "spool_offset": answer.offset, "identity": identity}
+            record = dead_letter(TOPIC, "larger than a record may be", where, record.value)
+        named.append((identity, record))
     return named
 
 
@@ -228,7 +233,7 @@ class Producer:
         spool.advance(KAFKA, answers[-1].offset, fresh)
         stage.RECORDS_IN.inc(len(named))
         stage.RECORDS_OUT.inc(len(fresh))
-        stage.DEAD_LETTERS.inc(len(letters))
+        stage.DEAD_LETTERS.inc(sum(record.topic != TOPIC for record in [*fresh.values(), *letters]))
         REPEATED.inc(len(named) - len(fresh) - len(letters))
         stage.BATCH_SECONDS.observe(time.monotonic() - since)
         for answer in answers:

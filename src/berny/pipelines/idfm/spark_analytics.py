@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
 from berny.delivery import stage
+from berny.delivery.kafka import RECORD_BYTES
 from berny.delivery.stage import EnvironmentSettings, Stop, log
 from berny.pipelines.idfm.columns import transform
 
@@ -101,6 +102,7 @@ def run(settings: Settings, stop: Stop) -> None:
         .option("kafka.bootstrap.servers", servers)
         .option("kafka.acks", "all")
         .option("kafka.max.block.ms", 30000)
+        .option("kafka.max.request.size", RECORD_BYTES)
         .option("checkpointLocation", settings.berny_checkpoint)
         .trigger(processingTime=f"{int(settings.berny_trigger_seconds * 1000)} milliseconds")
         .queryName("idfm-analytics")

@@ -1,0 +1,262 @@
+"""What can be broken on a lab, and how it is mended: the verbs that rows are made of."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from berny.artifacts import Store
+from berny.catalog import load_catalog, load_pipelines
+from berny.faults import network
+from berny.lab.lab import Lab
+from berny.lab.machines import Machine
+from berny.lab.plan import CHECKOUT, Disk, LabError, read_mapping
+from berny.placement import units
+
+FILLER = ".berny-filler"
+PYTHON = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3"
+
+
+def placed_units() -> dict[str, list[str]]:
+    """Return the nodes of each unit: services of the catalog, without optional ones that can't be had, and stages."""
+    catalog, groups, store = load_catalog(), read_mapping(), Store()
+    absent = {
+        service
+        for component in catalog.components.values()
+        if component.optional and not store.find(component.archive)
+        for service in component.services
+    }
+    found = units(catalog, load_pipelines())
+    return {unit: groups[group] for unit, group in found.items() if unit not in absent}
+
+
+def shell(lab: Lab, node: str, command: str, timeout: float = 120) -> str:
+    """Run a shell command on a node and return what it prints.
+
+    Raises:
+        LabError: it failed; the message has node, command and its last words.
+    """
+    done = lab.run(node, command, timeout)
+    if done.returncode:
+        raise LabError(f"{node}: {command}: {(done.stdout + done.stderr).strip()[-400:]}")
+    return done.stdout
+
+
+# -- processes -----------------------------------------------------------------------------------------------------
+
+
+def signal_unit(lab: Lab, unit: str, node: str, name: str, whom: str = "main") -> None:
+    """Send a signal to a unit's main process, or to all of them."""
+    shell(lab, node, f"sudo systemctl kill --signal={name} --kill-whom={whom} {unit}")
+
+
+def restart_all(lab: Lab, draw: random.Random) -> None:
+    """Restart every unit of every node, one after the other in an order that is drawn, waiting for none to serve."""
+    order = [(unit, node) for unit, nodes in placed_units().items() for node in nodes]
+    draw.shuffle(order)
+    for unit, node in order:
+        shell(lab, node, f"sudo systemctl restart --no-block {unit}")
+        time.sleep(1)
+
+
+# -- machines ------------------------------------------------------------------------------------------------------
+
+
+def boot(lab: Lab, *nodes: str, between: float = 0) -> None:
+    """Boot machines in this order and wait until all answer SSH."""
+    for node in nodes:
+        lab.machines[node].boot()
+        time.sleep(between)
+    for node in nodes:
+        lab.wait_for_ssh(lab.machines[node])
+
+
+def power_cut(lab: Lab, *nodes: str) -> None:
+    """Cut the power of machines in the same moment: what their disks had not synced is gone."""
+    machines = [lab.machines[node] for node in nodes]
+    _each(machines, Machine.kill)
+    _each(machines, Machine.power_cut)
+
+
+def kill(lab: Lab, *nodes: str) -> None:
+    """End machines at once; what they wrote is kept by the box."""
+    _each([lab.machines[node] for node in nodes], Machine.kill)
+
+
+def _each(machines: list[Machine], do: object) -> None:
+    with ThreadPoolExecutor(len(machines)) as pool:
+        list(pool.map(do, machines))  # type: ignore[arg-type]
+
+
+def reboot(lab: Lab, node: str) -> None:
+    """Have a machine reboot itself in order, and wait until it answers again."""
+    before = lab.machines[node].init()
+    lab.run(node, "sudo systemctl reboot")
+    deadline = time.monotonic() + 120
+    while lab.machines[node].init() in (before, None) and lab.machines[node].starting():
+        if time.monotonic() > deadline:
+            raise LabError(f"{node} does not reboot: {lab.machines[node].diagnosis()}")
+        time.sleep(0.5)
+    boot(lab, node)
+
+
+# -- disks ---------------------------------------------------------------------------------------------------------
+
+
+def disk_of(lab: Lab, node: str, service: str) -> tuple[Machine, Disk]:
+    """Return the machine and the data disk of a service, or of a pipeline's spool."""
+    machine = lab.machines[node]
+    return machine, next(disk for disk in machine.disks if disk.service == service)
+
+
+def fill(lab: Lab, node: str, service: str) -> None:
+    """Fill a data disk until it refuses."""
+    machine, disk = disk_of(lab, node, service)
+    filler = machine.mount_point(disk) / FILLER
+    free = os.statvfs(filler.parent)
+    with filler.open("wb", buffering=0) as file:
+        # The last blocks go to what is being written meanwhile, or to these writes.
+        with suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (1 << 20))
+        with suppress(OSError):
+            file.seek(0, os.SEEK_END)
+            while True:
+                file.write(b"\0" * 65536)
+
+
+def wipe(lab: Lab, node: str, service: str) -> None:
+    """End a machine and give it an empty disk in place of one of its own, as after a disk was replaced."""
+    machine, disk = disk_of(lab, node, service)
+    machine.kill()
+    machine.renew(disk)
+
+
+def empty_disks(lab: Lab) -> None:
+    """Take away what fills disks. What refused to go on without a person is let go on, as the README says."""
+    for filler in fillers(lab):
+        filler.unlink()
+
+
+def fillers(lab: Lab) -> list[Path]:
+    """Return the files that fill disks."""
+    points = [machine.mount_point(disk) for machine in lab.machines.values() for disk in machine.disks]
+    return [point / FILLER for point in points if (point / FILLER).exists()]
+
+
+# -- the source and the topics -------------------------------------------------------------------------------------
+
+
+def source(lab: Lab, kind: str) -> None:
+    """Have the source fail in a way of its own until it is healed."""
+    lab.simulator.ask("/_simulator/faults", {"kind": kind, "seconds": 3600})
+
+
+def heal_source(lab: Lab) -> None:
+    """Have the source answer as it should."""
+    lab.simulator.ask("/_simulator/faults", {"kind": "none"})
+
+
+def heal_refused_key(lab: Lab) -> None:
+    """Have the source take the key again, and do what the README says: a refused key stops the producer for good."""
+    heal_source(lab)
+    shell(lab, read_mapping()["namenode"][0], "sudo systemctl start --no-block berny-idfm-producer")
+
+
+SEND = """
+import sys
+from confluent_kafka import Producer
+p = Producer({'bootstrap.servers': 'master:9092,worker_2:9092', 'acks': 'all', 'message.max.bytes': 8000000})
+for topic in ('idfm-realtime', 'idfm-processed'):
+    for value in (b'no json', b'[]', b'', None, bytes(range(256)), b'{\\"identity\\": \\"x', b'x' * 3000000,
+                  b'{\\"identity\\": \\"bench\\", \\"recorded_at\\": \\"1999-01-01T00:00:00Z\\"}'):
+        p.produce(topic, value)
+sys.exit(p.flush(60))
+"""
+
+
+def garbage(lab: Lab) -> None:
+    """Write to both topics what is no record: no JSON, half of it, nothing, 3 MB, a point older than its bucket keeps."""
+    shell(lab, "master", f'{PYTHON} -c "{SEND}"')
+
+
+# -- HDFS, and plays under load ------------------------------------------------------------------------------------
+
+
+def safe_mode(lab: Lab, verb: str) -> None:
+    """Have HDFS enter or leave safe mode: nothing can be written in it."""
+    shell(lab, read_mapping()["namenode"][0], f"sudo -u hdfs hdfs dfsadmin -safemode {verb}")
+
+
+# A variable of each component that changes nothing but its configuration, and the tag of its role.
+ROLLING = {
+    "kafka": "kafka_log_segment_bytes",
+    "hdfs": "hdfs_trash_minutes",
+    "spark": "spark_work_keep_seconds",
+    "influxdb": "influxdb_cache_bytes",
+}
+
+
+def rolling_restart(lab: Lab, component: str) -> None:
+    """Change a variable of a component and change it back: each time all of its services are restarted, one by one."""
+    value = {"kafka": "33554432", "hdfs": "1441", "spark": "86401", "influxdb": "67108865"}[component]
+    _play(lab, "--tags", component, "-e", f"{ROLLING[component]}={value}")
+    _play(lab, "--tags", component)
+
+
+def killed_convergence(lab: Lab, draw: random.Random) -> None:
+    """Kill ``site.yml`` at ten moments, each time with other configuration than before, then run it to its end."""
+    for turn in range(10):
+        command = _site(lab, "-e", f"kafka_log_segment_bytes={33554432 + turn}")
+        with subprocess.Popen(command, **_quiet(lab), start_new_session=True) as playing:
+            time.sleep(draw.uniform(2, 45))
+            if playing.poll() is None:
+                os.killpg(playing.pid, signal.SIGKILL)
+    _play(lab)
+
+
+def _site(lab: Lab, *options: str) -> list[str]:
+    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", "site.yml", *options]
+
+
+def _quiet(lab: Lab) -> dict[str, Any]:
+    environment = os.environ | {"BERNY_LAB": lab.plan.name, "ANSIBLE_NOCOLOR": "1"}
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return {"cwd": CHECKOUT, "env": environment, **quiet}
+
+
+def _play(lab: Lab, *options: str) -> None:
+    playing = _quiet(lab) | {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    done = subprocess.run(_site(lab, *options), **playing)
+    if done.returncode:
+        failed = next((line for line in done.stdout.splitlines() if "fatal:" in line), done.stdout[-300:])
+        raise LabError(f"site.yml {' '.join(options)}: {failed[:600]}")
+
+
+# -- all of it away ------------------------------------------------------------------------------------------------
+
+
+def heal_all(lab: Lab) -> None:
+    """Take away whatever a bench may have left, also one that was killed: the lab is as it should be afterwards.
+
+    Raises:
+        LabError: a machine does not come back.
+    """
+    network.heal(lab)
+    with suppress(OSError):
+        heal_source(lab)
+    empty_disks(lab)
+    boot(lab, *(node for node in lab.machines if node not in lab.running()))
+    placed = placed_units()
+    for node in lab.machines:
+        names = " ".join(unit for unit, nodes in placed.items() if node in nodes)
+        lab.run(node, f"sudo systemctl kill --signal=CONT {names}; sudo systemctl start --no-block {names}")
+    safe = "sudo berny-probe hdfs-namenode | grep -q 'in safe mode' && sudo -u hdfs timeout 60 hdfs dfsadmin -safemode leave"
+    lab.run(read_mapping()["namenode"][0], safe, timeout=90)

@@ -1,0 +1,146 @@
+"""What rows have shown, kept by commit, and the page that is made of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from berny.faults.bench import Outcome
+from berny.faults.rows import Row
+from berny.lab.plan import CHECKOUT, state_folder
+
+PAGE = CHECKOUT / "docs" / "faults.md"
+# What is measured does not depend on what is said of it.
+WORDS = [".", ":!docs", ":!README.md"]
+
+
+def commit() -> str:
+    """Return the commit that results belong to: the last that changed more than documents, ``-dirty`` with changes since."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()
+
+    dirty = "-dirty" if git("status", "--porcelain", "--", *WORDS) else ""
+    return git("log", "-1", "--format=%h", "--", *WORDS) + dirty
+
+
+def machine() -> str:
+    """Return what the box is: cores, memory, kernel."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
+
+
+class Results:
+    """The outcomes of one commit, a line of JSON each; a row that is run again replaces its outcome."""
+
+    def __init__(self, of: str, folder: Path | None = None) -> None:
+        self.commit = of
+        self.file = (folder or state_folder().parent / "faults") / f"{of}.jsonl"
+
+    def read(self) -> dict[str, Outcome]:
+        """Return the newest outcome of each row. What a crash left of a last line is no outcome."""
+        found = {}
+        for line in self.file.read_text().splitlines() if self.file.exists() else []:
+            try:
+                outcome = Outcome(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            found[outcome.row] = outcome
+        return found
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep an outcome."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("a") as file:
+            file.write(json.dumps(outcome.as_dict()) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def seconds(value: float | None) -> str:
+    """Return a time as it is shown."""
+    return "never" if value is None else f"{value:.0f} s"
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """Return the last line of a run."""
+    lost, duplicate, wrong = (sum(getattr(one, word) for one in outcomes) for word in ("lost", "duplicate", "wrong"))
+    return f"faults: {len(outcomes)} rows, {lost} lost, {duplicate} duplicate, {wrong} wrong"
+
+
+def verdict(outcome: Outcome) -> str:
+    """Return in a few words why a row does not hold, or that it does."""
+    if not outcome.expected:
+        return "FAILED: nothing was served"
+    counts = [
+        f"{count} {word}" for word in ("lost", "duplicate", "wrong", "unexpected") if (count := getattr(outcome, word))
+    ]
+    if outcome.unspooled_answers > outcome.unspooled_allowed:
+        counts.append(f"{outcome.unspooled} unspooled in {outcome.unspooled_answers} answers")
+    if outcome.acknowledged < outcome.minimum:
+        counts.append(f"{outcome.acknowledged} acknowledged, {outcome.minimum} wanted")
+    if outcome.caught_up is None:
+        counts.append(f"never caught up{': ' if outcome.words else ''}{outcome.words}")
+    if outcome.whole is None:
+        counts.append(f"not whole again{': ' if outcome.words else ''}{outcome.words}")
+    return f"FAILED: {', '.join(counts)}" if counts else "holds"
+
+
+def line(outcome: Outcome) -> str:
+    """Return an outcome on one line."""
+    slow = (
+        ""
+        if outcome.fresh is not None and outcome.fresh <= outcome.fresh_bound
+        else f" (bar {outcome.fresh_bound:.0f} s)"
+    )
+    return (
+        f"{outcome.row}: {verdict(outcome)}; {outcome.expected} expected, {outcome.acknowledged} acknowledged meanwhile; "
+        f"silent {seconds(outcome.silence)}, fresh after {seconds(outcome.fresh)}{slow}, "
+        f"caught up after {seconds(outcome.caught_up)}, whole after {seconds(outcome.whole)}"
+    )
+
+
+def page(of: str, outcomes: dict[str, Outcome], rows: dict[str, Row]) -> str:
+    """Return the page: what was run, on what, and what each row has shown."""
+    told = [outcomes[name] for name in rows if name in outcomes] + [
+        o for name, o in outcomes.items() if name not in rows
+    ]
+    seeds = sorted({outcome.seed for outcome in told})
+    head = f"""# Faults
+
+Made by `berny faults report`. Commit {of}; {machine()}; seeds {", ".join(map(str, seeds))};
+{len(told)} rows run, of {len(rows)}. `{summary(told)}`
+
+Each row: the simulator serves observations as a run of its own, something is broken, held and healed; then every sink is held
+against what was served. *Acknowledged*: observations that were served whole during the fault, and kept. *Silent*: the
+longest time in which no newer point came. *Fresh*: from the healing, or the fault where nobody heals, to a point recorded
+after it, and the bar. *Caught up*: until every sink had everything.
+*Whole*: until nothing was missing anywhere. Figures are of one run on a box that all machines share.
+
+| row | what | verdict | expected | acknowledged (least) | silent | fresh (bar) | caught up | whole | repeated on topics |
+|---|---|---|---|---|---|---|---|---|---|
+"""
+    lines = []
+    for one in told:
+        about = rows[one.row].about if one.row in rows else "; ".join(one.steps)
+        cells = [
+            one.row,
+            about,
+            verdict(one),
+            str(one.expected),
+            f"{one.acknowledged} ({one.minimum})",
+            seconds(one.silence),
+        ]
+        cells += [
+            f"{seconds(one.fresh)} ({one.fresh_bound:.0f} s)",
+            seconds(one.caught_up),
+            seconds(one.whole),
+            str(one.topic_duplicates),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    missing = [f"`{name}`" for name in rows if name not in outcomes]
+    tail = f"\nNot run at this commit: {', '.join(missing)}.\n" if missing else ""
+    return head + "\n".join(lines) + "\n" + tail

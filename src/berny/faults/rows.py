@@ -1,0 +1,234 @@
+"""The rows of the bench: each one fault, what it does, how it is healed, and what has to be acknowledged meanwhile.
+
+Rows of daemons and stages follow from the catalog, the manifests and the mapping: a new service has its rows at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from berny.catalog import load_catalog, load_pipelines
+from berny.faults import inject, network
+from berny.lab.lab import Lab
+from berny.lab.plan import read_mapping
+
+Do = Callable[[Lab], None]
+HOLD_SECONDS = 30.0
+# A disk that refuses keeps none of all the answers meanwhile.
+MANY = 10**6
+# Fresh points again: after a process was killed, after a worker is back, after master or everybody is back.
+PROCESS_SECONDS, WORKER_SECONDS, MASTER_SECONDS = 30.0, 60.0, 120.0
+
+
+def to(do: Callable[..., object], *words: object, **options: object) -> Do:
+    """Return what does something to a lab."""
+
+    def done(lab: Lab) -> None:
+        do(lab, *words, **options)
+
+    return done
+
+
+def nothing(lab: Lab) -> None:
+    """Heal what heals by itself."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault."""
+
+    name: str
+    about: str
+    inject: Do
+    heal: Do = nothing
+    hold: float = HOLD_SECONDS
+    """Seconds from the end of the injection to the beginning of the healing."""
+    fresh: float = WORKER_SECONDS
+    """Seconds within which points are to be fresh again: from the healing, or from the injection where nobody heals."""
+    minimum: int = 1
+    """Observations that have to be acknowledged during the fault; 0 where the spool is away as well, or nothing is served."""
+    unspooled: int = 0
+    """How many answers may be served whole and yet not be kept: the producer, which asks one after the other, or its disk is
+    the fault. What was not kept was never acknowledged."""
+    gentle: bool = False
+    """May be one of many in a random run: it destroys nothing."""
+    draws: Callable[[Lab, random.Random], None] | None = None
+    """The injection, where it draws from the run's seed."""
+
+    @property
+    def heals_itself(self) -> bool:
+        """Tell whether nobody mends anything."""
+        return self.heal is nothing
+
+
+def _stage_units() -> set[str]:
+    return {f"berny-{pipeline.name}-{stage}" for pipeline in load_pipelines().values() for stage in pipeline.stages}
+
+
+def _processes() -> Iterator[Row]:
+    """Kill and freeze each daemon and each stage, one at a time."""
+    for unit, nodes in inject.placed_units().items():
+        producer = unit.endswith("-producer")
+        for node in nodes:
+            yield Row(
+                f"kill-{unit}-{node}",
+                f"`kill -9` of {unit} on {node}",
+                to(inject.signal_unit, unit, node, "KILL"),
+                hold=15,
+                fresh=PROCESS_SECONDS,
+                minimum=0 if producer else 1,
+                unspooled=int(producer),
+                gentle=True,
+            )
+            yield Row(
+                f"freeze-{unit}-{node}",
+                f"all processes of {unit} on {node} stand still for {HOLD_SECONDS:.0f} s",
+                to(inject.signal_unit, unit, node, "STOP", "all"),
+                to(inject.signal_unit, unit, node, "CONT", "all"),
+                minimum=0 if producer else 1,
+                unspooled=int(producer),
+                gentle=True,
+            )
+
+
+def _machines(nodes: list[str]) -> Iterator[Row]:
+    for node in nodes:
+        spool = node in read_mapping()[load_pipelines()["idfm"].stages["producer"].on]
+        # The spool is on it: while it is away, nothing is polled.
+        fresh, least, lost = (MASTER_SECONDS, 0, 1) if spool else (WORKER_SECONDS, 1, 0)
+        back = to(inject.boot, node)
+        yield Row(
+            f"off-{node}", f"{node} ends at once, and is booted after {HOLD_SECONDS:.0f} s",
+            to(inject.kill, node), back, fresh=fresh, minimum=least, unspooled=lost, gentle=True,
+        )  # fmt: skip
+        yield Row(
+            f"power-{node}", f"{node} loses its power, and all that its disks had not synced; it is booted after 10 s",
+            to(inject.power_cut, node), back, hold=10, fresh=fresh, minimum=least, unspooled=lost,
+        )  # fmt: skip
+        yield Row(
+            f"reboot-{node}", f"`systemctl reboot` of {node}",
+            to(inject.reboot, node), hold=0, fresh=fresh, minimum=0, unspooled=lost,
+        )  # fmt: skip
+    for turn in range(len(nodes)):
+        order = [*nodes[turn:], *nodes[:turn]]
+        yield Row(
+            f"power-all-{order[0]}-first",
+            f"all machines lose their power at once; booted in the order {', '.join(order)}, 5 s apart",
+            to(inject.power_cut, *nodes),
+            to(inject.boot, *order, between=5),
+            hold=5,
+            fresh=MASTER_SECONDS,
+            minimum=0,
+            unspooled=1,
+        )
+
+
+def _networks(nodes: list[str]) -> Iterator[Row]:
+    spool = read_mapping()[load_pipelines()["idfm"].stages["producer"].on]
+    for node in nodes:
+        # Cut off from the source nothing is polled.
+        least = 0 if node in spool else 1
+        ways: dict[str, dict[str, bool]] = {"": {}, "-in": {"outgoing": False}, "-out": {"incoming": False}}
+        words = {"": "both ways", "-in": "what is sent to it", "-out": "what it sends"}
+        for way, options in ways.items():
+            yield Row(
+                f"cut-{node}{way}", f"{node}'s network is cut: {words[way]}",
+                to(network.cut, node, **options),
+                network.heal, minimum=least, unspooled=int(node in spool), gentle=True,
+            )  # fmt: skip
+        yield Row(
+            f"loss-{node}", f"5 % of what {node} sends and is sent is lost",
+            to(network.lose, node, 5), network.heal, gentle=True,
+        )  # fmt: skip
+        yield Row(
+            f"delay-{node}", f"what {node} sends and is sent is delayed by {network.DELAY} ± {network.JITTER} ms",
+            to(network.delay, node), network.heal, gentle=True,
+        )  # fmt: skip
+        yield Row(
+            f"narrow-{node}", f"{node} has a line of {network.RATE.replace('mbit', ' Mbit/s')}",
+            to(network.narrow, node), network.heal, gentle=True,
+        )  # fmt: skip
+    yield Row(
+        "cut-master-worker_2", "master and worker_2 are cut from each other alone",
+        to(network.cut_pair, "master", "worker_2"), network.heal, gentle=True,
+    )  # fmt: skip
+    port = load_catalog().services["zookeeper"].ports["client"]
+    yield Row(
+        "session-zookeeper",
+        "the broker on worker_2 does not reach ZooKeeper for 30 s: its session expires",
+        to(network.cut_pair, "master", "worker_2", port),
+        network.heal,
+        gentle=True,
+    )
+
+
+def _disks() -> Iterator[Row]:
+    full = [("kafka", "master"), ("kafka", "worker_2"), ("hdfs-datanode", "worker_0"), ("influxdb", "worker_2")]
+    full += [("berny-idfm", "master"), ("hdfs-namenode", "master")]
+    for service, node in full:
+        spool = service == "berny-idfm"
+        yield Row(
+            f"full-{service}-{node}", f"the disk of {service} on {node} is full",
+            to(inject.fill, node, service), inject.empty_disks,
+            minimum=0 if spool else 1, unspooled=MANY if spool else 0,
+        )  # fmt: skip
+    for service, node in (("hdfs-datanode", "worker_0"), ("kafka", "worker_2")):
+        yield Row(
+            f"wipe-{service}-{node}", f"{node} comes back with an empty disk for {service}",
+            to(inject.wipe, node, service),
+            to(inject.boot, node), hold=10,
+        )  # fmt: skip
+
+
+def _sources() -> Iterator[Row]:
+    quiet = {"401", "429", "500", "cut", "malformed", "empty", "slow"}
+    for kind, about in {
+        "401": "the source refuses the key",
+        "429": "the source says that there were too many calls",
+        "500": "the source fails",
+        "slow": "the source answers after 30 s",
+        "cut": "the source's answers are cut short",
+        "malformed": "the source answers garbage",
+        "empty": "the source has no train to tell of",
+        "twice": "the source tells everything twice",
+        "out_of_order": "the source tells the newest first",
+    }.items():
+        yield Row(
+            f"source-{kind}", about, to(inject.source, kind),
+            inject.heal_refused_key if kind == "401" else inject.heal_source, minimum=0 if kind in quiet else 1,
+            gentle=kind != "401",
+        )  # fmt: skip
+    yield Row(
+        "garbage", "no JSON, half of it, nothing, 3 MB and a point of 1999 on both topics", inject.garbage, hold=10
+    )
+
+
+def _others() -> Iterator[Row]:
+    yield Row(
+        "safemode-hdfs", "HDFS is in safe mode",
+        to(inject.safe_mode, "enter"), to(inject.safe_mode, "leave"),
+    )  # fmt: skip
+    yield Row(
+        "restart-all", "`systemctl restart` of everything, in an order that is drawn", nothing, hold=0,
+        fresh=MASTER_SECONDS, minimum=0, draws=inject.restart_all,
+    )  # fmt: skip
+    for component in ("kafka", "hdfs", "spark", "influxdb"):
+        yield Row(
+            f"rolling-{component}", f"`site.yml` restarts {component}, whose configuration has changed",
+            to(inject.rolling_restart, component), hold=0, minimum=1,
+        )  # fmt: skip
+    yield Row(
+        "converge-killed", "`site.yml` is killed at ten moments that are drawn, and run again", nothing, hold=0,
+        minimum=1, draws=inject.killed_convergence,
+    )  # fmt: skip
+    yield Row("none", "nothing at all", nothing, hold=15)
+
+
+def rows() -> dict[str, Row]:
+    """Return all rows by name, in the order in which they are run."""
+    nodes = read_mapping()["all"]
+    groups = (_others(), _processes(), _sources(), _networks(nodes), _disks(), _machines(nodes))
+    found = {row.name: row for group in groups for row in group}
+    return {"none": found.pop("none"), **found}

@@ -1,0 +1,170 @@
+"""The fault bench without a lab: rows cover what runs, verdicts tell each way to fail, results are kept by commit."""
+
+from __future__ import annotations
+
+import dataclasses
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from berny.catalog import load_catalog, load_pipelines
+from berny.faults import results
+from berny.faults.bench import Outcome
+from berny.faults.rows import Row, nothing, rows
+from berny.faults.watch import Watch
+from berny.lab.plan import read_mapping
+from berny.placement import units
+
+HOLDS: dict[str, Any] = {
+    "expected": 100,
+    "acknowledged": 40,
+    "minimum": 1,
+    "caught_up": 12.0,
+    "whole": 14.0,
+    "fresh": 2.0,
+    "fresh_bound": 30,
+}
+
+
+def outcome(**changes: Any) -> Outcome:
+    """Return the outcome of a row that holds, but for what is changed."""
+    return Outcome("none", "none-1", 1, 40.0, 1e9, **{**HOLDS, **changes})
+
+
+# -- rows --------------------------------------------------------------------------------------------------------------
+
+
+def test_each_daemon_and_each_stage_is_killed_and_frozen_where_it_runs() -> None:
+    """A new service has its rows without anybody thinking of it."""
+    optional = {s for c in load_catalog().components.values() if c.optional for s in c.services}
+    names, groups = rows().keys(), read_mapping()
+    for unit, group in units(load_catalog(), load_pipelines()).items():
+        for node in groups[group]:
+            if unit not in optional:
+                assert {f"kill-{unit}-{node}", f"freeze-{unit}-{node}"} <= names
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "none", "off-*", "power-*", "power-all-*", "reboot-*", "cut-*", "cut-*-in", "cut-*-out", "cut-master-worker_2",
+        "loss-*", "delay-*", "narrow-*", "wipe-kafka-*",
+        "full-kafka-*", "full-hdfs-datanode-*", "full-influxdb-*", "full-berny-idfm-*", "full-hdfs-namenode-*",
+        "wipe-hdfs-datanode-*", "source-*", "garbage", "session-zookeeper", "safemode-hdfs", "restart-all",
+        "rolling-kafka", "rolling-hdfs", "rolling-spark", "rolling-influxdb", "converge-killed",
+    ],
+)  # fmt: skip
+def test_each_kind_of_fault_has_a_row(pattern: str) -> None:
+    assert [name for name in rows() if fnmatch(name, pattern)]
+
+
+def test_machines_are_booted_in_every_rotation() -> None:
+    assert len([name for name in rows() if fnmatch(name, "power-all-*")]) == len(read_mapping()["all"])
+
+
+def test_only_who_asks_the_source_may_lose_an_answer_that_was_under_way() -> None:
+    """And a row in which the spool goes on being fed has to show that it was."""
+    spool = read_mapping()[load_pipelines()["idfm"].stages["producer"].on]
+    for row in rows().values():
+        alone = any(word in row.name for word in ("producer", "berny-idfm-", "power-all", *spool))
+        assert not row.unspooled or alone, row.name
+        assert row.minimum or row.unspooled or row.name.startswith(("source-", "reboot-", "restart-all")), row.name
+
+
+def test_what_a_random_run_may_do_destroys_nothing() -> None:
+    gentle = [row.name for row in rows().values() if row.gentle]
+    assert len(gentle) > 40
+    assert not [name for name in gentle if name.startswith(("power", "wipe", "full"))]
+
+
+# -- verdicts ----------------------------------------------------------------------------------------------------------
+
+
+def test_row_that_holds() -> None:
+    assert outcome().clean
+    assert results.verdict(outcome()) == "holds"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lost": 2}, "2 lost"),
+        ({"duplicate": 1}, "1 duplicate"),
+        ({"wrong": 1}, "1 wrong"),
+        ({"unexpected": 3}, "3 unexpected"),
+        ({"unspooled": 5, "unspooled_answers": 1}, "5 unspooled in 1 answers"),
+        ({"acknowledged": 0}, "0 acknowledged, 1 wanted"),
+        ({"caught_up": None, "words": "no answer"}, "never caught up: no answer"),
+        ({"whole": None, "words": "1 of 2 brokers"}, "not whole again: 1 of 2 brokers"),
+        ({"expected": 0}, "nothing was served"),
+    ],
+)
+def test_each_way_to_fail_is_told(changes: dict[str, Any], words: str) -> None:
+    failed = outcome(**changes)
+    assert not failed.clean
+    assert results.verdict(failed).startswith("FAILED: ") and words in results.verdict(failed)
+
+
+def test_answer_that_was_under_way_when_the_producer_died_was_never_acknowledged() -> None:
+    assert outcome(unspooled=5, unspooled_answers=1, unspooled_allowed=1).clean
+    assert not outcome(unspooled=9, unspooled_answers=2, unspooled_allowed=1).clean
+
+
+def test_late_points_are_shown_and_fail_nothing() -> None:
+    """A figure of one run on a shared box is no reason to fail."""
+    late = outcome(fresh=99.0)
+    assert late.clean and "(bar 30 s)" in results.line(late)
+    assert "(bar" not in results.line(outcome())
+
+
+def test_last_line_adds_up() -> None:
+    told = results.summary([outcome(lost=2), outcome(duplicate=1), outcome(wrong=4), outcome()])
+    assert told == "faults: 4 rows, 2 lost, 1 duplicate, 4 wrong"
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_kept_by_commit_and_survive_half_a_line(tmp_path: Path) -> None:
+    kept = results.Results("abc", tmp_path)
+    assert kept.read() == {}
+    kept.add(outcome(lost=1))
+    kept.add(outcome())
+    with kept.file.open("a") as file:
+        file.write('{"row": "cut-mas')
+    assert kept.read() == {"none": outcome()}
+    assert results.Results("def", tmp_path).read() == {}
+
+
+def test_page_tells_what_was_run_and_what_was_not() -> None:
+    known = {"none": Row("none", "nothing at all", nothing), "other": Row("other", "another", nothing)}
+    drawn = dataclasses.replace(outcome(), row="random-7", seed=7, steps=["cut-master", "none"])
+    made = results.page("abc", {"none": outcome(), "random-7": drawn}, known)
+    assert "Commit abc" in made and "seeds 1, 7" in made
+    assert "| none | nothing at all | holds | 100 | 40 (1) |" in made
+    assert "| random-7 | cut-master; none | holds |" in made
+    assert "Not run at this commit: `other`." in made
+
+
+# -- the watch ---------------------------------------------------------------------------------------------------------
+
+
+def watch(*told: tuple[float, float]) -> Watch:
+    """Return a watch that was told these."""
+    made = object.__new__(Watch)
+    made.told = list(told)
+    return made
+
+
+def test_fresh_is_a_point_recorded_after_not_one_that_came_after() -> None:
+    """What waited in a queue is no sign of life of the source's end."""
+    assert watch((10, 5), (11, 6), (12, 10.5)).fresh_after(10, 0.1) == 12
+    assert watch((10, 5)).fresh_after(10, 0.1) is None
+
+
+def test_longest_silence_is_between_newer_points() -> None:
+    """Being told the same point again is silence; so is the time to the end."""
+    assert watch((1, 1), (2, 2), (3, 2), (9, 8)).longest_silence(0, 10) == 7
+    assert watch().longest_silence(0, 10) == 10
