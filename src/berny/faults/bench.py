@@ -110,7 +110,8 @@ def check(lab: Lab, run: str, since: float) -> dict[str, Any]:
         LabError: a sink does not tell what it holds; the message has the last line.
     """
     node = read_mapping()["influxdb"][0]
-    command = f"{inject.PYTHON} -m berny.pipelines.{PIPELINE}.check --truth - --run {run} --since {since - SINCE_MARGIN:.0f} --json"
+    options = f"--truth - --run {run} --since {since - SINCE_MARGIN:.0f} --json"
+    command = f"{inject.PYTHON} -m berny.pipelines.{PIPELINE}.check {options}"
     with lab.simulator.truth.open() as truth:
         done = subprocess.run(lab.ssh(node, command), stdin=truth, capture_output=True, text=True, timeout=180)
     if not done.stdout.startswith("{"):
