@@ -168,9 +168,9 @@ def files(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pyte
 
 @pytest.fixture
 def remove(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """What removes them, likewise; every other place is empty."""
+    """What removes them, likewise; every other place is empty, and a lab that runs on this box is not seen."""
     module = plugin("modules/berny_remove.py")
-    for name in ("UNITS", "TMPFILES", "CONFIGURATION", "RUNTIME", "ARCHIVES", "STAMPS", "DATA"):
+    for name in ("UNITS", "TMPFILES", "CONFIGURATION", "RUNTIME", "ARCHIVES", "STAMPS", "DATA", "PROCESSES"):
         monkeypatch.setattr(module, name, tmp_path / name.lower())
     monkeypatch.setattr(module, "STATE", tmp_path / "state")
     monkeypatch.setattr(module, "RECORDS", tmp_path / "state" / "installed")

@@ -51,6 +51,7 @@ CONFIGURATION, RUNTIME, ARCHIVES = Path("/etc/berny"), Path("/run/berny"), Path(
 STAMPS = Path("/var/lib/systemd/timers")
 KINDS = (".timer", ".target", ".socket", ".path", ".service")
 DATA = Path("/data")
+PROCESSES = Path("/proc")
 # The catalog's users: only what they own is data of a service.
 UIDS = range(6000, 7000)
 
@@ -149,7 +150,7 @@ class Remover:
     def kill(units: list[str]) -> None:
         """End what units have started and that outlives them, as containers do a NodeManager: systemd forgets whose it is."""
         pattern = re.compile(rf"/({'|'.join(map(re.escape, units))})(/|$)", re.M)
-        for group in Path("/proc").glob("[0-9]*/cgroup"):
+        for group in PROCESSES.glob("[0-9]*/cgroup"):
             with suppress(OSError):
                 if pattern.search(group.read_text()):
                     os.kill(int(group.parent.name), signal.SIGKILL)
