@@ -18,14 +18,14 @@ from rich.console import Console
 from berny.artifacts import Store
 from berny.artifacts.cli import fetch_all
 from berny.artifacts.recipes import load_recipes
-from berny.catalog import Component, load_catalog, load_pipelines
+from berny.catalog import Component
+from berny.faults.inject import PYTHON, placed_units
 from berny.lab import summary
 from berny.lab.lab import Lab
 from berny.lab.plan import CHECKOUT, read_mapping
 from berny.progress import Steps
 
 NAME = os.environ.get("BERNY_LAB", "test")
-PYTHON = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3"
 # Where `tests/run` left a way past pytest's capture, progress is seen while it happens.
 PROGRESS = os.environ.get("BERNY_TEST_PROGRESS")
 console = Console(file=os.fdopen(int(PROGRESS), "w", buffering=1) if PROGRESS else sys.__stdout__, width=160)
@@ -111,16 +111,7 @@ class Cluster:
 
     def units(self) -> dict[str, list[str]]:
         """Return the nodes that each unit of the catalog and the manifests belongs on."""
-        catalog = load_catalog()
-        found = {
-            name: self.groups[service.group]
-            for name, service in catalog.services.items()
-            if installable(catalog.components[service.component])
-        }
-        for pipeline in load_pipelines().values():
-            for stage, facts in pipeline.stages.items():
-                found[f"berny-{pipeline.name}-{stage}"] = self.groups[facts.on]
-        return found
+        return placed_units()
 
     def processes(self) -> dict[tuple[str, str], str]:
         """Return main process and its start for each unit that runs, by (node, unit)."""

@@ -13,7 +13,7 @@ import typer
 from berny.faults import inject
 from berny.faults.bench import run_row
 from berny.faults.results import PAGE, Results, commit, line, page, summary
-from berny.faults.rows import Row, rows
+from berny.faults.rows import MANY, Row, rows
 from berny.lab.cli import Name, as_root, console, told
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
@@ -132,5 +132,5 @@ def _random_row(seconds: float, seed: int) -> Row:
         hold=0,
         draws=draw_all,
         fresh=120,
-        unspooled=10**6,
+        unspooled=MANY,
     )

@@ -195,19 +195,18 @@ def safe_mode(lab: Lab, verb: str) -> None:
     shell(lab, read_mapping()["namenode"][0], f"sudo -u hdfs hdfs dfsadmin -safemode {verb}")
 
 
-# A variable of each component that changes nothing but its configuration, and the tag of its role.
+# A variable of each component that changes nothing but its configuration, and another value of it.
 ROLLING = {
-    "kafka": "kafka_log_segment_bytes",
-    "hdfs": "hdfs_trash_minutes",
-    "spark": "spark_work_keep_seconds",
-    "influxdb": "influxdb_cache_bytes",
+    "kafka": "kafka_log_segment_bytes=33554432",
+    "hdfs": "hdfs_trash_minutes=1441",
+    "spark": "spark_work_keep_seconds=86401",
+    "influxdb": "influxdb_cache_bytes=67108865",
 }
 
 
 def rolling_restart(lab: Lab, component: str) -> None:
     """Change a variable of a component and change it back: each time all of its services are restarted, one by one."""
-    value = {"kafka": "33554432", "hdfs": "1441", "spark": "86401", "influxdb": "67108865"}[component]
-    _play(lab, "--tags", component, "-e", f"{ROLLING[component]}={value}")
+    _play(lab, "--tags", component, "-e", ROLLING[component])
     _play(lab, "--tags", component)
 
 
