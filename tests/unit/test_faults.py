@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from berny.catalog import load_catalog, load_pipelines
-from berny.faults import results
+from berny.faults import inject, network, results
 from berny.faults.bench import Outcome
-from berny.faults.rows import Row, nothing, rows
+from berny.faults.rows import Row, nothing, random_row, rows
 from berny.faults.watch import Watch
+from berny.lab.lab import Lab
 from berny.lab.plan import read_mapping
 from berny.placement import units
 
@@ -79,6 +81,31 @@ def test_what_a_random_run_may_do_destroys_nothing() -> None:
     assert not [name for name in gentle if name.startswith(("power", "wipe", "full"))]
 
 
+def test_random_run_breaks_nothing_else_on_a_machine_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And draws the same of the same seed, several at once as well as none."""
+    broken: list[str] = []
+    for verb in ("signal_unit", "kill", "boot", "source", "heal_source"):
+        monkeypatch.setattr(inject, verb, lambda lab, *words, **options: broken.append(" ".join(words)))
+    for verb in ("cut", "lose", "delay", "narrow", "cut_pair", "heal"):
+        monkeypatch.setattr(network, verb, lambda lab, *words, **options: broken.append(" ".join(map(str, words))))
+    monkeypatch.setattr("berny.faults.rows.RANDOM_SECONDS", (0, 0.001))
+
+    def drawn(seed: int) -> list[str]:
+        row = random_row(0.5, seed)
+        assert row.draws
+        return row.draws(cast(Lab, None), random.Random(seed), lambda words: None)
+
+    steps = drawn(1)
+    again = drawn(1)
+    shorter = min(len(steps), len(again))
+    assert shorter > 20 and steps[:shorter] == again[:shorter] != drawn(2)[:shorter]
+    assert "none" in steps and any(" and " in step for step in steps)
+    for step in steps:
+        first, *others = step.split(" and ")
+        if first.startswith("off-"):
+            assert not [name for name in others if first.removeprefix("off-") in name], step
+
+
 # -- verdicts ----------------------------------------------------------------------------------------------------------
 
 
@@ -95,6 +122,7 @@ def test_row_that_holds() -> None:
         ({"wrong": 1}, "1 wrong"),
         ({"unexpected": 3}, "3 unexpected"),
         ({"unspooled": 5, "unspooled_answers": 1}, "5 unspooled in 1 answers"),
+        ({"unspooled_elsewhere": 2}, "2 answers unspooled while nothing was broken"),
         ({"acknowledged": 0}, "0 acknowledged, 1 wanted"),
         ({"caught_up": None, "words": "no answer"}, "never caught up: no answer"),
         ({"whole": None, "words": "1 of 2 brokers"}, "not whole again: 1 of 2 brokers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import socket
 import threading
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 from simulated import NOON, Clock, Served
 
 from berny.delivery.landing import one_line
-from berny.delivery.spool import Answer
+from berny.delivery.spool import Answer, Spool
 from berny.pipelines.idfm import producer
 from berny.pipelines.idfm.check import read_truth
+from berny.pipelines.idfm.spooled import spooled
 from berny.sources import prim
 from berny.sources.prim import MalformedAnswer, Prim, PrimError, RetryLater, Unauthorized
 from berny.sources.prim_simulator import FAULTS, Simulator, recorded_delay
@@ -641,3 +643,28 @@ def test_recordings_are_replayed(serve: Callable[..., Served], tmp_path: Path, t
     assert prim.visits(json.loads(client(served).poll())) == [], "then nothing is near"
     told = [line for line in settled(served, len(made)) if "identity" in line]
     assert [line["delay"] for line in told] == [delay for _, delay in made]
+
+
+def test_spool_tells_what_it_has_kept_whether_it_was_delivered_or_waits(
+    serve: Callable[..., Served], clock: Clock, tmp_path: Path
+) -> None:
+    """The checker takes its lines after the truth's; what an identity was never kept of is unspooled."""
+    served = serve()
+    spool = Spool(tmp_path, 1 << 20, [producer.KAFKA, "hdfs"])
+    told: list[set[str]] = []
+    for _ in range(3):
+        clock.now += 4
+        body = client(served).poll()
+        told.append({prim.identity(visit) for visit in prim.visits(json.loads(body))})
+        if len(told) < 3:
+            offset = spool.append(body, time.time())
+            if len(told) == 1:
+                spool.advance(producer.KAFKA, offset, told[0])
+    spool.append(b"no json", time.time())
+    kept = set(spooled(spool.path, time.time() - 60))
+    assert kept == told[0] | told[1] and told[2] - kept
+    assert set(spooled(spool.path, time.time() + 60)) == set()
+    settled(served)
+    lines = "".join(json.dumps({"spooled": one}) + "\n" for one in kept)
+    truth = read_truth(io.StringIO(served.simulator.truth.read_text() + lines))
+    assert truth.spooled == kept and truth.expected.keys() - kept == told[2] - kept

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -371,3 +372,15 @@ def test_calls_of_old_days_are_dropped(spool: Spool) -> None:
         spool.count_call(f"2025-11-{day:02d}", float(day))
     assert [day for day in range(1, 31) if spool.calls(f"2025-11-{day:02d}")] == list(range(24, 31))
     assert spool.last_call() == 30.0
+
+
+def test_spool_that_is_made_anew_uses_no_offset_again(tmp_path: Path) -> None:
+    """Its disk was lost; the files in HDFS that were named by the offsets of the one before are still there."""
+    offsets = []
+    for name in ("lost", "new"):
+        (tmp_path / name).mkdir()
+        spool = Spool(tmp_path / name, 1 << 20, SINKS)
+        offsets += fill(spool, 20)
+        spool.close()
+        time.sleep(0.05)
+    assert offsets == sorted(set(offsets))

@@ -1,7 +1,8 @@
 """The spool: what a source answered, on disk and synced before anything else happens to it.
 
 SQLite with a write-ahead log and ``synchronous=FULL``: a committed answer survives a power cut. Offsets count up and are
-never used twice. Each sink has a cursor: everything up to it has been delivered there.
+never used twice, not even by a spool that is made anew after its disk was lost: files in HDFS are named by them. Each sink
+has a cursor: everything up to it has been delivered there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,11 @@ CREATE TABLE IF NOT EXISTS published (identity TEXT PRIMARY KEY, at REAL NOT NUL
 CREATE INDEX IF NOT EXISTS published_at ON published (at);
 CREATE TABLE IF NOT EXISTS files (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, path TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
+"""
+# A new spool counts from the milliseconds of Unix time: the one before it can't have come as far.
+BEGINNING = """
+INSERT INTO sqlite_sequence (name, seq) SELECT 'answers', ? WHERE NOT EXISTS
+    (SELECT 1 FROM sqlite_sequence WHERE name = 'answers')
 """
 BUSY_SECONDS = 30
 
@@ -67,6 +73,7 @@ class Spool:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA journal_size_limit = 16777216")
             self._db.executescript(SCHEMA)
+            self._db.execute(BEGINNING, (int(time.time() * 1000),))
             for sink in self.sinks:
                 self._db.execute("INSERT OR IGNORE INTO cursors VALUES (?, 0)", (sink,))
         except sqlite3.Error as error:

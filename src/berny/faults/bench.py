@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from berny.catalog import load_pipelines
 from berny.faults import inject
-from berny.faults.rows import Row
+from berny.faults.rows import Row, rows
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, read_mapping
@@ -24,8 +25,9 @@ FRESH_SECONDS = 300
 SETTLE_SECONDS = 300
 UNSPOOLED_SECONDS = 15
 SETTLED_PAUSE = 3
-# An answer may be under way as a row begins, and belong to it.
+# An answer may be under way as a row begins, and belong to it; or as something is broken.
 SINCE_MARGIN = 60
+UNDER_WAY_SECONDS = 5
 
 
 @dataclass
@@ -44,6 +46,9 @@ class Outcome:
     minimum: int = 0
     unspooled: int = 0
     unspooled_answers: int = 0
+    """While something was broken."""
+    unspooled_elsewhere: int = 0
+    """Answers that were not kept though nothing was broken, yet or any more."""
     unspooled_allowed: int = 0
     """Answers; see the row."""
     lost: int = 0
@@ -63,13 +68,13 @@ class Outcome:
     """From the healing until every probe of every node said whole, nobody touching anything; None if that did not happen."""
     words: str = ""
     steps: list[str] = field(default_factory=list)
-    """What a random run did."""
+    """What was drawn from the seed, in its order."""
 
     @property
     def settled(self) -> bool:
         """Tell whether all sinks agree; answers that were never kept come no more."""
         counts = self.lost + self.duplicate + self.wrong + self.unexpected
-        return not counts and self.unspooled_answers <= self.unspooled_allowed
+        return not counts and not self.unspooled_elsewhere and self.unspooled_answers <= self.unspooled_allowed
 
     @property
     def clean(self) -> bool:
@@ -104,16 +109,18 @@ def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
 
 
 def check(lab: Lab, run: str, since: float) -> dict[str, Any]:
-    """Hold what sinks got since a Unix time against the truth of a run, on InfluxDB's node; returns the checker's JSON.
+    """Hold what spool and sinks got since a Unix time against the truth of a run; returns the checker's JSON.
 
     Raises:
-        LabError: a sink does not tell what it holds; the message has the last line.
+        LabError: the spool or a sink does not tell what it holds; the message has the last line.
     """
-    node = read_mapping()["influxdb"][0]
-    options = f"--truth - --run {run} --since {since - SINCE_MARGIN:.0f} --json"
-    command = f"{inject.PYTHON} -m berny.pipelines.{PIPELINE}.check {options}"
-    with lab.simulator.truth.open() as truth:
-        done = subprocess.run(lab.ssh(node, command), stdin=truth, capture_output=True, text=True, timeout=180)
+    groups = read_mapping()
+    margin = f"--since {since - SINCE_MARGIN:.0f}"
+    python = f"{inject.PYTHON} -m berny.pipelines.{PIPELINE}"
+    kept = inject.shell(lab, groups[load_pipelines()[PIPELINE].stages["producer"].on][0], f"{python}.spooled {margin}")
+    told = lab.simulator.truth.read_text() + kept
+    checking = lab.ssh(groups["influxdb"][0], f"{python}.check --truth - --run {run} {margin} --json")
+    done = subprocess.run(checking, input=told, capture_output=True, text=True, timeout=180)
     if not done.stdout.startswith("{"):
         raise LabError((done.stderr.strip() or "the checker says nothing").splitlines()[-1])
     return dict(json.loads(done.stdout))
@@ -145,7 +152,7 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
     began = time.time()
     run = f"{row.name}-{began:.0f}"
     outcome = Outcome(row.name, run, seed, rate, began, minimum=row.minimum, fresh_bound=row.fresh)
-    outcome.unspooled_allowed = row.unspooled
+    outcome.unspooled_allowed, known = row.unspooled, rows()
     ask = lab.simulator.ask
     try:
         ask("/_simulator/run", {"run": run, "rate": rate})
@@ -159,19 +166,23 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
             injected = time.time()
             row.inject(lab)
             if row.draws:
-                row.draws(lab, random.Random(f"{row.name}/{seed}"))
+                outcome.steps = row.draws(lab, random.Random(f"{row.name}/{seed}"), say)
+                outcome.unspooled_allowed += sum(
+                    known[name].unspooled for step in outcome.steps for name in step.split(" and ") if name in known
+                )
             _hold(say, row.hold, row.about)
             ended = time.time()
             say("healing")
             row.heal(lab)
-            healed = injected if row.heals_itself else time.time()
+            over = time.time()
+            healed = injected if row.heals_itself else over
             say("waiting for fresh points")
             fresh = watch.fresh_after(healed, FRESH_SECONDS)
             outcome.fresh = fresh and round(fresh - healed, 1)
             time.sleep(STEADY_SECONDS)
             outcome.silence = round(watch.longest_silence(injected, time.time()), 1)
         ask("/_simulator/run", {"run": f"after-{run}", "rate": 0})
-        _settle(lab, outcome, healed, say)
+        _settle(lab, outcome, (injected, over), healed, say)
         try:
             wait_for_whole(lab, say)
             outcome.whole = round(time.time() - healed, 1)
@@ -190,7 +201,7 @@ def _hold(say: Say, seconds: float, words: str) -> None:
         time.sleep(min(left, 5))
 
 
-def _settle(lab: Lab, outcome: Outcome, healed: float, say: Say) -> None:
+def _settle(lab: Lab, outcome: Outcome, broken: tuple[float, float], healed: float, say: Say) -> None:
     """Ask the checker until every sink holds what it should, and keep what it said last."""
     deadline = time.monotonic() + SETTLE_SECONDS
     unspooled, since = -1, time.monotonic()
@@ -203,7 +214,8 @@ def _settle(lab: Lab, outcome: Outcome, healed: float, say: Say) -> None:
             sinks = report["sinks"]
             outcome.words = ""
             outcome.expected, outcome.unspooled = report["expected"], report["unspooled"]
-            outcome.unspooled_answers = report["unspooled_answers"]
+            within = [broken[0] - UNDER_WAY_SECONDS <= at <= broken[1] for at in report["unspooled_at"]]
+            outcome.unspooled_answers, outcome.unspooled_elsewhere = within.count(True), within.count(False)
             transport = [name for name in sinks if name.startswith(f"{PIPELINE}-")]
             outcome.topic_duplicates = sum(sinks[name]["duplicate"] for name in transport)
             outcome.duplicate = sum(sink["duplicate"] for name, sink in sinks.items() if name not in transport)

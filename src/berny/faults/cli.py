@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
-from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Annotated
 
@@ -13,7 +10,7 @@ import typer
 from berny.faults import inject
 from berny.faults.bench import run_row
 from berny.faults.results import PAGE, Results, commit, line, page, summary
-from berny.faults.rows import MANY, Row, rows
+from berny.faults.rows import Row, random_row, rows
 from berny.lab.cli import Name, as_root, console, told
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
@@ -23,7 +20,6 @@ app = typer.Typer(no_args_is_help=True, help="Break a lab on purpose, and hold e
 Rate = Annotated[float, typer.Option(min=1, max=200, help="Observations a second that the source serves.")]
 Seed = Annotated[int, typer.Option(help="What is drawn, is drawn from it.")]
 RATE = 40.0
-STEP_SECONDS = (5.0, 20.0)
 
 
 @app.command("list")
@@ -59,7 +55,7 @@ def random_(
     """Break what is drawn, nothing among it, another every few seconds; then heal, and hold every sink against the truth."""
     as_root()
     with told():
-        _finish(_run(Lab.existing(name), [_random_row(seconds, seed)], rate, seed, False))
+        _finish(_run(Lab.existing(name), [random_row(seconds, seed)], rate, seed, False))
 
 
 @app.command()
@@ -108,29 +104,3 @@ def _run(lab: Lab, chosen: list[Row], rate: float, seed: int, resume: bool) -> b
 def _finish(clean: bool) -> None:
     if not clean:
         raise typer.Exit(1)
-
-
-def _random_row(seconds: float, seed: int) -> Row:
-    known = [row for row in rows().values() if row.gentle]
-    quiet = next(row for row in rows().values() if row.name == "none")
-
-    def draw_all(lab: Lab, draw: random.Random) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            row = draw.choice([*known, quiet])
-            console.print(f"  {row.name}", highlight=False)
-            row.inject(lab)
-            time.sleep(draw.uniform(*STEP_SECONDS))
-            row.heal(lab)
-
-    about = f"a drawn fault every {STEP_SECONDS[0]:.0f} to {STEP_SECONDS[1]:.0f} s, for {seconds:.0f} s"
-    return replace(
-        quiet,
-        name=f"random-{seed}",
-        about=about,
-        heal=inject.heal_all,
-        hold=0,
-        draws=draw_all,
-        fresh=120,
-        unspooled=MANY,
-    )

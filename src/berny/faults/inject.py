@@ -20,6 +20,7 @@ from berny.lab.lab import Lab
 from berny.lab.machines import Machine
 from berny.lab.plan import CHECKOUT, Disk, LabError, read_mapping
 from berny.placement import units
+from berny.progress import Say
 
 FILLER = ".berny-filler"
 PYTHON = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3"
@@ -58,13 +59,15 @@ def signal_unit(lab: Lab, unit: str, node: str, name: str, whom: str = "main") -
     shell(lab, node, f"sudo systemctl kill --signal={name} --kill-whom={whom} {unit}")
 
 
-def restart_all(lab: Lab, draw: random.Random) -> None:
+def restart_all(lab: Lab, draw: random.Random, say: Say) -> list[str]:
     """Restart every unit of every node, one after the other in an order that is drawn, waiting for none to serve."""
     order = [(unit, node) for unit, nodes in placed_units().items() for node in nodes]
     draw.shuffle(order)
     for unit, node in order:
+        say(f"restart of {unit} on {node}")
         shell(lab, node, f"sudo systemctl restart --no-block {unit}")
         time.sleep(1)
+    return [f"{unit} on {node}" for unit, node in order]
 
 
 # -- machines ------------------------------------------------------------------------------------------------------
@@ -210,15 +213,19 @@ def rolling_restart(lab: Lab, component: str) -> None:
     _play(lab, "--tags", component)
 
 
-def killed_convergence(lab: Lab, draw: random.Random) -> None:
+def killed_convergence(lab: Lab, draw: random.Random, say: Say) -> list[str]:
     """Kill ``site.yml`` at ten moments, each time with other configuration than before, then run it to its end."""
-    for turn in range(10):
+    moments = [draw.uniform(2, 45) for _ in range(10)]
+    for turn, moment in enumerate(moments):
+        say(f"site.yml, to be killed after {moment:.0f} s: {turn + 1} of {len(moments)}")
         command = _site(lab, "-e", f"kafka_log_segment_bytes={33554432 + turn}")
         with subprocess.Popen(command, **_quiet(lab), start_new_session=True) as playing:
-            time.sleep(draw.uniform(2, 45))
+            time.sleep(moment)
             if playing.poll() is None:
                 os.killpg(playing.pid, signal.SIGKILL)
+    say("site.yml, to its end")
     _play(lab)
+    return [f"killed after {moment:.1f} s" for moment in moments]
 
 
 def _site(lab: Lab, *options: str) -> list[str]:

@@ -14,7 +14,7 @@ from berny.lab.plan import CHECKOUT, state_folder
 
 PAGE = CHECKOUT / "docs" / "faults.md"
 # What is measured does not depend on what is said of it.
-WORDS = [".", ":!docs", ":!README.md"]
+WORDS = [".", ":!docs", ":!README.md", ":!tests", ":!molecule"]
 
 
 def commit() -> str:
@@ -80,6 +80,8 @@ def verdict(outcome: Outcome) -> str:
     ]
     if outcome.unspooled_answers > outcome.unspooled_allowed:
         counts.append(f"{outcome.unspooled} unspooled in {outcome.unspooled_answers} answers")
+    if outcome.unspooled_elsewhere:
+        counts.append(f"{outcome.unspooled_elsewhere} answers unspooled while nothing was broken")
     if outcome.acknowledged < outcome.minimum:
         counts.append(f"{outcome.acknowledged} acknowledged, {outcome.minimum} wanted")
     if outcome.caught_up is None:

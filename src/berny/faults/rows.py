@@ -6,6 +6,7 @@ Rows of daemons and stages follow from the catalog, the manifests and the mappin
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,8 +14,11 @@ from berny.catalog import load_catalog, load_pipelines
 from berny.faults import inject, network
 from berny.lab.lab import Lab
 from berny.lab.plan import read_mapping
+from berny.progress import Say
 
 Do = Callable[[Lab], None]
+Draw = Callable[[Lab, random.Random, Say], list[str]]
+"""Breaks what it draws, and returns what that was."""
 HOLD_SECONDS = 30.0
 # A disk that refuses keeps none of all the answers meanwhile.
 MANY = 10**6
@@ -54,7 +58,7 @@ class Row:
     the fault. What was not kept was never acknowledged."""
     gentle: bool = False
     """May be one of many in a random run: it destroys nothing."""
-    draws: Callable[[Lab, random.Random], None] | None = None
+    draws: Draw | None = None
     """The injection, where it draws from the run's seed."""
 
     @property
@@ -224,6 +228,36 @@ def _others() -> Iterator[Row]:
         minimum=1, draws=inject.killed_convergence,
     )  # fmt: skip
     yield Row("none", "nothing at all", nothing, hold=15)
+
+
+RANDOM_SECONDS = (5.0, 20.0)
+
+
+def random_row(seconds: float, seed: int) -> Row:
+    """Return a row that breaks, every few seconds, a machine, a process, a line and the source, each of them or none."""
+    nodes = read_mapping()["all"]
+    kinds = [list(_machines(nodes)), list(_processes()), list(_networks(nodes)), list(_sources())]
+
+    def draw_all(lab: Lab, draw: random.Random, say: Say) -> list[str]:
+        steps, until = [], time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            drawn: list[Row] = []
+            for kind in kinds:
+                # Nothing else is broken on a machine that is off: it could be neither broken nor healed.
+                off = [node for node in nodes if drawn and drawn[0].name == f"off-{node}"]
+                free = [row for row in kind if row.gentle and not any(node in row.name for node in off)]
+                drawn += [draw.choice(free)] if draw.random() < 0.5 else []
+            steps.append(" and ".join(row.name for row in drawn) or "none")
+            say(f"{steps[-1]}; {left:.0f} s left")
+            for row in drawn:
+                row.inject(lab)
+            time.sleep(draw.uniform(*RANDOM_SECONDS))
+            for row in drawn:
+                row.heal(lab)
+        return steps
+
+    about = "what was drawn of machines, processes, lines and the source, another every few seconds, then healed"
+    return Row(f"random-{seed}", about, nothing, inject.heal_all, hold=0, fresh=MASTER_SECONDS, draws=draw_all)
 
 
 def rows() -> dict[str, Row]:

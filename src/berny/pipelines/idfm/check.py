@@ -6,6 +6,7 @@ import argparse
 import itertools
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from berny.sources import prim
 
 Value = float | None
 STALE_SECONDS = 86400
+AT_ONCE_SECONDS = 0.2
 
 
 @dataclass
@@ -35,23 +37,28 @@ class Truth:
     served: set[str]
     at: dict[str, float]
     answer: dict[str, int]
+    spooled: set[str]
+    """What the spool says that it has kept."""
 
 
 def read_truth(file: TextIO, run: str | None = None) -> Truth:
     """Read the simulator's truth; only answers that were written to the socket whole are expected anywhere.
 
-    The source repeats itself: an observation belongs to the run that told it first.
+    The source repeats itself: an observation belongs to the run that told it first. Lines of ``spooled`` may follow.
     """
     answers: dict[tuple[str, int], list[dict[str, Any]]] = {}
     whole: set[tuple[str, int]] = set()
+    truth = Truth({}, set(), {}, {}, set())
     for line in file:
         entry = json.loads(line)
+        if "spooled" in entry:
+            truth.spooled.add(entry["spooled"])
+            continue
         key = (entry["run"], entry["answer"])
         if entry.get("served"):
             whole.add(key)
         elif "identity" in entry:
             answers.setdefault(key, []).append(entry)
-    truth = Truth({}, set(), {}, {})
     first: dict[str, str] = {}
     for key, entries in answers.items():
         for entry in entries:
@@ -76,9 +83,12 @@ def topic_records(bootstrap_servers: str, topic: str, since: float = 0) -> Itera
         ends[found.partition] = (max(low, found.offset if found.offset >= 0 else high), high)
     left = {p: high for p, (low, high) in ends.items() if high > low}
     client.assign([TopicPartition(topic, p, ends[p][0]) for p in left])
+    last = time.monotonic()
     while left:
-        messages = client.consume(1000, TIMEOUT)
-        if not messages:
+        # It waits until it has all of them.
+        messages = client.consume(1000, AT_ONCE_SECONDS)
+        last = time.monotonic() if messages else last
+        if time.monotonic() - last > TIMEOUT:
             raise TimeoutError(
                 f"{topic}: no record in {TIMEOUT} s, partitions {sorted(left)} are not read to their ends"
             )
@@ -172,8 +182,10 @@ def check(cluster: Cluster, truth: Truth, since: float = 0) -> Report:
     in_processed = list(processed(topic_records(servers, PROCESSED, since)))
     # A train may be told hours after it was recorded.
     in_influxdb = list(points(influx_url, sinks["influxdb"]["bucket"], max(0.0, since - STALE_SECONDS)))
-    # The spool can't be asked for what it has given back: what no sink has was never kept, what one has was.
-    kept = in_hdfs.union(*({identity for identity, _ in held} for held in (in_realtime, in_processed, in_influxdb)))
+    # The spool forgets in the end: what a sink has was kept as well.
+    kept = in_hdfs.union(
+        truth.spooled, *({identity for identity, _ in held} for held in (in_realtime, in_processed, in_influxdb))
+    )
     unspooled = frozenset(truth.expected.keys() - kept)
     expected = {identity: value for identity, value in truth.expected.items() if identity not in unspooled}
     there = dict.fromkeys(expected, True)
@@ -190,7 +202,9 @@ def check(cluster: Cluster, truth: Truth, since: float = 0) -> Report:
 def main() -> int:
     """Print the report; 0 where it is clean."""
     parser = argparse.ArgumentParser(prog="berny-idfm-check", description=__doc__)
-    parser.add_argument("--truth", required=True, help="the simulator's truth; - for standard input")
+    parser.add_argument(
+        "--truth", required=True, help="the simulator's truth, with lines of the spool; - for standard input"
+    )
     parser.add_argument("--run", help="only answers of this run are expected")
     parser.add_argument("--since", type=float, default=0, help="only what sinks got since this Unix time is read")
     parser.add_argument("--json", action="store_true")
@@ -212,8 +226,9 @@ def main() -> int:
             }
             for sink in report.sinks
         }
-        told = {"clean": report.clean, "expected": report.expected, "unspooled": len(report.unspooled)}
-        told["unspooled_answers"] = len({truth.answer[identity] for identity in report.unspooled})
+        told: dict[str, Any] = {"clean": report.clean, "expected": report.expected, "unspooled": len(report.unspooled)}
+        # One moment for each answer that was not kept, in Unix seconds.
+        told["unspooled_at"] = sorted({truth.answer[one]: truth.at[one] for one in report.unspooled}.values())
         print(json.dumps(told | {"sinks": sinks}))
     else:
         print(report)
