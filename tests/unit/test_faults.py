@@ -84,7 +84,7 @@ def test_what_a_random_run_may_do_destroys_nothing() -> None:
 def test_random_run_breaks_nothing_else_on_a_machine_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """And draws the same of the same seed, several at once as well as none."""
     broken: list[str] = []
-    for verb in ("signal_unit", "kill", "boot", "source", "heal_source"):
+    for verb in ("kill_unit", "freeze_unit", "thaw_unit", "kill", "boot", "source", "heal_source"):
         monkeypatch.setattr(inject, verb, lambda lab, *words, **options: broken.append(" ".join(words)))
     for verb in ("cut", "lose", "delay", "narrow", "cut_pair", "heal"):
         monkeypatch.setattr(network, verb, lambda lab, *words, **options: broken.append(" ".join(map(str, words))))

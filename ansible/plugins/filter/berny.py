@@ -8,6 +8,7 @@ from typing import Any
 
 from berny import azure
 from berny.addresses import is_private
+from berny.restoration import kafka_restoration, lost_zookeeper
 
 
 def describe_cluster(
@@ -128,6 +129,8 @@ class FilterModule:
             "ipv4": ipv4,
             "dashboards": dashboards,
             "is_private": is_private,
+            "kafka_restoration": kafka_restoration,
+            "lost_zookeeper": lost_zookeeper,
             "azure_machines": azure.machines,
             "azure_rules": azure.rules,
             "azure_table": azure.table,

@@ -15,6 +15,11 @@ options:
     description: 'By name: partitions, replication, keep (7d), keep_bytes (256MiB, per partition).'
     type: dict
     required: true
+  held:
+    description: Topics that brokers' disks hold. One that is missing all the same is not made; what knew of it was lost.
+    type: list
+    elements: str
+    default: []
 author: [Berny (@berny)]
 """
 EXAMPLES = """
@@ -53,6 +58,7 @@ def main() -> None:
         argument_spec={
             "bootstrap_servers": {"type": "str", "required": True},
             "topics": {"type": "dict", "required": True},
+            "held": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
@@ -84,6 +90,12 @@ def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:
     changes, new, more = [], [], []
     for name, topic in module.params["topics"].items():
         if name not in found:
+            if name in module.params["held"]:
+                module.fail_json(
+                    msg=f"topic {name} is on the brokers' disks, and ZooKeeper does not know it. It is not made anew: that "
+                    "would part with its records. If ZooKeeper's disk is not mounted, mount it. If it is lost: "
+                    'see "Disks of master lost" in the README.'
+                )
             changes.append(f"{name}: made")
             settings = wanted_configuration(topic)
             new.append(NewTopic(name, topic["partitions"], topic["replication"], config=settings))

@@ -55,6 +55,8 @@ class Outcome:
     duplicate: int = 0
     wrong: int = 0
     unexpected: int = 0
+    given_up: int = 0
+    """Observations that HDFS has no more where the row says that it can't."""
     topic_duplicates: int = 0
     """Counted, and no more: topics are transport."""
     silence: float = 0
@@ -182,7 +184,7 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
             time.sleep(STEADY_SECONDS)
             outcome.silence = round(watch.longest_silence(injected, time.time()), 1)
         ask("/_simulator/run", {"run": f"after-{run}", "rate": 0})
-        _settle(lab, outcome, (injected, over), healed, say)
+        _settle(lab, outcome, row, (injected, over), healed, say)
         try:
             wait_for_whole(lab, say)
             outcome.whole = round(time.time() - healed, 1)
@@ -201,7 +203,7 @@ def _hold(say: Say, seconds: float, words: str) -> None:
         time.sleep(min(left, 5))
 
 
-def _settle(lab: Lab, outcome: Outcome, broken: tuple[float, float], healed: float, say: Say) -> None:
+def _settle(lab: Lab, outcome: Outcome, row: Row, broken: tuple[float, float], healed: float, say: Say) -> None:
     """Ask the checker until every sink holds what it should, and keep what it said last."""
     deadline = time.monotonic() + SETTLE_SECONDS
     unspooled, since = -1, time.monotonic()
@@ -221,6 +223,8 @@ def _settle(lab: Lab, outcome: Outcome, broken: tuple[float, float], healed: flo
             outcome.duplicate = sum(sink["duplicate"] for name, sink in sinks.items() if name not in transport)
             for word in ("lost", "wrong", "unexpected"):
                 setattr(outcome, word, sum(sink[word] for sink in sinks.values()))
+            outcome.given_up = sinks["hdfs"]["lost"] if row.gives_up else 0
+            outcome.lost -= outcome.given_up
             if outcome.unspooled != unspooled:
                 unspooled, since = outcome.unspooled, time.monotonic()
             # What was not kept can't be told from what is still on its way to its first sink, but by waiting.

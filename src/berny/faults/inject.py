@@ -54,9 +54,24 @@ def shell(lab: Lab, node: str, command: str, timeout: float = 120) -> str:
 # -- processes -----------------------------------------------------------------------------------------------------
 
 
-def signal_unit(lab: Lab, unit: str, node: str, name: str, whom: str = "main") -> None:
-    """Send a signal to a unit's main process, or to all of them."""
-    shell(lab, node, f"sudo systemctl kill --signal={name} --kill-whom={whom} {unit}")
+def kill_unit(lab: Lab, unit: str, node: str) -> None:
+    """Kill a unit's main process."""
+    shell(lab, node, f"sudo systemctl kill --signal=KILL --kill-whom=main {unit}")
+
+
+def freeze_unit(lab: Lab, unit: str, node: str) -> None:
+    """Stop all processes of a unit where they are."""
+    shell(lab, node, f"sudo {_signal('STOP', unit)}")
+
+
+def thaw_unit(lab: Lab, unit: str, node: str) -> None:
+    """Have all processes of a unit go on."""
+    shell(lab, node, f"sudo {_signal('CONT', unit)}")
+
+
+def _signal(name: str, *names: str) -> str:
+    # systemctl kill gives up at a control group that lists a process of another namespace, which a lab's may.
+    return f"pkill -{name} --cgroup {','.join(f'/system.slice/{unit}.service' for unit in names)}"
 
 
 def restart_all(lab: Lab, draw: random.Random, say: Say) -> list[str]:
@@ -142,6 +157,20 @@ def wipe(lab: Lab, node: str, service: str) -> None:
     machine.renew(disk)
 
 
+def lose_disks(lab: Lab, node: str) -> None:
+    """End a machine, give it empty disks in place of all that it had, and boot it."""
+    machine = lab.machines[node]
+    machine.kill()
+    for disk in machine.disks:
+        machine.renew(disk)
+    boot(lab, node)
+
+
+def restore(lab: Lab) -> None:
+    """Do what the README says after disks of master were lost."""
+    _play(lab, "-e", f"data={lab.plan.name}", playbook="playbooks/restore.yml")
+
+
 def empty_disks(lab: Lab) -> None:
     """Take away what fills disks. What refused to go on without a person is let go on, as the README says."""
     for filler in fillers(lab):
@@ -218,7 +247,7 @@ def killed_convergence(lab: Lab, draw: random.Random, say: Say) -> list[str]:
     moments = [draw.uniform(2, 45) for _ in range(10)]
     for turn, moment in enumerate(moments):
         say(f"site.yml, to be killed after {moment:.0f} s: {turn + 1} of {len(moments)}")
-        command = _site(lab, "-e", f"kafka_log_segment_bytes={33554432 + turn}")
+        command = _site("-e", f"kafka_log_segment_bytes={33554432 + turn}")
         with subprocess.Popen(command, **_quiet(lab), start_new_session=True) as playing:
             time.sleep(moment)
             if playing.poll() is None:
@@ -228,8 +257,8 @@ def killed_convergence(lab: Lab, draw: random.Random, say: Say) -> list[str]:
     return [f"killed after {moment:.1f} s" for moment in moments]
 
 
-def _site(lab: Lab, *options: str) -> list[str]:
-    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", "site.yml", *options]
+def _site(*options: str, playbook: str = "site.yml") -> list[str]:
+    return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", playbook, *options]
 
 
 def _quiet(lab: Lab) -> dict[str, Any]:
@@ -238,12 +267,12 @@ def _quiet(lab: Lab) -> dict[str, Any]:
     return {"cwd": CHECKOUT, "env": environment, **quiet}
 
 
-def _play(lab: Lab, *options: str) -> None:
+def _play(lab: Lab, *options: str, playbook: str = "site.yml") -> None:
     playing = _quiet(lab) | {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run(_site(lab, *options), **playing)
+    done = subprocess.run(_site(*options, playbook=playbook), **playing)
     if done.returncode:
         failed = next((line for line in done.stdout.splitlines() if "fatal:" in line), done.stdout[-300:])
-        raise LabError(f"site.yml {' '.join(options)}: {failed[:600]}")
+        raise LabError(f"{playbook} {' '.join(options)}: {failed[:600]}")
 
 
 # -- all of it away ------------------------------------------------------------------------------------------------
@@ -262,7 +291,7 @@ def heal_all(lab: Lab) -> None:
     boot(lab, *(node for node in lab.machines if node not in lab.running()))
     placed = placed_units()
     for node in lab.machines:
-        names = " ".join(unit for unit, nodes in placed.items() if node in nodes)
-        lab.run(node, f"sudo systemctl kill --signal=CONT {names}; sudo systemctl start --no-block {names}")
+        names = [unit for unit, nodes in placed.items() if node in nodes]
+        lab.run(node, f"sudo {_signal('CONT', *names)}; sudo systemctl start --no-block {' '.join(names)}")
     safe = "sudo berny-probe hdfs-namenode | grep -q 'in safe mode' && sudo -u hdfs timeout 60 hdfs dfsadmin -safemode leave"
     lab.run(read_mapping()["namenode"][0], safe, timeout=90)

@@ -88,7 +88,8 @@ def verdict(outcome: Outcome) -> str:
         counts.append(f"never caught up{': ' if outcome.words else ''}{outcome.words}")
     if outcome.whole is None:
         counts.append(f"not whole again{': ' if outcome.words else ''}{outcome.words}")
-    return f"FAILED: {', '.join(counts)}" if counts else "holds"
+    given_up = f" but for {outcome.given_up} given up" if outcome.given_up else ""
+    return f"FAILED: {', '.join(counts)}" if counts else f"holds{given_up}"
 
 
 def line(outcome: Outcome) -> str:
@@ -127,7 +128,8 @@ after it, and the bar. *Caught up*: until every sink had everything.
 """
     lines = []
     for one in told:
-        about = rows[one.row].about if one.row in rows else "; ".join(one.steps)
+        row = rows.get(one.row)
+        about = row.about + (f"; given up: {row.gives_up}" if row.gives_up else "") if row else "; ".join(one.steps)
         cells = [
             one.row,
             about,

@@ -56,6 +56,8 @@ class Row:
     unspooled: int = 0
     """How many answers may be served whole and yet not be kept: the producer, which asks one after the other, or its disk is
     the fault. What was not kept was never acknowledged."""
+    gives_up: str = ""
+    """What can't be had again by the mapping: only what was broken had it. Such a row is healed by a remedy for people."""
     gentle: bool = False
     """May be one of many in a random run: it destroys nothing."""
     draws: Draw | None = None
@@ -79,7 +81,7 @@ def _processes() -> Iterator[Row]:
             yield Row(
                 f"kill-{unit}-{node}",
                 f"`kill -9` of {unit} on {node}",
-                to(inject.signal_unit, unit, node, "KILL"),
+                to(inject.kill_unit, unit, node),
                 hold=15,
                 fresh=PROCESS_SECONDS,
                 minimum=0 if producer else 1,
@@ -89,8 +91,8 @@ def _processes() -> Iterator[Row]:
             yield Row(
                 f"freeze-{unit}-{node}",
                 f"all processes of {unit} on {node} stand still for {HOLD_SECONDS:.0f} s",
-                to(inject.signal_unit, unit, node, "STOP", "all"),
-                to(inject.signal_unit, unit, node, "CONT", "all"),
+                to(inject.freeze_unit, unit, node),
+                to(inject.thaw_unit, unit, node),
                 minimum=0 if producer else 1,
                 unspooled=int(producer),
                 gentle=True,
@@ -230,6 +232,21 @@ def _others() -> Iterator[Row]:
     yield Row("none", "nothing at all", nothing, hold=15)
 
 
+def _beyond() -> Iterator[Row]:
+    """What no platform of this mapping can hold: one copy of it was lost."""
+    yield Row(
+        "lost-disks-master",
+        "master comes back with empty disks for everything; then `playbooks/restore.yml -e data=CLUSTER`",
+        to(inject.lose_disks, "master"),
+        inject.restore,
+        hold=10,
+        fresh=MASTER_SECONDS,
+        minimum=0,
+        unspooled=MANY,
+        gives_up="files of HDFS since the last checkpoint, and what only the spool had",
+    )
+
+
 RANDOM_SECONDS = (5.0, 20.0)
 
 
@@ -263,6 +280,6 @@ def random_row(seconds: float, seed: int) -> Row:
 def rows() -> dict[str, Row]:
     """Return all rows by name, in the order in which they are run."""
     nodes = read_mapping()["all"]
-    groups = (_others(), _processes(), _sources(), _networks(nodes), _disks(), _machines(nodes))
+    groups = (_others(), _processes(), _sources(), _networks(nodes), _disks(), _machines(nodes), _beyond())
     found = {row.name: row for group in groups for row in group}
     return {"none": found.pop("none"), **found}
