@@ -19,11 +19,10 @@ from berny.lab.plan import LabError, read_mapping
 from berny.progress import Say
 
 PIPELINE = "idfm"
-STEADY_SECONDS = 5
+STEADY_SECONDS = 3
 WHOLE_SECONDS = 300
 FRESH_SECONDS = 300
 SETTLE_SECONDS = 300
-UNSPOOLED_SECONDS = 15
 SETTLED_PAUSE = 3
 # An answer may be under way as a row begins, and belong to it; or as something is broken.
 SINCE_MARGIN = 60
@@ -206,7 +205,6 @@ def _hold(say: Say, seconds: float, words: str) -> None:
 def _settle(lab: Lab, outcome: Outcome, row: Row, broken: tuple[float, float], healed: float, say: Say) -> None:
     """Ask the checker until every sink holds what it should, and keep what it said last."""
     deadline = time.monotonic() + SETTLE_SECONDS
-    unspooled, since = -1, time.monotonic()
     while True:
         try:
             report = check(lab, outcome.run, outcome.began)
@@ -225,10 +223,7 @@ def _settle(lab: Lab, outcome: Outcome, row: Row, broken: tuple[float, float], h
                 setattr(outcome, word, sum(sink[word] for sink in sinks.values()))
             outcome.given_up = sinks["hdfs"]["lost"] if row.gives_up else 0
             outcome.lost -= outcome.given_up
-            if outcome.unspooled != unspooled:
-                unspooled, since = outcome.unspooled, time.monotonic()
-            # What was not kept can't be told from what is still on its way to its first sink, but by waiting.
-            if outcome.expected and outcome.settled and (not unspooled or time.monotonic() - since > UNSPOOLED_SECONDS):
+            if outcome.expected and outcome.settled:
                 outcome.caught_up = round(time.time() - healed, 1)
                 return
         if time.monotonic() > deadline:
