@@ -127,6 +127,7 @@ def test_row_that_holds() -> None:
         ({"caught_up": None, "words": "no answer"}, "never caught up: no answer"),
         ({"whole": None, "words": "1 of 2 brokers"}, "not whole again: 1 of 2 brokers"),
         ({"expected": 0}, "nothing was served"),
+        ({"expected": 0, "words": "worker_1: its disk can't be filled"}, "worker_1: its disk"),
     ],
 )
 def test_each_way_to_fail_is_told(changes: dict[str, Any], words: str) -> None:

@@ -144,10 +144,10 @@ def served_between(lab: Lab, run: str, since: float, until: float) -> int:
 
 
 def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
-    """Run a row from load to verdict; whatever happens, the lab is healed.
+    """Run a row from load to verdict; whatever happens, the lab is healed. What can't be broken or healed fails the row.
 
     Raises:
-        LabError: the lab is not whole before, or something can't be injected or healed.
+        LabError: the lab is not whole before, or does not come back.
     """
     wait_for_whole(lab, say)
     began = time.time()
@@ -155,6 +155,7 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
     outcome = Outcome(row.name, run, seed, rate, began, minimum=row.minimum, fresh_bound=row.fresh)
     outcome.unspooled_allowed, known = row.unspooled, rows()
     ask = lab.simulator.ask
+    served = ask("/_simulator/stats")
     try:
         ask("/_simulator/run", {"run": run, "rate": rate})
         with Watch(lab, PIPELINE) as watch:
@@ -190,7 +191,11 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
         except LabError as error:
             outcome.words = str(error)
         outcome.acknowledged = served_between(lab, run, injected, ended) - outcome.unspooled
+    except (LabError, subprocess.TimeoutExpired) as error:
+        # The other rows can be run all the same, if the lab is whole again.
+        outcome.words = str(error)
     finally:
+        ask("/_simulator/run", {"run": served["run"], "rate": served["rate"]})
         inject.heal_all(lab)
     return outcome
 

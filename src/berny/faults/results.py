@@ -74,7 +74,7 @@ def summary(outcomes: list[Outcome]) -> str:
 def verdict(outcome: Outcome) -> str:
     """Return in a few words why a row does not hold, or that it does."""
     if not outcome.expected:
-        return "FAILED: nothing was served"
+        return f"FAILED: {outcome.words or 'nothing was served'}"
     counts = [
         f"{count} {word}" for word in ("lost", "duplicate", "wrong", "unexpected") if (count := getattr(outcome, word))
     ]
