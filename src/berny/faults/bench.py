@@ -61,7 +61,7 @@ class Outcome:
     silence: float = 0
     """The longest time without a newer point."""
     fresh: float | None = None
-    """From the healing (or the injection, where it heals by itself) to a point recorded after it."""
+    """From the healing to a point recorded after it; where nobody heals, the longest silence."""
     fresh_bound: float = 0
     caught_up: float | None = None
     """From the healing until every sink held everything; None if that did not happen."""
@@ -183,6 +183,9 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
             outcome.fresh = fresh and round(fresh - healed, 1)
             time.sleep(STEADY_SECONDS)
             outcome.silence = round(watch.longest_silence(injected, time.time()), 1)
+            if row.heals_itself and outcome.fresh is not None:
+                # The first points after the fault may have been under way before it.
+                outcome.fresh = outcome.silence
         ask("/_simulator/run", {"run": f"after-{run}", "rate": 0})
         _settle(lab, outcome, row, (injected, over), healed, say)
         try:

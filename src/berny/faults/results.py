@@ -119,8 +119,8 @@ Made by `berny faults report`. Commit {of}; {machine()}; seeds {", ".join(map(st
 
 Each row: the simulator serves observations as a run of its own, something is broken, held and healed; then every sink is held
 against what was served. *Acknowledged*: observations that were served whole during the fault, and kept. *Silent*: the
-longest time in which no newer point came. *Fresh*: from the healing, or the fault where nobody heals, to a point recorded
-after it, and the bar. *Caught up*: until every sink had everything.
+longest time in which no newer point came. *Fresh*: from the healing to a point recorded after it, and the bar; where nobody
+heals, the longest silence. *Caught up*: until every sink had everything.
 *Whole*: until nothing was missing anywhere. Figures are of one run on a box that all machines share.
 
 | row | what | verdict | expected | acknowledged (least) | silent | fresh (bar) | caught up | whole | repeated on topics |
