@@ -292,9 +292,9 @@ def test_files_that_are_named_exist(document: str) -> None:
 
 def test_headings_that_messages_send_people_to() -> None:
     """Messages of the code name headings; they have to be there."""
-    assert "\n### Disks of master lost\n" in text("README.md")
+    assert "\n### Lost disks\n" in text("README.md")
     for file in ("roles/hdfs/tasks/format.yml", "ansible/plugins/modules/kafka_topics.py"):
-        assert '"Disks of master lost" in the README' in text(file)
+        assert '"Lost disks" in the README' in text(file)
     assert "\n## Delivery\n" in text("docs/architecture.md")
 
 

@@ -157,17 +157,18 @@ def wipe(lab: Lab, node: str, service: str) -> None:
     machine.renew(disk)
 
 
-def lose_disks(lab: Lab, node: str) -> None:
-    """End a machine, give it empty disks in place of all that it had, and boot it."""
+def lose_disks(lab: Lab, node: str, *services: str) -> None:
+    """End a machine, give it empty disks in place of those of some services, or of all, and boot it."""
     machine = lab.machines[node]
     machine.kill()
     for disk in machine.disks:
-        machine.renew(disk)
+        if disk.service in services or not services:
+            machine.renew(disk)
     boot(lab, node)
 
 
 def restore(lab: Lab) -> None:
-    """Do what the README says after disks of master were lost."""
+    """Do what the README says after disks were lost."""
     _play(lab, "-e", f"data={lab.plan.name}", playbook="playbooks/restore.yml")
 
 

@@ -233,7 +233,15 @@ def _others() -> Iterator[Row]:
 
 
 def _beyond() -> Iterator[Row]:
-    """What no platform of this mapping can hold: one copy of it was lost."""
+    """What this mapping can't hold without a person: the one copy of something was lost."""
+    yield Row(
+        "lost-influxdb-worker_2",
+        "worker_2 comes back with an empty disk for InfluxDB; then `playbooks/restore.yml -e data=CLUSTER`",
+        to(inject.lose_disks, "worker_2", "influxdb"),
+        inject.restore,
+        hold=10,
+        gives_up="points older than the topics keep",
+    )
     yield Row(
         "lost-disks-master",
         "master comes back with empty disks for everything; then `playbooks/restore.yml -e data=CLUSTER`",
