@@ -11,7 +11,7 @@ from berny.faults.rows import rows
 from support import Cluster, console, steps
 
 RATE = 40
-SELECTION = ["kill-hdfs-namenode-master", "cut-worker_2", "full-berny-idfm-master", "power-all-master-first"]
+SELECTION = ["kill-hdfs-namenode-master", "cut-worker_2", "full-influxdb-worker_2", "power-all-master-first"]
 
 
 @pytest.mark.parametrize("name", SELECTION)
