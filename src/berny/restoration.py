@@ -27,7 +27,7 @@ def lost_zookeeper(disks: Mapping[str, Mapping[str, Any]], known: str) -> list[s
         disks: by node, what the module ``kafka_disk`` returns.
         known: ``/cluster/id`` of ZooKeeper; empty where there is none.
     """
-    return sorted(node for node, disk in disks.items() if disk["topics"] and known not in (disk["cluster_id"],))
+    return sorted(node for node, disk in disks.items() if disk["topics"] and disk["cluster_id"] != known)
 
 
 def kafka_restoration(
@@ -87,14 +87,14 @@ def kafka_restoration(
 
 def _commands(nodes: list[tuple[str, Any]]) -> str:
     """Return what makes the nodes, for ZooKeeper's shell, which ends a word at a space."""
-    made: dict[str, None] = {}
+    made: set[str] = set()
     lines = []
     for path, value in nodes:
         parts = path.split("/")
         for above in ("/".join(parts[:end]) for end in range(2, len(parts))):
             if above not in made:
                 lines.append(f"create {above}")
-                made[above] = None
+                made.add(above)
         lines.append(f"create {path} {json.dumps(value, separators=(',', ':'))}")
-        made[path] = None
+        made.add(path)
     return "\n".join(lines) + "\n"

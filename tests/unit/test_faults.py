@@ -93,7 +93,7 @@ def test_random_run_breaks_nothing_else_on_a_machine_that_is_off(monkeypatch: py
     def drawn(seed: int) -> list[str]:
         row = random_row(0.5, seed)
         assert row.draws
-        return row.draws(cast(Lab, None), random.Random(seed), lambda words: None)
+        return row.draws(cast(Lab, None), random.Random(seed), lambda words: None)[0]
 
     steps = drawn(1)
     again = drawn(1)

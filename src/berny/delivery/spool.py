@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,20 @@ class Answer:
     fetched_at: float
     """Unix time in seconds."""
     body: bytes
+
+
+def look(path: Path, since: float) -> tuple[list[str], list[Answer]]:
+    """Return the identities that a spool's file says were published since a Unix time, and the answers it has since then.
+
+    The file is looked at, never made or changed: a spool that is not there has kept nothing.
+
+    Raises:
+        sqlite3.Error: the file can't be read.
+    """
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as database:
+        published = database.execute("SELECT identity FROM published WHERE at >= ?", (since,)).fetchall()
+        answers = database.execute('SELECT "offset", fetched_at, body FROM answers WHERE fetched_at >= ?', (since,))
+        return [identity for (identity,) in published], [Answer(*row) for row in answers]
 
 
 class Spool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from berny.catalog import load_pipelines
 from berny.faults import inject
-from berny.faults.rows import Row, rows
+from berny.faults.rows import Row
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, read_mapping
@@ -153,7 +153,7 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
     began = time.time()
     run = f"{row.name}-{began:.0f}"
     outcome = Outcome(row.name, run, seed, rate, began, minimum=row.minimum, fresh_bound=row.fresh)
-    outcome.unspooled_allowed, known = row.unspooled, rows()
+    outcome.unspooled_allowed = row.unspooled
     ask = lab.simulator.ask
     served = ask("/_simulator/stats")
     try:
@@ -168,10 +168,8 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
             injected = time.time()
             row.inject(lab)
             if row.draws:
-                outcome.steps = row.draws(lab, random.Random(f"{row.name}/{seed}"), say)
-                outcome.unspooled_allowed += sum(
-                    known[name].unspooled for step in outcome.steps for name in step.split(" and ") if name in known
-                )
+                outcome.steps, drawn = row.draws(lab, random.Random(f"{row.name}/{seed}"), say)
+                outcome.unspooled_allowed += drawn
             _hold(say, row.hold, row.about)
             ended = time.time()
             say("healing")

@@ -74,7 +74,7 @@ def _signal(name: str, *names: str) -> str:
     return f"pkill -{name} --cgroup {','.join(f'/system.slice/{unit}.service' for unit in names)}"
 
 
-def restart_all(lab: Lab, draw: random.Random, say: Say) -> list[str]:
+def restart_all(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], int]:
     """Restart every unit of every node, one after the other in an order that is drawn, waiting for none to serve."""
     order = [(unit, node) for unit, nodes in placed_units().items() for node in nodes]
     draw.shuffle(order)
@@ -82,7 +82,7 @@ def restart_all(lab: Lab, draw: random.Random, say: Say) -> list[str]:
         say(f"restart of {unit} on {node}")
         shell(lab, node, f"sudo systemctl restart --no-block {unit}")
         time.sleep(1)
-    return [f"{unit} on {node}" for unit, node in order]
+    return [f"{unit} on {node}" for unit, node in order], 0
 
 
 # -- machines ------------------------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def rolling_restart(lab: Lab, component: str) -> None:
     _play(lab, "--tags", component)
 
 
-def killed_convergence(lab: Lab, draw: random.Random, say: Say) -> list[str]:
+def killed_convergence(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], int]:
     """Kill ``site.yml`` at ten moments, each time with other configuration than before, then run it to its end."""
     moments = [draw.uniform(2, 45) for _ in range(10)]
     for turn, moment in enumerate(moments):
@@ -255,7 +255,7 @@ def killed_convergence(lab: Lab, draw: random.Random, say: Say) -> list[str]:
                 os.killpg(playing.pid, signal.SIGKILL)
     say("site.yml, to its end")
     _play(lab)
-    return [f"killed after {moment:.1f} s" for moment in moments]
+    return [f"killed after {moment:.1f} s" for moment in moments], 0
 
 
 def _site(*options: str, playbook: str = "site.yml") -> list[str]:

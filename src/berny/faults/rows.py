@@ -17,8 +17,8 @@ from berny.lab.plan import read_mapping
 from berny.progress import Say
 
 Do = Callable[[Lab], None]
-Draw = Callable[[Lab, random.Random, Say], list[str]]
-"""Breaks what it draws, and returns what that was."""
+Draw = Callable[[Lab, random.Random, Say], tuple[list[str], int]]
+"""Breaks what it draws; returns what that was, and how many answers may not be kept for it (see ``Row.unspooled``)."""
 HOLD_SECONDS = 30.0
 # A disk that refuses keeps none of all the answers meanwhile.
 MANY = 10**6
@@ -263,8 +263,8 @@ def random_row(seconds: float, seed: int) -> Row:
     nodes = read_mapping()["all"]
     kinds = [list(_machines(nodes)), list(_processes()), list(_networks(nodes)), list(_sources())]
 
-    def draw_all(lab: Lab, draw: random.Random, say: Say) -> list[str]:
-        steps, until = [], time.monotonic() + seconds
+    def draw_all(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], int]:
+        steps, unspooled, until = [], 0, time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             drawn: list[Row] = []
             for kind in kinds:
@@ -273,13 +273,14 @@ def random_row(seconds: float, seed: int) -> Row:
                 free = [row for row in kind if row.gentle and not any(node in row.name for node in off)]
                 drawn += [draw.choice(free)] if draw.random() < 0.5 else []
             steps.append(" and ".join(row.name for row in drawn) or "none")
+            unspooled += sum(row.unspooled for row in drawn)
             say(f"{steps[-1]}; {left:.0f} s left")
             for row in drawn:
                 row.inject(lab)
             time.sleep(draw.uniform(*RANDOM_SECONDS))
             for row in drawn:
                 row.heal(lab)
-        return steps
+        return steps, unspooled
 
     about = "what was drawn of machines, processes, lines and the source, another every few seconds, then healed"
     return Row(f"random-{seed}", about, nothing, inject.heal_all, hold=0, fresh=MASTER_SECONDS, draws=draw_all)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from berny.delivery.spool import Answer
+from berny.delivery.spool import look
 from berny.pipelines.idfm.producer import records
 
 SPOOL = Path("/data/berny-idfm/spool.sqlite")
@@ -20,13 +19,10 @@ def spooled(path: Path, since: float) -> Iterator[str]:
     Raises:
         sqlite3.Error: the file can't be read.
     """
-    # Looked at, never made: a spool that is not there has kept nothing.
-    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
-    yield from (identity for (identity,) in database.execute("SELECT identity FROM published WHERE at >= ?", (since,)))
-    waiting = 'SELECT "offset", fetched_at, body FROM answers WHERE fetched_at >= ?'
-    for row in database.execute(waiting, (since,)):
-        yield from (identity for identity, _ in records(Answer(*row), "") if identity)
-    database.close()
+    published, answers = look(path, since)
+    yield from published
+    for answer in answers:
+        yield from (identity for identity, _ in records(answer, "") if identity)
 
 
 def main() -> None:
