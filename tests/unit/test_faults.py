@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
+import signal
+import time
+from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from berny.catalog import load_catalog, load_pipelines
-from berny.faults import inject, network, results
+from berny.faults import bench, cli, inject, network, results
 from berny.faults.bench import Outcome
 from berny.faults.rows import Row, nothing, random_row, rows
 from berny.faults.watch import Watch
@@ -32,7 +37,7 @@ HOLDS: dict[str, Any] = {
 
 def outcome(**changes: Any) -> Outcome:
     """Return the outcome of a row that holds, but for what is changed."""
-    return Outcome("none", "none-1", 1, 40.0, 1e9, **{**HOLDS, **changes})
+    return Outcome(**{"row": "none", "run": "none-1", "seed": 1, "rate": 40.0, "began": 1e9, **HOLDS, **changes})
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
@@ -165,6 +170,52 @@ def test_results_are_kept_by_commit_and_survive_half_a_line(tmp_path: Path) -> N
         file.write('{"row": "cut-mas')
     assert kept.read() == {"none": outcome()}
     assert results.Results("def", tmp_path).read() == {}
+
+
+def test_all_rows_are_held_once_more_at_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against all that they served; what they could not keep is not asked for twice, and what is missing now fails."""
+    asked: list[Any] = []
+    lost = {"lost": 0, "duplicate": 0, "wrong": 0, "unexpected": 0}
+
+    def check(lab: Lab, runs: list[str], since: float) -> dict[str, Any]:
+        asked.append((runs, since))
+        return {"expected": 200, "unspooled": 3, "unspooled_at": [1e9 + 5], "sinks": {"influxdb": lost}}
+
+    monkeypatch.setattr(bench, "check", check)
+    ran = [outcome(run="a-1", unspooled_answers=1, unspooled_allowed=1), outcome(run="b-2", began=1e9 + 60)]
+    again = bench.check_again(cast(Lab, None), ran, lambda words: None)
+    assert asked == [(["a-1", "b-2"], 1e9)] and again.clean
+    lost["lost"] = 7
+    again = bench.check_again(cast(Lab, None), ran, lambda words: None)
+    assert not again.clean and "7 lost" in results.line(again)
+    assert results.summary([*ran, again]) == "faults: 2 rows, 7 lost, 0 duplicate, 0 wrong"
+    made = results.page("abc", {"none": outcome(), again.row: again}, rows())
+    assert f"- {results.line(again)}\n" in made and f"| {again.row}" not in made
+
+
+def test_bench_that_is_ended_from_outside_heals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As at Ctrl-C; a shell's background job gets no other signal."""
+    done: list[str] = []
+
+    def run_row(*words: Any) -> Outcome:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            done.append("healed")
+        return outcome()
+
+    lab = SimpleNamespace(locked=nullcontext)
+    monkeypatch.setattr(cli, "run_row", run_row)
+    monkeypatch.setattr(cli, "Results", lambda of: results.Results(of, tmp_path))
+    monkeypatch.setattr(inject, "heal_all", lambda lab: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cli._run(cast(Lab, lab), [rows()["none"]], 40, 1, False)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["healed"]
 
 
 def test_page_tells_what_was_run_and_what_was_not() -> None:

@@ -164,9 +164,9 @@ def observation(identity: str, answer: int, run: str = "one", **changes: Any) ->
     return line | changes
 
 
-def truth(*lines: dict[str, Any], run: str | None = None) -> check.Truth:
+def truth(*lines: dict[str, Any], runs: list[str] | None = None) -> check.Truth:
     """Return the truth that is read from lines."""
-    return check.read_truth(io.StringIO("".join(json.dumps(line) + "\n" for line in lines)), run)
+    return check.read_truth(io.StringIO("".join(json.dumps(line) + "\n" for line in lines)), runs)
 
 
 def test_truth_of_whole_answers_is_expected() -> None:
@@ -178,7 +178,7 @@ def test_truth_of_whole_answers_is_expected() -> None:
     assert found.expected == {"a": 5, "b": None}
     assert found.served == {"a", "b"}
     assert found.at == {"a": 100.0, "b": 100.0}
-    assert found.answer == {"a": 1, "b": 1}
+    assert found.answer == {"a": ("one", 1), "b": ("one", 1)}
 
 
 def test_cut_answer_is_expected_nowhere() -> None:
@@ -195,22 +195,22 @@ def test_cut_answer_that_was_told_again_is_expected() -> None:
     assert found.at == {"a": 200.0}
 
 
-def test_only_one_run_is_expected() -> None:
+def test_only_what_is_asked_for_is_expected() -> None:
     """Answers of other runs are known, so that they are not unexpected, but not asked for."""
     lines = [observation("a", 1), {"answer": 1, "run": "one", "served": True}]
     lines += [observation("b", 1, "two"), {"answer": 1, "run": "two", "served": True}]
-    assert truth(*lines, run="two").expected == {"b": 5}
-    assert truth(*lines, run="two").served == {"a", "b"}
-    assert set(truth(*lines).expected) == {"a", "b"}
-    assert truth(*lines, run="three").expected == {}
+    assert truth(*lines, runs=["two"]).expected == {"b": 5}
+    assert truth(*lines, runs=["two"]).served == {"a", "b"}
+    assert set(truth(*lines).expected) == set(truth(*lines, runs=["one", "two"]).expected) == {"a", "b"}
+    assert truth(*lines, runs=["three"]).expected == {}
 
 
 def test_what_an_earlier_run_told_is_expected_of_that_run_alone() -> None:
     """The source repeats the last ones as the next run begins: a checker that looks at that alone does not see them."""
     lines = [observation("a", 1), {"answer": 1, "run": "one", "served": True}]
     lines += [observation("a", 2, "two"), observation("b", 2, "two"), {"answer": 2, "run": "two", "served": True}]
-    assert set(truth(*lines, run="one").expected) == {"a"}
-    assert set(truth(*lines, run="two").expected) == {"b"}
+    assert set(truth(*lines, runs=["one"]).expected) == {"a"}
+    assert set(truth(*lines, runs=["two"]).expected) == {"b"}
 
 
 def test_cancelled_train_has_no_delay() -> None:

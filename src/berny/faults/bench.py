@@ -19,6 +19,7 @@ from berny.lab.plan import LabError, read_mapping
 from berny.progress import Say
 
 PIPELINE = "idfm"
+AGAIN = "again-"
 STEADY_SECONDS = 3
 WHOLE_SECONDS = 300
 FRESH_SECONDS = 300
@@ -109,8 +110,8 @@ def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
         raise LabError(f"after {seconds:.0f} s {lacking[0]}")
 
 
-def check(lab: Lab, run: str, since: float) -> dict[str, Any]:
-    """Hold what spool and sinks got since a Unix time against the truth of a run; returns the checker's JSON.
+def check(lab: Lab, runs: list[str], since: float) -> dict[str, Any]:
+    """Hold what spool and sinks got since a Unix time against the truth of some runs; returns the checker's JSON.
 
     Raises:
         LabError: the spool or a sink does not tell what it holds; the message has the last line.
@@ -120,7 +121,8 @@ def check(lab: Lab, run: str, since: float) -> dict[str, Any]:
     python = f"{inject.PYTHON} -m berny.pipelines.{PIPELINE}"
     kept = inject.shell(lab, groups[load_pipelines()[PIPELINE].stages["producer"].on][0], f"{python}.spooled {margin}")
     told = lab.simulator.truth.read_text() + kept
-    checking = lab.ssh(groups["influxdb"][0], f"{python}.check --truth - --run {run} {margin} --json")
+    words = " ".join(f"--run {run}" for run in runs)
+    checking = lab.ssh(groups["influxdb"][0], f"{python}.check --truth - {words} {margin} --json")
     done = subprocess.run(checking, input=told, capture_output=True, text=True, timeout=180)
     if not done.stdout.startswith("{"):
         raise LabError((done.stderr.strip() or "the checker says nothing").splitlines()[-1])
@@ -213,21 +215,13 @@ def _settle(lab: Lab, outcome: Outcome, row: Row, broken: tuple[float, float], h
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         try:
-            report = check(lab, outcome.run, outcome.began)
+            report = check(lab, [outcome.run], outcome.began)
         except (LabError, subprocess.TimeoutExpired) as error:
             report, outcome.words = {}, str(error)
         if report:
-            sinks = report["sinks"]
             outcome.words = ""
-            outcome.expected, outcome.unspooled = report["expected"], report["unspooled"]
-            within = [broken[0] - UNDER_WAY_SECONDS <= at <= broken[1] for at in report["unspooled_at"]]
-            outcome.unspooled_answers, outcome.unspooled_elsewhere = within.count(True), within.count(False)
-            transport = [name for name in sinks if name.startswith(f"{PIPELINE}-")]
-            outcome.topic_duplicates = sum(sinks[name]["duplicate"] for name in transport)
-            outcome.duplicate = sum(sink["duplicate"] for name, sink in sinks.items() if name not in transport)
-            for word in ("lost", "wrong", "unexpected"):
-                setattr(outcome, word, sum(sink[word] for sink in sinks.values()))
-            outcome.given_up = sinks["hdfs"]["lost"] if row.gives_up else 0
+            _count(outcome, report, broken)
+            outcome.given_up = report["sinks"]["hdfs"]["lost"] if row.gives_up else 0
             outcome.lost -= outcome.given_up
             if outcome.expected and outcome.settled:
                 outcome.caught_up = round(time.time() - healed, 1)
@@ -236,3 +230,32 @@ def _settle(lab: Lab, outcome: Outcome, row: Row, broken: tuple[float, float], h
             return
         say(f"{outcome.lost} observations are still on their way{': ' if outcome.words else ''}{outcome.words}")
         time.sleep(SETTLED_PAUSE)
+
+
+def _count(outcome: Outcome, report: dict[str, Any], broken: tuple[float, float]) -> None:
+    sinks = report["sinks"]
+    outcome.expected, outcome.unspooled = report["expected"], report["unspooled"]
+    within = [broken[0] - UNDER_WAY_SECONDS <= at <= broken[1] for at in report["unspooled_at"]]
+    outcome.unspooled_answers, outcome.unspooled_elsewhere = within.count(True), within.count(False)
+    transport = [name for name in sinks if name.startswith(f"{PIPELINE}-")]
+    outcome.topic_duplicates = sum(sinks[name]["duplicate"] for name in transport)
+    outcome.duplicate = sum(sink["duplicate"] for name, sink in sinks.items() if name not in transport)
+    for word in ("lost", "wrong", "unexpected"):
+        setattr(outcome, word, sum(sink[word] for sink in sinks.values()))
+
+
+def check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> Outcome:
+    """Hold what some rows served, all of it, against the sinks once more: a later fault may take what an earlier one left."""
+    first, last = outcomes[0], outcomes[-1]
+    outcome = Outcome(f"{AGAIN}{first.run}", "", first.seed, first.rate, first.began)
+    outcome.steps = [f"what {len(outcomes)} rows served, {first.row} to {last.row}, held once more after the last"]
+    # Each row has judged its own.
+    outcome.unspooled_allowed = sum(one.unspooled_answers + one.unspooled_elsewhere for one in outcomes)
+    say(outcome.steps[0])
+    now = time.time()
+    try:
+        _count(outcome, check(lab, [one.run for one in outcomes], first.began), (first.began, now))
+        outcome.caught_up = outcome.whole = round(time.time() - now, 1)
+    except (LabError, subprocess.TimeoutExpired) as error:
+        outcome.words = str(error)
+    return outcome

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from fnmatch import fnmatch
 from typing import Annotated
 
 import typer
 
 from berny.faults import inject
-from berny.faults.bench import run_row
+from berny.faults.bench import Outcome, check_again, run_row
 from berny.faults.results import PAGE, Results, commit, line, page, summary
 from berny.faults.rows import Row, random_row, rows
 from berny.lab.cli import Name, as_root, console, told
@@ -72,7 +73,7 @@ def report() -> None:
     of = commit()
     outcomes = Results(of).read()
     PAGE.write_text(page(of, outcomes, rows()))
-    console.print(f"{PAGE.name}: {len(outcomes)} rows of commit {of}", highlight=False)
+    console.print(f"{PAGE.name}: {summary(list(outcomes.values()))}; commit {of}", highlight=False)
 
 
 def _chosen(names: list[str]) -> list[Row]:
@@ -83,9 +84,17 @@ def _chosen(names: list[str]) -> list[Row]:
     return [row for row in known.values() if any(fnmatch(row.name, name) for name in names)]
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _run(lab: Lab, chosen: list[Row], rate: float, seed: int, resume: bool) -> bool:
-    results, outcomes = Results(commit()), []
+    results = Results(commit())
     known = results.read()
+    outcomes: list[Outcome] = []
+    once_more: list[Outcome] = []
+    # Ended from outside, it heals as it does at Ctrl-C.
+    signal.signal(signal.SIGTERM, _interrupt)
     with lab.locked():
         inject.heal_all(lab)
         for row in chosen:
@@ -97,6 +106,13 @@ def _run(lab: Lab, chosen: list[Row], rate: float, seed: int, resume: bool) -> b
             results.add(outcome)
             outcomes.append(outcome)
             console.print(line(outcome), highlight=False, soft_wrap=True)
+            # What a row gave up is missed by the rows before it as well.
+            once_more = [] if row.gives_up else [*once_more, outcome]
+        if len(once_more) > 1:
+            with Steps(console) as steps, steps.step("all of it again") as say:
+                outcomes.append(check_again(lab, once_more, say))
+            results.add(outcomes[-1])
+            console.print(line(outcomes[-1]), highlight=False, soft_wrap=True)
     console.print(summary(outcomes), highlight=False, soft_wrap=True)
     return all(outcome.clean for outcome in outcomes)
 

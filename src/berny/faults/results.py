@@ -8,7 +8,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from berny.faults.bench import Outcome
+from berny.faults.bench import AGAIN, Outcome
 from berny.faults.rows import Row
 from berny.lab.plan import CHECKOUT, state_folder
 
@@ -68,7 +68,8 @@ def seconds(value: float | None) -> str:
 def summary(outcomes: list[Outcome]) -> str:
     """Return the last line of a run."""
     lost, duplicate, wrong = (sum(getattr(one, word) for one in outcomes) for word in ("lost", "duplicate", "wrong"))
-    return f"faults: {len(outcomes)} rows, {lost} lost, {duplicate} duplicate, {wrong} wrong"
+    rows = sum(1 for one in outcomes if not one.row.startswith(AGAIN))
+    return f"faults: {rows} rows, {lost} lost, {duplicate} duplicate, {wrong} wrong"
 
 
 def verdict(outcome: Outcome) -> str:
@@ -94,6 +95,8 @@ def verdict(outcome: Outcome) -> str:
 
 def line(outcome: Outcome) -> str:
     """Return an outcome on one line."""
+    if outcome.row.startswith(AGAIN):
+        return f"{outcome.steps[0]}: {verdict(outcome)}; {outcome.expected} expected"
     slow = (
         ""
         if outcome.fresh is not None and outcome.fresh <= outcome.fresh_bound
@@ -108,14 +111,14 @@ def line(outcome: Outcome) -> str:
 
 def page(of: str, outcomes: dict[str, Outcome], rows: dict[str, Row]) -> str:
     """Return the page: what was run, on what, and what each row has shown."""
-    told = [outcomes[name] for name in rows if name in outcomes] + [
-        o for name, o in outcomes.items() if name not in rows
-    ]
+    told = [outcomes[name] for name in rows if name in outcomes]
+    told += [one for name, one in outcomes.items() if name not in rows and not name.startswith(AGAIN)]
+    again = [f"- {line(one)}" for name, one in outcomes.items() if name.startswith(AGAIN)]
     seeds = sorted({outcome.seed for outcome in told})
     head = f"""# Faults
 
 Made by `berny faults report`. Commit {of}; {machine()}; seeds {", ".join(map(str, seeds))};
-{len(told)} rows run, of {len(rows)}. `{summary(told)}`
+{len(told)} rows run, of {len(rows)}. `{summary(list(outcomes.values()))}`
 
 Each row: the simulator serves observations as a run of its own, something is broken, held and healed; then every sink is held
 against what was served. *Acknowledged*: observations that were served whole during the fault, and kept. *Silent*: the
@@ -147,4 +150,5 @@ heals, the longest silence. *Caught up*: until every sink had everything.
         lines.append(f"| {' | '.join(cells)} |")
     missing = [f"`{name}`" for name in rows if name not in outcomes]
     tail = f"\nNot run at this commit: {', '.join(missing)}.\n" if missing else ""
-    return head + "\n".join(lines) + "\n" + tail
+    once_more = "\nA later fault may take what an earlier one left:\n\n" + "\n".join(again) + "\n" if again else ""
+    return head + "\n".join(lines) + "\n" + once_more + tail

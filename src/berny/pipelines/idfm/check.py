@@ -7,7 +7,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,17 +31,17 @@ AT_ONCE_SECONDS = 0.2
 
 @dataclass
 class Truth:
-    """What was served: the delay by identity, of one run and of all; when each was served first, and by which answer."""
+    """What was served: the delay by identity, of some runs and of all; when each was served first, and by which answer."""
 
     expected: dict[str, Value]
     served: set[str]
     at: dict[str, float]
-    answer: dict[str, int]
+    answer: dict[str, tuple[str, int]]
     spooled: set[str]
     """What the spool says that it has kept."""
 
 
-def read_truth(file: TextIO, run: str | None = None) -> Truth:
+def read_truth(file: TextIO, runs: Collection[str] | None = None) -> Truth:
     """Read the simulator's truth; only answers that were written to the socket whole are expected anywhere.
 
     The source repeats itself: an observation belongs to the run that told it first. Lines of ``spooled`` may follow.
@@ -63,10 +63,11 @@ def read_truth(file: TextIO, run: str | None = None) -> Truth:
     for key, entries in answers.items():
         for entry in entries:
             truth.served.add(entry["identity"])
-            if key in whole and run in (None, first.setdefault(entry["identity"], key[0])):
+            own = first.setdefault(entry["identity"], key[0])
+            if key in whole and (runs is None or own in runs):
                 truth.expected[entry["identity"]] = None if entry["cancelled"] else entry["delay"]
                 truth.at.setdefault(entry["identity"], entry["at"])
-                truth.answer.setdefault(entry["identity"], key[1])
+                truth.answer.setdefault(entry["identity"], key)
     return truth
 
 
@@ -205,7 +206,7 @@ def main() -> int:
     parser.add_argument(
         "--truth", required=True, help="the simulator's truth, with lines of the spool; - for standard input"
     )
-    parser.add_argument("--run", help="only answers of this run are expected")
+    parser.add_argument("--run", action="append", help="only answers of this run, or of these, are expected")
     parser.add_argument("--since", type=float, default=0, help="only what sinks got since this Unix time is read")
     parser.add_argument("--json", action="store_true")
     words = parser.parse_args()
