@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -536,6 +537,27 @@ def test_truth_of_what_did_not_come(serve: Callable[..., Served], clock: Clock, 
     clock.now += 1
     visits = prim.visits(json.loads(client(served).poll()))
     assert len(visits) == (5 + 4 if kind == "cut" else 30)
+
+
+def test_who_has_gone_is_served_nothing(
+    serve: Callable[..., Served], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that was cut delivers a call late, and the end of its client behind it: nobody has that answer."""
+    served = serve()
+    clock.now += 5
+    note, where = served.simulator.note, urlsplit(served.url)
+    with socket.create_connection((where.hostname, where.port)) as leaving:
+
+        def note_and_leave(mark: dict[str, Any], told: list[dict[str, Any]]) -> None:
+            note(mark, told)
+            leaving.close()
+
+        monkeypatch.setattr(served.simulator, "note", note_and_leave)
+        leaving.sendall(b"GET /marketplace/stop-monitoring HTTP/1.1\r\nHost: x\r\napikey: x\r\n\r\n")
+        assert client(served).poll()
+    told = settled(served, 1)
+    assert {line["answer"] for line in told} == {1, 2}
+    assert [line["answer"] for line in told if line.get("served")] == [2]
 
 
 @pytest.mark.parametrize("kind", ["twice", "out_of_order", "empty"])

@@ -193,7 +193,7 @@ def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
             outcome.whole = round(time.time() - healed, 1)
         except LabError as error:
             outcome.words = str(error)
-        outcome.acknowledged = served_between(lab, run, injected, ended) - outcome.unspooled
+        outcome.acknowledged = max(0, served_between(lab, run, injected, ended) - outcome.unspooled)
     except (LabError, subprocess.TimeoutExpired) as error:
         # The other rows can be run all the same, if the lab is whole again.
         outcome.words = str(error)

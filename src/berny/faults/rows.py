@@ -135,14 +135,14 @@ def _networks(nodes: list[str]) -> Iterator[Row]:
     spool = read_mapping()[load_pipelines()["idfm"].stages["producer"].on]
     for node in nodes:
         # Cut off from the source nothing is polled.
-        least = 0 if node in spool else 1
+        least, fresh = (0, MASTER_SECONDS) if node in spool else (1, WORKER_SECONDS)
         ways: dict[str, dict[str, bool]] = {"": {}, "-in": {"outgoing": False}, "-out": {"incoming": False}}
         words = {"": "both ways", "-in": "what is sent to it", "-out": "what it sends"}
         for way, options in ways.items():
             yield Row(
                 f"cut-{node}{way}", f"{node}'s network is cut: {words[way]}",
                 to(network.cut, node, **options),
-                network.heal, minimum=least, unspooled=int(node in spool), gentle=True,
+                network.heal, fresh=fresh, minimum=least, unspooled=int(node in spool), gentle=True,
             )  # fmt: skip
         yield Row(
             f"loss-{node}", f"5 % of what {node} sends and is sent is lost",
