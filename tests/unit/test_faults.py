@@ -175,18 +175,25 @@ def test_results_are_kept_by_commit_and_survive_half_a_line(tmp_path: Path) -> N
 def test_all_rows_are_held_once_more_at_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against all that they served; what they could not keep is not asked for twice, and what is missing now fails."""
     asked: list[Any] = []
+    rates: list[Any] = []
     lost = {"lost": 0, "duplicate": 0, "wrong": 0, "unexpected": 0}
 
-    def check(lab: Lab, runs: list[str], since: float) -> dict[str, Any]:
+    def check(of: Lab, runs: list[str], since: float) -> dict[str, Any]:
         asked.append((runs, since))
+        assert rates[-1] == 0
         return {"expected": 200, "unspooled": 3, "unspooled_at": [1e9 + 5], "sinks": {"influxdb": lost}}
 
+    def ask(path: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
+        rates.extend([words["rate"]] if words else [])
+        return {"run": "", "rate": 2}
+
+    lab = cast(Lab, SimpleNamespace(simulator=SimpleNamespace(ask=ask)))
     monkeypatch.setattr(bench, "check", check)
     ran = [outcome(run="a-1", unspooled_answers=1, unspooled_allowed=1), outcome(run="b-2", began=1e9 + 60)]
-    again = bench.check_again(cast(Lab, None), ran, lambda words: None)
-    assert asked == [(["a-1", "b-2"], 1e9)] and again.clean
+    again = bench.check_again(lab, ran, lambda words: None)
+    assert asked == [(["a-1", "b-2"], 1e9)] and again.clean and rates == [0, 2]
     lost["lost"] = 7
-    again = bench.check_again(cast(Lab, None), ran, lambda words: None)
+    again = bench.check_again(lab, ran, lambda words: None)
     assert not again.clean and "7 lost" in results.line(again)
     assert results.summary([*ran, again]) == "faults: 2 rows, 7 lost, 0 duplicate, 0 wrong"
     made = results.page("abc", {"none": outcome(), again.row: again}, rows())

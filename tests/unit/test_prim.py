@@ -539,6 +539,14 @@ def test_truth_of_what_did_not_come(serve: Callable[..., Served], clock: Clock, 
     assert len(visits) == (5 + 4 if kind == "cut" else 30)
 
 
+def test_who_leaves_with_the_answer_was_served(serve: Callable[..., Served]) -> None:
+    """The end of the connection comes with, or right behind, the acknowledgement of the answer's last bytes."""
+    served = serve()
+    for _ in range(20):
+        requests.get(f"{served.url}/marketplace/stop-monitoring", headers={"apikey": "x"}, timeout=5).raise_for_status()
+    assert sum("served" in line for line in settled(served, 20)) == 20
+
+
 def test_who_has_gone_is_served_nothing(
     serve: Callable[..., Served], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

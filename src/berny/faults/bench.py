@@ -253,9 +253,15 @@ def check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> Outcome:
     outcome.unspooled_allowed = sum(one.unspooled_answers + one.unspooled_elsewhere for one in outcomes)
     say(outcome.steps[0])
     now = time.time()
+    ask = lab.simulator.ask
+    served = ask("/_simulator/stats")
+    # What is served while the sinks are read would be unexpected in them.
+    ask("/_simulator/run", {"run": outcome.row, "rate": 0})
     try:
         _count(outcome, check(lab, [one.run for one in outcomes], first.began), (first.began, now))
         outcome.caught_up = outcome.whole = round(time.time() - now, 1)
     except (LabError, subprocess.TimeoutExpired) as error:
         outcome.words = str(error)
+    finally:
+        ask("/_simulator/run", {"run": served["run"], "rate": served["rate"]})
     return outcome

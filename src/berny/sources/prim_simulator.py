@@ -1,17 +1,22 @@
 """A server with PRIM's wire format, and the truth of what it served.
 
-Before an answer is sent, its observations with their true delays are on disk (``truth``); once it is written to the socket
-whole, one more line says that it was served. The delays are the timetable's own, not read back from the answer.
+Before an answer is sent, its observations with their true delays are on disk (``truth``); once the client's kernel has
+acknowledged all of it, one more line says that it was served. The delays are the timetable's own, not read back from the
+answer.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
+import struct
+import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +32,7 @@ STALE_SECONDS = 6 * 3600
 REPEATS = 4
 """How many observations of earlier answers an answer repeats, as the API does."""
 SLOW_SECONDS = 30
-GONE_SECONDS = 0.005
+DELIVERY_SECONDS = 120
 
 
 @dataclass
@@ -208,9 +213,6 @@ class Simulator:
     async def _send(
         self, request: web.Request, mark: dict[str, Any], body: bytes, cut: bool = False
     ) -> web.StreamResponse:
-        # A network that was cut delivers calls late, of clients that have gone since: their end comes right behind. What is
-        # written to such a one would pass for served.
-        await asyncio.sleep(GONE_SECONDS)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.content_length = len(body)
         await response.prepare(request)
@@ -221,7 +223,8 @@ class Simulator:
             return response
         await response.write(body)
         await response.write_eof()
-        self.note(mark, [{"served": True}])
+        if request.transport and await _delivered(request.transport):
+            self.note(mark, [{"served": True}])
         return response
 
     async def set_fault(self, request: web.Request) -> web.Response:
@@ -256,6 +259,26 @@ class Simulator:
         made.router.add_post("/_simulator/run", self.set_run)
         made.router.add_get("/_simulator/stats", self.stats)
         return made
+
+
+async def _delivered(transport: asyncio.Transport) -> bool:
+    """Wait until the other end's kernel has acknowledged all that was written (``SIOCOUTQ``, tcp(7)), or has gone.
+
+    A network that was cut delivers calls late, of clients that have given up since; what is written to those would pass for
+    served.
+    """
+    deadline = time.monotonic() + DELIVERY_SECONDS
+    # Of its own, or it could not be asked about a connection that ended meanwhile.
+    with closing(transport.get_extra_info("socket").dup()) as connection:
+        while time.monotonic() < deadline:
+            ended = transport.is_closing()
+            waiting = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))[0]
+            if not waiting and not transport.get_write_buffer_size():
+                return True
+            if ended:
+                return False
+            await asyncio.sleep(0.005)
+    return False
 
 
 def recorded_delay(one: dict[str, Any]) -> tuple[float | None, bool]:
