@@ -118,7 +118,7 @@ def page(of: str, outcomes: dict[str, Outcome], rows: dict[str, Row]) -> str:
     head = f"""# Faults
 
 Made by `berny faults report`. Commit {of}; {machine()}; seeds {", ".join(map(str, seeds))};
-{len(told)} rows run, of {len(rows)}. `{summary(list(outcomes.values()))}`
+{sum(1 for name in rows if name in outcomes)} rows run, of {len(rows)}. `{summary(list(outcomes.values()))}`
 
 Each row: the simulator serves observations as a run of its own, something is broken, held and healed; then every sink is held
 against what was served. *Acknowledged*: observations that were served whole during the fault, and kept. *Silent*: the

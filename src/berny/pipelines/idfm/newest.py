@@ -23,15 +23,16 @@ def main() -> None:
         f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "cancelled")'
         ' |> last() |> keep(columns: ["_time"]) |> group() |> max(column: "_time")'
     )
-    with InfluxDBClient(url, TOKEN.read_text().strip(), org="berny", timeout=5_000) as client:
-        while True:
-            since = time.monotonic()
-            try:
+    while True:
+        since = time.monotonic()
+        try:
+            # Anew each time: an InfluxDB that lost its disk and was restored has another token.
+            with InfluxDBClient(url, TOKEN.read_text().strip(), org="berny", timeout=5_000) as client:
                 found = [record.get_time() for table in client.query_api().query(flux) for record in table.records]
-                print(found[0].timestamp() if found else "", flush=True)
-            except (ApiException, HTTPError):
-                print(flush=True)
-            time.sleep(max(0.0, 1 - (time.monotonic() - since)))
+            print(found[0].timestamp() if found else "", flush=True)
+        except (ApiException, HTTPError):
+            print(flush=True)
+        time.sleep(max(0.0, 1 - (time.monotonic() - since)))
 
 
 if __name__ == "__main__":
