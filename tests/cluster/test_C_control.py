@@ -51,6 +51,23 @@ def test_stopped_hdfs_stays_so_until_it_is_started(cluster: Cluster) -> None:
     cluster.settle("no-dfs", 240)
 
 
+def test_what_does_not_start_says_why(cluster: Cluster) -> None:
+    control = "sudo /usr/local/lib/berny/control-unit"
+    folder = "/run/systemd/system/hdfs-secondarynamenode.service.d"
+    cluster.sh("worker_1", f"{control} 'stop hdfs-secondarynamenode'")
+    try:
+        broken = r"[Service]\nExecStartPre=/bin/sh -c \"echo no disk; exit 1\"\n"
+        cluster.sh(
+            "worker_1",
+            f"sudo mkdir {folder}; printf '{broken}' | sudo tee {folder}/x.conf; sudo systemctl daemon-reload",
+        )
+        said = cluster.sh("worker_1", f"{control} 'start hdfs-secondarynamenode'", ok=False)
+        assert "Job for hdfs-secondarynamenode.service failed" in said and "\nno disk\n" in said, said
+    finally:
+        cluster.sh("worker_1", f"sudo rm -r {folder}; sudo systemctl daemon-reload")
+        cluster.sh("worker_1", f"{control} 'start hdfs-secondarynamenode'")
+
+
 def key(cluster: Cluster, request: str, options: str = "", node: str = "master") -> tuple[int, str]:
     """Use the key as root of master would, for what it likes; return exit code and words."""
     done = cluster.lab.run(node, f"sudo timeout 30 ssh -F {CONFIG} {options} worker-1 {request} < /dev/null", 60)

@@ -73,6 +73,14 @@ def test_each_machine_has_its_data_disks(lab: Lab) -> None:
             assert said == "ext4", (node, disk)
 
 
+def test_each_machine_has_control_groups_of_its_own(lab: Lab) -> None:
+    """Else one machine's systemd removes a group that another's is starting a unit in: 219/CGROUP."""
+    for node in lab.machines:
+        groups = lab.run(node, "find /sys/fs/cgroup -path '*/system.slice/ssh.service/cgroup.procs'").stdout.split()
+        assert groups, node
+        assert "0" not in lab.run(node, f"cat {' '.join(groups)}").stdout.split(), f"{node} sees another's processes"
+
+
 def test_machines_reach_each_other_but_not_another_lab(lab: Lab) -> None:
     assert lab.run("master", f"ping -c1 -W2 {lab.plan.nodes['worker_2'].address}").returncode == 0
 

@@ -45,8 +45,11 @@ def do(verb: str, service: str) -> tuple[int, str]:
         subprocess.run(["systemctl", "reset-failed", f"{service}.service"], capture_output=True)
     done = subprocess.run(["systemctl", verb, f"{service}.service"], capture_output=True, text=True)
     after = state(service)
-    words = after if before != after else f"{after} already"
-    return (1, f"{words}: {done.stderr.strip()[-400:]}") if done.returncode else (0, words)
+    if done.returncode:
+        journal = ["journalctl", f"--unit={service}", "--lines=5", "--output=cat", "--no-pager"]
+        said = subprocess.run(journal, capture_output=True, text=True).stdout.strip()
+        return 1, f"{after}: {done.stderr.partition(chr(10))[0]}\n{said}"
+    return 0, after if before != after else f"{after} already"
 
 
 def main() -> int:

@@ -70,8 +70,7 @@ def thaw_unit(lab: Lab, unit: str, node: str) -> None:
 
 
 def _signal(name: str, *names: str) -> str:
-    # systemctl kill gives up at a control group that lists a process of another namespace, which a lab's may.
-    return f"pkill -{name} --cgroup {','.join(f'/system.slice/{unit}.service' for unit in names)}"
+    return f"systemctl kill --signal={name} {' '.join(names)}"
 
 
 def restart_all(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], int]:

@@ -20,6 +20,8 @@ from berny.lab.plan import Disk, LabError, Node, Plan
 POWEROFF = signal.SIGRTMIN + 4
 """What systemd as PID 1 takes for `systemctl poweroff`."""
 CGROUPS = Path("/sys/fs/cgroup")
+HIERARCHIES = ("systemd", "unified", "memory")
+"""Version 1: where systemd keeps a machine's units (both of the first two, or the machines share one), and its memory."""
 
 
 class Machine:
@@ -182,7 +184,7 @@ class Machine:
         if (CGROUPS / "cgroup.controllers").exists():
             folders = [CGROUPS / self.cgroup]
         else:
-            folders = [CGROUPS / name / self.cgroup for name in ("systemd", "memory") if (CGROUPS / name).is_dir()]
+            folders = [CGROUPS / name / self.cgroup for name in HIERARCHIES if (CGROUPS / name).is_dir()]
         for folder in folders:
             folder.mkdir(exist_ok=True)
         return folders
@@ -227,8 +229,8 @@ class Machine:
         # By what is mounted, not by the plan: another checkout may have made it with other services.
         for point in box.mounts_below(self.folder):
             self._unmount(point)
-        for controller in ("", "systemd", "memory"):
-            group = CGROUPS / controller / self.cgroup
+        for hierarchy in ("", *HIERARCHIES):
+            group = CGROUPS / hierarchy / self.cgroup
             for folder in sorted(group.rglob("*/"), reverse=True) if group.is_dir() else []:
                 with suppress(OSError):
                     folder.rmdir()
