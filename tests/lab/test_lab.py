@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -115,6 +116,33 @@ def test_a_launcher_killed_alone_is_found_and_ended(lab: Lab) -> None:
     with Steps(console) as shown:
         lab.up(shown)
     assert lab.run("worker_1", "true").returncode == 0
+
+
+def test_a_machine_whose_golden_root_was_removed_says_so(lab: Lab, tmp_path: Path) -> None:
+    """Cache folders get emptied. It runs on, but what it reads next is not there."""
+    machine = lab.machines["worker_1"]
+    base, copy = machine.folder / "golden", tmp_path / "golden"
+    golden = base.read_text()
+    machine.kill()
+    machine.detach()
+    subprocess.run(["cp", "-a", golden, copy], check=True)
+    base.write_text(str(copy))
+    try:
+        with Steps(console) as shown:
+            lab.up(shown)
+        shutil.rmtree(copy)
+        for made_anew in (False, True):
+            if made_anew:
+                copy.mkdir()
+            with Steps(console) as shown, pytest.raises(LabError, match=r"worker_1 runs on .*removed.*lab down"):
+                lab.up(shown)
+    finally:
+        machine.kill()
+        machine.detach()
+        base.write_text(golden)
+    with Steps(console) as shown:
+        lab.up(shown)
+    assert lab.run("worker_1", "sudo true").returncode == 0
 
 
 def test_a_power_cut_loses_what_was_not_synced_and_nothing_else(lab: Lab) -> None:

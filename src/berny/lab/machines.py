@@ -60,6 +60,7 @@ class Machine:
         if not self.root.is_mount():
             options = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
             run(["mount", "-t", "overlay", f"berny-{self.id}", "-o", options, str(self.root)])
+            (self.folder / "mounted").write_text(_identity(lower))
         self._write_files()
         for disk in self.disks:
             self.attach(disk)
@@ -155,8 +156,13 @@ class Machine:
         return f"berny-{self.id}"
 
     def boot(self) -> None:
-        """Start the machine unless it runs; does not wait for it."""
+        """Start the machine unless it runs; does not wait for it.
+
+        Raises:
+            LabError: the golden root was removed, with or without the machine running on it.
+        """
         if self.init():
+            self._check_root()
             return
         for pid in self._launchers():
             os.kill(pid, signal.SIGKILL)
@@ -178,6 +184,15 @@ class Machine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+            )
+
+    def _check_root(self) -> None:
+        """A machine whose golden root goes from under it misses files, and fails in ways that nobody understands."""
+        lower, mounted = Path((self.folder / "golden").read_text()), self.folder / "mounted"
+        if mounted.exists() and _identity(lower) != mounted.read_text():
+            raise LabError(
+                f"{self.node.name} runs on {lower}, which was removed meanwhile: `berny lab down` and start again; "
+                "its data disks stay"
             )
 
     def _make_cgroups(self) -> list[Path]:
@@ -246,6 +261,14 @@ class Machine:
                 continue
             time.sleep(0.2)
         run(["umount", "--lazy", str(point)])
+
+
+def _identity(folder: Path) -> str:
+    """Return what differs between a folder and one that is made in its place later; empty where there is none."""
+    with suppress(FileNotFoundError):
+        told = folder.stat()
+        return f"{told.st_ino} {told.st_ctime_ns}"
+    return ""
 
 
 def _children(pid: int) -> list[int]:
