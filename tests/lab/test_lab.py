@@ -136,6 +136,10 @@ def test_a_machine_whose_golden_root_was_removed_says_so(lab: Lab, tmp_path: Pat
                 copy.mkdir()
             with Steps(console) as shown, pytest.raises(LabError, match=r"worker_1 runs on .*removed.*lab down"):
                 lab.up(shown)
+        # Nor does one that was killed meanwhile boot on what is left of it.
+        machine.kill()
+        with pytest.raises(LabError, match=r"worker_1 runs on .*removed.*lab down"):
+            machine.boot()
     finally:
         machine.kill()
         machine.detach()

@@ -48,7 +48,8 @@ def do(verb: str, service: str) -> tuple[int, str]:
     if done.returncode:
         journal = ["journalctl", f"--unit={service}", "--lines=5", "--output=cat", "--no-pager"]
         said = subprocess.run(journal, capture_output=True, text=True).stdout.strip()
-        return 1, f"{after}: {done.stderr.partition(chr(10))[0]}\n{said}"
+        reason, _, _ = done.stderr.partition("\n")
+        return 1, f"{after}: {reason}\n{said}"
     return 0, after if before != after else f"{after} already"
 
 

@@ -49,14 +49,7 @@ class Machine:
         """Have the overlay, the data disks and the machine's own files; what is there stays."""
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        base = self.folder / "golden"
-        if not base.exists():
-            base.write_text(str(golden_root()))
-        lower = Path(base.read_text())
-        if not lower.is_dir():
-            raise LabError(
-                f"{self.node.name} was made on {lower}, which is gone: `berny lab down --purge` and start anew"
-            )
+        lower = self._golden()
         if not self.root.is_mount():
             options = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
             run(["mount", "-t", "overlay", f"berny-{self.id}", "-o", options, str(self.root)])
@@ -64,6 +57,24 @@ class Machine:
         self._write_files()
         for disk in self.disks:
             self.attach(disk)
+
+    def _golden(self) -> Path:
+        """Return the golden root that the machine was made on, the newest if it is not made yet; raises as boot does."""
+        base, mounted = self.folder / "golden", self.folder / "mounted"
+        if not base.exists():
+            base.write_text(str(golden_root()))
+        lower = Path(base.read_text())
+        # A mount of what was removed misses files, also where the same was made anew, and fails in ways nobody understands.
+        if self.root.is_mount() and mounted.exists() and _identity(lower) != mounted.read_text():
+            raise LabError(
+                f"{self.node.name} runs on {lower}, which was removed meanwhile: `berny lab down` and start again; "
+                "its data disks stay"
+            )
+        if not lower.is_dir():
+            raise LabError(
+                f"{self.node.name} was made on {lower}, which is gone: `berny lab down --purge` and start anew"
+            )
+        return lower
 
     def attach(self, disk: Disk) -> None:
         """Have a data disk made and mounted; an image appears whole, by renaming."""
@@ -159,10 +170,10 @@ class Machine:
         """Start the machine unless it runs; does not wait for it.
 
         Raises:
-            LabError: the golden root was removed, with or without the machine running on it.
+            LabError: the golden root that it was made on is gone, or was removed while it was mounted.
         """
         if self.init():
-            self._check_root()
+            self._golden()
             return
         for pid in self._launchers():
             os.kill(pid, signal.SIGKILL)
@@ -184,15 +195,6 @@ class Machine:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-            )
-
-    def _check_root(self) -> None:
-        """A machine whose golden root goes from under it misses files, and fails in ways that nobody understands."""
-        lower, mounted = Path((self.folder / "golden").read_text()), self.folder / "mounted"
-        if mounted.exists() and _identity(lower) != mounted.read_text():
-            raise LabError(
-                f"{self.node.name} runs on {lower}, which was removed meanwhile: `berny lab down` and start again; "
-                "its data disks stay"
             )
 
     def _make_cgroups(self) -> list[Path]:
