@@ -19,8 +19,12 @@ lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B fl
 	@$(VENV)/bin/berny lab start
 
 .PHONY: test
-test: $(STAMP) ## everything: style, types, pure logic, roles, the cluster under faults
+test: $(STAMP) ## style, types, pure logic, and one cluster under load, restarts and faults
 	@tests/run
+
+.PHONY: test-all
+test-all: $(STAMP) ## all tests, hours of them; ONLY='roles vm' runs parts; given again it continues for the same commit
+	@tests/run --all $(ONLY)
 
 .PHONY: faults
 faults: $(STAMP) ## break the running lab in every way, hold every sink against what was served, write docs/faults.md

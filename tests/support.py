@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +22,29 @@ from berny.artifacts import Store
 from berny.artifacts.cli import fetch_all
 from berny.artifacts.recipes import load_recipes
 from berny.catalog import Component
+from berny.faults.bench import wait_for_whole
 from berny.faults.inject import PYTHON, placed_units
 from berny.lab import summary
 from berny.lab.lab import Lab
-from berny.lab.plan import CHECKOUT, read_mapping
+from berny.lab.plan import CHECKOUT, LabError, read_mapping, state_folder
 from berny.progress import Steps
 
 NAME = os.environ.get("BERNY_LAB", "test")
+RATE = 5
+"""Observations a second that the simulator serves while a test asks for nothing else."""
 # Where `tests/run` left a way past pytest's capture, progress is seen while it happens.
 PROGRESS = os.environ.get("BERNY_TEST_PROGRESS")
 console = Console(file=os.fdopen(int(PROGRESS), "w", buffering=1) if PROGRESS else sys.__stdout__, width=160)
+
+
+# For each unit that is not active or whose probe finds something: what the probe says, and the end of the journal.
+DIAGNOSE = """sudo sh -c '
+for unit do
+    state=$(systemctl is-active "$unit")
+    health=$(timeout 15 berny-probe "$unit" --want whole 2>&1) && [ "$state" = active ] && continue
+    echo "$unit is $state; $health"
+    journalctl -u "$unit" -n 8 --no-pager -o short-iso | cut -c1-300
+done' diagnose"""
 
 
 @dataclass
@@ -109,6 +125,12 @@ class Cluster:
         assert not ok or done.returncode == 0, f"{node}: {command}: {done.stdout[-600:]}{done.stderr[-600:]}"
         return done.stdout
 
+    def each(self, command: str, nodes: Iterable[str] = (), timeout: float = 120, ok: bool = True) -> dict[str, str]:
+        """Run a shell command on several nodes at once, on all by default; return what each prints."""
+        names = list(nodes) or self.groups["all"]
+        with ThreadPoolExecutor(len(names)) as pool:
+            return dict(zip(names, pool.map(lambda node: self.sh(node, command, timeout, ok), names), strict=True))
+
     def units(self) -> dict[str, list[str]]:
         """Return the nodes that each unit of the catalog and the manifests belongs on."""
         return placed_units()
@@ -117,8 +139,8 @@ class Cluster:
         """Return main process and its start for each unit that runs, by (node, unit)."""
         names = " ".join(f"{unit}.service" for unit in self.units())
         found = {}
-        for node in self.groups["all"]:
-            said = self.sh(node, f"systemctl show -p Id -p ActiveState -p MainPID -p ExecMainStartTimestamp {names}")
+        show = f"systemctl show -p Id -p ActiveState -p MainPID -p ExecMainStartTimestamp {names}"
+        for node, said in self.each(show).items():
             for block in said.strip().split("\n\n"):
                 facts = dict(line.split("=", 1) for line in block.splitlines())
                 if facts.get("ActiveState") == "active":
@@ -139,9 +161,42 @@ class Cluster:
                 said += [self.sh(node, ask, ok=False) for node in nodes]
         return "\n".join(said)
 
+    def lacking(self, seconds: float) -> str:
+        """Return the first thing that is not healthy after that many seconds, or nothing."""
+        try:
+            wait_for_whole(self.lab, lambda words: None, seconds)
+        except (LabError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        return ""
+
+    def diagnosis(self) -> str:
+        """Return, by host, the units that are not as they should be, each with the last lines of its journal."""
+        placed = self.units()
+
+        def ask(node: str) -> list[str]:
+            names = [unit for unit, nodes in placed.items() if node in nodes]
+            done = self.lab.run(node, f"{DIAGNOSE} {' '.join(names)}", 40)
+            return [f"{node}: {line}" for line in (done.stdout + done.stderr).splitlines()]
+
+        def safely(node: str) -> list[str]:
+            try:
+                return ask(node)
+            except (LabError, subprocess.TimeoutExpired) as error:
+                return [f"{node}: no response: {error}"]
+
+        with ThreadPoolExecutor(len(self.groups["all"])) as pool:
+            found = [line for lines in pool.map(safely, self.groups["all"]) for line in lines]
+        return "\n".join(found) or "every unit is active and every probe reports healthy"
+
     def load(self, run: str, rate: float) -> None:
         """Have the simulator serve ``rate`` new observations a second, as the run ``run``."""
         self.lab.simulator.ask("/_simulator/run", {"run": run, "rate": rate})
+
+    def serve(self, count: float, seconds: float = 90) -> None:
+        """Wait until the simulator has served ``count`` more observations."""
+        ask = self.lab.simulator.ask
+        wanted = ask("/_simulator/stats")["served"] + count
+        wait_until(lambda: ask("/_simulator/stats")["served"] >= wanted, seconds, self.told)
 
     def check(self, run: str) -> tuple[bool, str]:
         """Hold every sink against the truth of a run; return whether it is clean, and the report."""
@@ -168,7 +223,7 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while not clean():
             assert time.monotonic() < deadline, report
-            time.sleep(3)
+            time.sleep(1)
         console.print(report, highlight=False)
         return report
 
@@ -192,7 +247,32 @@ def machines(name: str, purge: bool) -> Lab:
     return lab
 
 
+def traces(name: str) -> dict[str, list[str]]:
+    """Return everything of a lab that this host has."""
+
+    def said(*command: str) -> list[str]:
+        return subprocess.check_output(command, text=True).splitlines() if shutil.which(command[0]) else []
+
+    links = [link["ifname"] for line in said("ip", "-j", "link") for link in json.loads(line)]
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            commands.append(path.read_bytes().decode(errors="replace"))
+    return {
+        "mounts": [line for line in Path("/proc/mounts").read_text().splitlines() if f"/labs/{name}/" in line],
+        "links": [link for link in links if link.startswith(f"bny-{name}")],
+        "tables": [table for table in said("nft", "list", "tables") if f"berny-{name}" in table],
+        "loops": [loop for loop in said("losetup", "-a") if f"/labs/{name}/" in loop],
+        "namespaces": [space for space in said("ip", "netns", "list") if f"berny-{name}" in space],
+        "processes": [command for command in commands if f"{name}-master" in command or f"/labs/{name}/" in command],
+        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/berny-{name}-*") if path.is_dir()],
+        "state": [str(path) for path in state_folder().iterdir() if path.name in (name, f".{name}.lock")],
+    }
+
+
 def remove(name: str) -> None:
-    """Remove a lab with all its traces."""
+    """Remove a lab; nothing of it may be left on this host."""
     with steps(f"lab {name} goes") as shown:
         Lab.named(name).down(shown, purge=True)
+    left = traces(name)
+    assert not any(left.values()), left

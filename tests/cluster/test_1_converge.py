@@ -26,16 +26,24 @@ def test_each_process_runs_as_its_own_user_from_its_own_data_disk(cluster: Clust
 
 
 def test_every_probe_says_whole(cluster: Cluster) -> None:
-    for node in cluster.groups["all"]:
-        said = cluster.sh(node, "sudo berny-probe --all --json --wait 60 --want whole")
+    for node, said in cluster.each("sudo berny-probe --all --json --wait 60 --want whole").items():
         for health in json.loads(said):
             assert health["whole"], (node, health)
 
 
+def test_every_service_is_whole_seen_from_every_node(cluster: Cluster) -> None:
+    """Also from nodes that do not run it; what there is not is an error of the caller's."""
+    cluster.each(f"sudo berny-probe {' '.join(load_catalog().services.keys() & cluster.units().keys())}"
+                 " --wait 60 --want whole")  # fmt: skip
+    stages = sorted(unit for unit in cluster.units() if unit not in load_catalog().services)
+    assert stages
+    cluster.each(f"sudo berny-probe {' '.join(stages)} --wait 60 --want whole")
+    cluster.each("sudo berny-probe nothing-of-that-name > /dev/null 2>&1; [ $? = 2 ]")
+
+
 def test_secrets_are_readable_by_root_and_their_service_alone(cluster: Cluster) -> None:
-    for node in cluster.groups["all"]:
-        names = "-name stage.env -o -name '*.token' -o -name grafana.env"
-        held = cluster.sh(node, f"sudo find /etc/berny \\( {names} \\) -printf '%m %p\\n'")
+    names = "-name stage.env -o -name '*.token' -o -name grafana.env"
+    for node, held in cluster.each(f"sudo find /etc/berny \\( {names} \\) -printf '%m %p\\n'").items():
         for line in held.splitlines():
             assert line.split()[0] in ("600", "640"), (node, line)
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import pytest
 
 from berny.catalog import load_catalog
 from support import Cluster
+
+# Most of a command's time is a JVM's start.
+AT_ONCE = 3
 
 BROKERS = "master:9092,worker_2:9092"
 EXAMPLES = f"/opt/berny/hadoop/lib/hadoop-mapreduce-examples-{load_catalog().components['yarn'].version}.jar"
@@ -68,18 +74,39 @@ def test_every_listed_command_is_tested() -> None:
     }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command(cluster: Cluster, command: str) -> None:
+def nodes_with(cluster: Cluster, command: str) -> list[str]:
+    """Return the nodes that have a command."""
     catalog = load_catalog()
     component = next(c for c in catalog.components.values() if command in [*c.commands, *c.scripts])
     services = component.services.values()
     if command in component.scripts:
         # On the node of the first service that it drives.
         services = [catalog.services[order[0]] for kind, order in component.control.items() if kind in command]
-    nodes = {node for service in services for node in cluster.groups[service.group]}
-    for node in sorted(nodes):
+    return sorted({node for service in services for node in cluster.groups[service.group]})
+
+
+@pytest.fixture(scope="module")
+def printed(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[dict[tuple[str, str], Future[str]]]:
+    """What the commands that are tested print, by node and line: they only read, so some run at once."""
+    chosen = [item.callspec.params["command"] for item in request.session.items if hasattr(item, "callspec")
+              and "command" in item.callspec.params]  # fmt: skip
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {
+            (node, line): pool.submit(cluster.sh, node, line, 240)
+            for command in chosen
+            for node in nodes_with(cluster, command)
+            for line, _ in COMMANDS[command]
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(cluster: Cluster, printed: dict[tuple[str, str], Future[str]], command: str) -> None:
+    nodes = nodes_with(cluster, command)
+    assert nodes
+    for node in nodes:
         for line, expected in COMMANDS[command]:
-            assert expected in cluster.sh(node, line, timeout=180), (node, line)
+            assert expected in printed[node, line].result(), (node, line)
 
 
 def test_an_application_runs_on_the_workers(cluster: Cluster) -> None:

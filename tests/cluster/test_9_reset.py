@@ -202,5 +202,5 @@ def test_a_fresh_site_works_after(cluster: Cluster) -> None:
     points_flow(cluster)
     run = f"after-reset-{time.time():.0f}"
     cluster.load(run, 5)
-    time.sleep(5)
+    cluster.serve(25)
     cluster.settle(run)

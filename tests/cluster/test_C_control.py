@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -28,7 +27,7 @@ def test_stopped_hdfs_stays_so_until_it_is_started(cluster: Cluster) -> None:
     """Under load: site.yml does not start it behind one's back, and says who does; nothing is lost."""
     before = {key: value for key, value in cluster.processes().items() if key[1] in ("kafka", "zookeeper", "influxdb")}
     cluster.load("no-dfs", 20)
-    time.sleep(5)
+    cluster.serve(60)
     said = cluster.sh("master", "stop-dfs.sh", timeout=200)
     try:
         order = [line.split(" on ")[0] for line in said.splitlines()]
@@ -47,7 +46,7 @@ def test_stopped_hdfs_stays_so_until_it_is_started(cluster: Cluster) -> None:
     after = cluster.processes()
     assert {key: after.get(key) for key in before} == before
     cluster.sh("master", "sudo berny-probe berny-idfm-analytics --wait 240", timeout=260)
-    time.sleep(20)
+    cluster.serve(200)
     cluster.settle("no-dfs", 240)
 
 

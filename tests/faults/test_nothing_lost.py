@@ -1,30 +1,57 @@
-"""A selection of the bench's rows, of each kind what hurts most, on the cluster of the tests; `make faults` runs all."""
+"""Rows of the bench on the cluster of the tests: of each kind what hurts most in the first tier, all others in the second."""
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import time
 
 import pytest
 
 from berny.faults.bench import run_row
-from berny.faults.inject import heal_all
-from berny.faults.results import line
-from berny.faults.rows import rows
+from berny.faults.inject import heal_all, shell
+from berny.faults.results import Results, commit, line
+from berny.faults.rows import Row, rows
+from berny.lab.lab import Lab
 from support import Cluster, console, steps
 
 RATE = 40
 SELECTION = ["kill-hdfs-namenode-master", "cut-worker_2", "full-influxdb-worker_2", "power-all-master-first"]
+CUT = "power-all-master-first"
+PLANTED = "/data/yarn-nodemanager/planted"
 
 
-@pytest.mark.parametrize("name", SELECTION)
+def test_selection_is_of_the_list() -> None:
+    assert {*SELECTION, CUT} <= {*rows()}
+
+
+def planting(row: Row) -> Row:
+    """Return the row with two files left on a disk right before it, one synced and one only written."""
+    words = f"echo synced > {PLANTED}-synced; sync -f {PLANTED}-synced; echo written > {PLANTED}-written"
+
+    def inject(lab: Lab) -> None:
+        shell(lab, "worker_0", f"sudo sh -c {shlex.quote(words)}")
+        row.inject(lab)
+
+    return dataclasses.replace(row, inject=inject)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SELECTION else pytest.param(name, marks=pytest.mark.second_tier) for name in rows()]
+)
 def test_nothing_is_lost(cluster: Cluster, name: str) -> None:
     """Nor doubled, nor wrong, and the cluster is whole again by itself: the next row waits for that before it begins."""
     heal_all(cluster.lab)
+    row = planting(rows()[name]) if name == CUT else rows()[name]
     with steps(f"fault {name}") as shown, shown.step(name) as say:
-        outcome = run_row(cluster.lab, rows()[name], RATE, 1, say)
+        outcome = run_row(cluster.lab, row, RATE, 1, say)
+    Results(commit()).add(outcome)
     console.print(line(outcome), highlight=False, soft_wrap=True)
     assert outcome.clean, line(outcome)
+    if name == CUT:
+        # Else a power cut proves nothing about syncing.
+        assert cluster.sh("worker_0", f"sudo cat {PLANTED}-synced").strip() == "synced"
+        assert cluster.sh("worker_0", f"sudo cat {PLANTED}-written", ok=False) == ""
 
 
 TEAR = """
@@ -46,7 +73,7 @@ def test_points_outlive_the_second_start_after_a_write_was_cut_off(cluster: Clus
     cluster.sh("worker_2", "sudo berny-probe influxdb --wait 60")
     run = f"cut-write-{time.time():.0f}"
     cluster.load(run, RATE)
-    time.sleep(10)
+    cluster.serve(RATE * 8)
     cluster.settle(run)
     cluster.sh("worker_2", "sudo systemctl restart influxdb && sudo berny-probe influxdb --wait 60")
     clean, report = cluster.check(run)

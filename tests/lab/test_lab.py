@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -14,35 +13,12 @@ import pytest
 
 from berny.faults import inject, network
 from berny.lab.lab import Lab
-from berny.lab.plan import Disk, LabError, state_folder
+from berny.lab.plan import Disk, LabError
 from berny.progress import Steps
 from support import console, remove
 
 NAME = "bare"
-
-
-def traces() -> dict[str, list[str]]:
-    """Return everything of the lab that the box has."""
-    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if f"/labs/{NAME}/" in line]
-    links = [link["ifname"] for link in json.loads(subprocess.check_output(["ip", "-j", "link"]))]
-    tables = subprocess.check_output(["nft", "list", "tables"], text=True).splitlines()
-    loops = subprocess.check_output(["losetup", "-a"], text=True).splitlines()
-    spaces = subprocess.check_output(["ip", "netns", "list"], text=True).splitlines()
-    processes = [
-        command.decode(errors="replace")
-        for command in (path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
-        if f"{NAME}-master".encode() in command or f"/labs/{NAME}/".encode() in command
-    ]
-    return {
-        "mounts": mounts,
-        "links": [link for link in links if link.startswith(f"bny-{NAME}")],
-        "tables": [table for table in tables if f"berny-{NAME}" in table],
-        "loops": [loop for loop in loops if f"/labs/{NAME}/" in loop],
-        "namespaces": [space for space in spaces if f"berny-{NAME}" in space],
-        "processes": processes,
-        "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/berny-{NAME}-*") if path.is_dir()],
-        "state": [str(path) for path in state_folder().glob(f"*{NAME}*")],
-    }
+pytestmark = pytest.mark.second_tier
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +31,6 @@ def lab() -> Iterator[Lab]:
     # A checkout whose catalog has another service made this one; it goes all the same.
     lab.machines["master"].attach(Disk("master", "of-another-checkout", 1))
     remove(NAME)
-    assert not any(traces().values()), traces()
 
 
 def test_four_systemd_machines_answer(lab: Lab) -> None:

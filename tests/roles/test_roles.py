@@ -1,4 +1,4 @@
-"""One molecule scenario per role, in dependency order on one lab, each with its idempotence."""
+"""The molecule scenarios, one per role and one of the whole cluster, each alone from bare machines, with its idempotence."""
 
 from __future__ import annotations
 
@@ -10,47 +10,35 @@ from pathlib import Path
 
 import pytest
 
+from berny.artifacts.cli import fetch_all
+from berny.artifacts.recipes import load_recipes
 from berny.lab.plan import CHECKOUT
-from support import machines, remove, steps
+from support import remove, steps
 
-ORDER = [
-    "node",
-    "firewall",
-    "service",
-    "zookeeper",
-    "kafka",
-    "hdfs",
-    "yarn",
-    "spark",
-    "influxdb",
-    "grafana",
-    "control",
-    "pipeline",
-]
+SCENARIOS = sorted(path.parent.name for path in (CHECKOUT / "molecule").glob("*/molecule.yml"))
 LAB = "roles"
+pytestmark = pytest.mark.second_tier
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[str]:
-    """A lab without a trace of an earlier run."""
-    machines(LAB, purge=True)
+@pytest.fixture
+def bare() -> Iterator[str]:
+    """The name of a lab that leaves no trace; the scenario makes its machines."""
+    with steps("archives") as shown:
+        fetch_all(list(load_recipes()), shown)
+    remove(LAB)
     yield LAB
     remove(LAB)
 
 
-def test_every_role_has_a_scenario() -> None:
-    assert sorted(ORDER) == sorted(path.name for path in (CHECKOUT / "roles").iterdir())
-
-
-@pytest.mark.parametrize("role", ORDER)
-def test_role(lab: str, role: str) -> None:
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_scenario(bare: str, scenario: str) -> None:
     molecule = Path(sys.executable).with_name("molecule")
     path = f"{molecule.parent}:{os.environ['PATH']}"
-    with steps(f"molecule test -s {role}") as shown, shown.step(role):
+    with steps(f"molecule test -s {scenario}") as shown, shown.step(scenario):
         done = subprocess.run(
-            [str(molecule), "test", "-s", role, "--destroy", "never"],
+            [str(molecule), "test", "-s", scenario],
             cwd=CHECKOUT,
-            env=os.environ | {"BERNY_LAB": lab, "PATH": path, "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"},
+            env=os.environ | {"BERNY_LAB": bare, "PATH": path, "NO_COLOR": "1", "ANSIBLE_NOCOLOR": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

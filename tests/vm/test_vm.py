@@ -25,7 +25,7 @@ from support import Play, steps
 NAME = "kernel"
 FOLDER = "/data/hdfs-datanode"
 # Emulated on a busy box, the first run alone may take ten minutes.
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = [pytest.mark.second_tier, pytest.mark.timeout(2400)]
 
 
 def remove() -> None:

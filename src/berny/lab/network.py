@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import shutil
 import subprocess
 from typing import Protocol
 
@@ -92,4 +93,6 @@ def remove(plan: Plan) -> None:
         ["ip", "link", "delete", plan.bridge],
         ["nft", "delete", "table", "ip", plan.table],
     ):
-        subprocess.run(command, capture_output=True)
+        # A host that never had a lab may lack the tools that one is made with.
+        if shutil.which(command[0]):
+            subprocess.run(command, capture_output=True)
