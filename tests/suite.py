@@ -24,10 +24,10 @@ import pytest
 from berny.lab.plan import CHECKOUT, state_folder
 from support import RATE, Cluster, console
 
-PARTS = ("style", "unit", "lab", "vm", "roles", "cluster", "faults")
+PARTS = ("style", "unit", "lab", "vm", "roles", "cluster", "faults", "removal")
 """In the order in which they run, the cheapest first."""
 QUICK = {"style", "unit"}
-CLUSTER = {"cluster", "faults"}
+CLUSTER = {"cluster", "faults", "removal"}
 STOP_SECONDS = 20
 HEALTHY_SECONDS = 180
 
@@ -143,6 +143,8 @@ class Suite:
         self.cluster: Cluster | None = None
         """While there is one."""
         self.asked: set[str] = set()
+        self.began = time.time()
+        """Unix time, of the test that runs."""
 
     # -- what runs ---------------------------------------------------------------------------------------------------
 
@@ -183,6 +185,7 @@ class Suite:
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[Any]:
         """Stop where what follows would only repeat a failure, or take long to be red all the same."""
         failed = item.session.testsfailed
+        self.began = time.time()
         result = yield
         part, following = part_of(item.nodeid), part_of(nextitem.nodeid) if nextitem else ""
         if item.session.testsfailed and part in QUICK and following and following not in QUICK:
@@ -200,7 +203,7 @@ class Suite:
         """Add to a failure on a cluster which units of which hosts are not as they should be, and their last lines."""
         report = yield
         if report.failed and self.cluster:
-            report.sections.append(("the cluster at that moment", self.cluster.diagnosis()))
+            report.sections.append(("the cluster at that moment", self.cluster.diagnosis(self.began)))
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

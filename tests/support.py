@@ -37,14 +37,21 @@ PROGRESS = os.environ.get("BERNY_TEST_PROGRESS")
 console = Console(file=os.fdopen(int(PROGRESS), "w", buffering=1) if PROGRESS else sys.__stdout__, width=160)
 
 
-# For each unit that is not active or whose probe finds something: what the probe says, and the end of the journal.
+# For each unit that is not active or whose probe finds something: what the probe says, and the end of the journal. For any
+# other: what it has logged of errors since a moment.
 DIAGNOSE = """sudo sh -c '
+since=$1
+shift
 for unit do
     state=$(systemctl is-active "$unit")
-    health=$(timeout 15 berny-probe "$unit" --want whole 2>&1) && [ "$state" = active ] && continue
-    echo "$unit is $state; $health"
-    journalctl -u "$unit" -n 8 --no-pager -o short-iso | cut -c1-300
-done' diagnose"""
+    if health=$(timeout 15 berny-probe "$unit" --want whole 2>&1) && [ "$state" = active ]; then
+        journalctl -u "$unit" --since "@$since" --no-pager -o short-iso |
+            grep -E "ERROR|FATAL|level=error|Main process exited" | tail -n 4
+    else
+        echo "$unit is $state; $health"
+        journalctl -u "$unit" -n 8 --no-pager -o short-iso
+    fi
+done | cut -c1-300' diagnose"""
 
 
 @dataclass
@@ -169,13 +176,13 @@ class Cluster:
             return str(error)
         return ""
 
-    def diagnosis(self) -> str:
-        """Return, by host, the units that are not as they should be, each with the last lines of its journal."""
+    def diagnosis(self, since: float) -> str:
+        """Return, by host, the units that are not as they should be, with their last lines, and errors since a Unix time."""
         placed = self.units()
 
         def ask(node: str) -> list[str]:
             names = [unit for unit, nodes in placed.items() if node in nodes]
-            done = self.lab.run(node, f"{DIAGNOSE} {' '.join(names)}", 40)
+            done = self.lab.run(node, f"{DIAGNOSE} {since:.0f} {' '.join(names)}", 60)
             return [f"{node}: {line}" for line in (done.stdout + done.stderr).splitlines()]
 
         def safely(node: str) -> list[str]:
@@ -186,11 +193,16 @@ class Cluster:
 
         with ThreadPoolExecutor(len(self.groups["all"])) as pool:
             found = [line for lines in pool.map(safely, self.groups["all"]) for line in lines]
-        return "\n".join(found) or "every unit is active and every probe reports healthy"
+        return "\n".join(found) or "every unit is active, every probe reports healthy, and no error was logged"
 
     def load(self, run: str, rate: float) -> None:
         """Have the simulator serve ``rate`` new observations a second, as the run ``run``."""
         self.lab.simulator.ask("/_simulator/run", {"run": run, "rate": rate})
+
+    def flows(self) -> None:
+        """Wait until new observations reach the last sink."""
+        self.load(f"flow-{time.time():.0f}", RATE)
+        wait_until(lambda: (self.status().get("freshness_seconds") or 99) < 20, 180, self.told)
 
     def serve(self, count: float, seconds: float = 90) -> None:
         """Wait until the simulator has served ``count`` more observations."""

@@ -1,33 +1,21 @@
-"""Preflight and reset on the cluster: orphans told and removed, a pipeline gone and back, nothing left, all anew."""
+"""Preflight and reset on the cluster: orphans told and removed, a pipeline gone and back."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from berny.catalog import load_catalog, load_pipelines
+from berny.catalog import load_pipelines
 from berny.lab.plan import CHECKOUT
-from support import Cluster, ansible, environment, play, wait_until
+from support import Cluster, play
 
 PIPELINE = load_pipelines()["idfm"]
-RESET_SECONDS = 60
-# What a machine has beside the golden root by being a machine: its own files, what logins and package lists leave.
-OF_THE_MACHINE = re.compile(
-    r"etc/(hostname|machine-id|resolv\.conf|\.pwd\.lock|(passwd|group|g?shadow|subuid|subgid)-?|fstab)$"
-    r"|etc/ssh/ssh_host_ed25519_key(\.pub)?$|etc/ssl/certs/ca-certificates\.crt$|etc/systemd/network/10-host0\.network$"
-    r"|home/berny/|root/|tmp/|run/|var/(tmp|cache|backups)/|var/log/(?!berny)|var/lib/(apt|dbus|dpkg|systemd|ucf|private)/"
-)
 
 
 @pytest.fixture
@@ -47,12 +35,6 @@ def whole_again(cluster: Cluster) -> Iterator[None]:
     yield
     if set(cluster.processes()) != {(node, unit) for unit, nodes in cluster.units().items() for node in nodes}:
         play("site.yml")
-
-
-def points_flow(cluster: Cluster) -> None:
-    """New observations reach the last sink."""
-    cluster.load(f"reset-{time.time():.0f}", 5)
-    wait_until(lambda: (cluster.status().get("freshness_seconds") or 99) < 20, 180, cluster.told)
 
 
 def test_preflight_finds_nothing_and_is_quick(cluster: Cluster) -> None:
@@ -133,7 +115,7 @@ def test_a_pipeline_goes_without_its_data_and_comes_back(cluster: Cluster) -> No
     topics, folders, spool = kept(cluster)
     assert (topics, folders) == (set(PIPELINE.topics), "2") and "spool.sqlite" in spool
     play("site.yml", "--tags", "pipeline")
-    points_flow(cluster)
+    cluster.flows()
 
 
 def test_a_pipeline_goes_with_its_data_and_comes_back(cluster: Cluster) -> None:
@@ -144,63 +126,4 @@ def test_a_pipeline_goes_with_its_data_and_comes_back(cluster: Cluster) -> None:
     assert again.recap("changed") == 0, again.tail
     # Topics, bucket and token are made anew: a token of the removed bucket would reach nothing.
     play("site.yml", "--tags", "topics,influxdb,pipeline")
-    points_flow(cluster)
-
-
-def traces(cluster: Cluster, node: str) -> list[str]:
-    """Return the files of a machine that neither the golden root has nor the machine has by itself."""
-    upper = cluster.lab.machines[node].folder / "upper"
-    files = (path.relative_to(upper) for path in upper.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted(str(path) for path in files if not OF_THE_MACHINE.match(str(path)))
-
-
-def test_everything_goes_even_where_a_reset_is_cut_off(cluster: Cluster) -> None:
-    words = ("-e", "everything=true", "-e", f"data={cluster.lab.plan.name}")
-    options = {"cwd": CHECKOUT, "env": environment(), "stdin": subprocess.DEVNULL, "text": True}
-    with subprocess.Popen(
-        ansible("playbooks/reset.yml", *words), stdout=subprocess.PIPE, start_new_session=True, **options
-    ) as cut:  # type: ignore[call-overload]
-        for line in cut.stdout:
-            if "TASK [service : Remove kafka]" in line:
-                time.sleep(1)
-                os.killpg(cut.pid, signal.SIGKILL)
-                break
-    assert cluster.processes(), "there was nothing left to be removed"
-    wait_until(lambda: play("playbooks/reset.yml", *words, ok=False).code == 0, 60, "it does not go on")
-    again = play("playbooks/reset.yml", *words)
-    assert again.recap("changed") == 0, again.tail
-    assert again.seconds < RESET_SECONDS
-
-
-def test_nothing_is_left(cluster: Cluster) -> None:
-    uids = {c.user.uid for c in load_catalog().components.values()} | {PIPELINE.user.uid}
-    units = "|".join(cluster.units())
-    for node in cluster.groups["all"]:
-        assert traces(cluster, node) == [], node
-        assert cluster.processes() == {}
-        assert not {int(uid) for uid in cluster.sh(node, "ps -eo uid=").split()} & uids, node
-        assert not {int(uid) for uid in cluster.sh(node, "getent passwd | cut -d: -f3").split()} & uids, node
-        assert not {int(gid) for gid in cluster.sh(node, "getent group | cut -d: -f3").split()} & uids, node
-        ports = {line.split()[3].rsplit(":", 1)[1] for line in cluster.sh(node, "ss -Hltn").splitlines()}
-        assert ports == {"22"}, node
-        # systemd forgets a unit whose file is gone a moment after its last process.
-        ask = partial(
-            cluster.sh, node, "systemctl list-units --all --no-legend --plain; systemctl list-unit-files --no-legend"
-        )
-        wait_until(lambda ask=ask: not re.search(rf"^(berny|{units})", ask(), re.M), 60, ask)
-        left = cluster.sh(
-            node, "sudo find /data -mindepth 2 ! -path '*/lost+found*' ; ls -d /opt/berny /run/berny", ok=False
-        )
-        assert left == "", node
-
-
-def test_a_fresh_site_works_after(cluster: Cluster) -> None:
-    play("site.yml")
-    assert set(cluster.processes()) == {(node, unit) for unit, nodes in cluster.units().items() for node in nodes}
-    for node in cluster.groups["all"]:
-        cluster.sh(node, "sudo berny-probe --all --wait 120 --want whole", timeout=150)
-    points_flow(cluster)
-    run = f"after-reset-{time.time():.0f}"
-    cluster.load(run, 5)
-    cluster.serve(25)
-    cluster.settle(run)
+    cluster.flows()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from berny.faults.bench import run_row
+from berny.faults.bench import Outcome, check_again, run_row
 from berny.faults.inject import heal_all, shell
 from berny.faults.results import Results, commit, line
 from berny.faults.rows import Row, rows
@@ -36,10 +36,16 @@ def planting(row: Row) -> Row:
     return dataclasses.replace(row, inject=inject)
 
 
+@pytest.fixture(scope="module")
+def outcomes() -> list[Outcome]:
+    """The outcomes of this lab's fault cases since one of them last gave something up."""
+    return []
+
+
 @pytest.mark.parametrize(
     "name", [name if name in SELECTION else pytest.param(name, marks=pytest.mark.second_tier) for name in rows()]
 )
-def test_nothing_is_lost(cluster: Cluster, name: str) -> None:
+def test_nothing_is_lost(cluster: Cluster, outcomes: list[Outcome], name: str) -> None:
     """Nor doubled, nor wrong, and the cluster is whole again by itself: the next row waits for that before it begins."""
     heal_all(cluster.lab)
     row = planting(rows()[name]) if name == CUT else rows()[name]
@@ -47,11 +53,24 @@ def test_nothing_is_lost(cluster: Cluster, name: str) -> None:
         outcome = run_row(cluster.lab, row, RATE, 1, say)
     Results(commit()).add(outcome)
     console.print(line(outcome), highlight=False, soft_wrap=True)
+    if row.gives_up:
+        outcomes.clear()
+    else:
+        outcomes.append(outcome)
     assert outcome.clean, line(outcome)
     if name == CUT:
         # Else a power cut proves nothing about syncing.
         assert cluster.sh("worker_0", f"sudo cat {PLANTED}-synced").strip() == "synced"
         assert cluster.sh("worker_0", f"sudo cat {PLANTED}-written", ok=False) == ""
+
+
+def test_what_was_served_is_there_after_the_last_fault(cluster: Cluster, outcomes: list[Outcome]) -> None:
+    """A later fault may take what an earlier one left."""
+    if not outcomes:
+        pytest.skip("no fault case was run on this lab before")
+    again = check_again(cluster.lab, outcomes, lambda words: None)
+    console.print(line(again), highlight=False, soft_wrap=True)
+    assert again.clean, line(again)
 
 
 TEAR = """
