@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import fcntl
+import itertools
 import json
 import random
 import shutil
@@ -24,8 +25,7 @@ from berny.delivery.kafka import LETTER_BYTES, RECORD_BYTES
 from berny.delivery.spool import Answer
 from berny.pipelines.idfm import points, producer
 from berny.sources import prim
-from berny.sources.prim_simulator import recorded_delay
-from berny.sources.prim_timetable import KINDS, STOP, Train, visit
+from berny.sources.prim_timetable import CANCELLED, KINDS, STOP, UNKNOWN, Train, visit
 
 TELLINGS = (0, 1, 2, 30)
 Row = tuple[bytes | None, bytes | None]
@@ -80,6 +80,8 @@ TIMES = [
     (at(4.333), at(0.1), 4.233, "onTime"),
     ("soon", at(0), None, "unknown"),
     (at(0), "", None, "unknown"),
+    (at(0, ""), at(0), None, "unknown"),
+    (at(400), at(0, ""), None, "unknown"),
 ]
 """Expected and aimed departure, and what is to be computed of them."""
 
@@ -109,23 +111,57 @@ def changed(one: Visit, **calls: Any) -> Visit:
     return other
 
 
-def variants(base: Visit) -> list[Visit]:
-    """Return a visit with its times and statuses there and not there."""
-    none = dict.fromkeys(("ExpectedDepartureTime", "AimedDepartureTime", "DepartureStatus"))
-    return [
-        changed(base),
-        changed(base, ExpectedDepartureTime=None),
-        changed(base, AimedDepartureTime=None),
-        changed(base, ExpectedDepartureTime=None, AimedDepartureTime=None),
-        changed(base, **none),
-        changed(base, **none, ArrivalStatus="cancelled"),
-        changed(base, **none, ExpectedArrivalTime=None),
-        changed(base, DepartureStatus="CANCELLED"),
-        changed(base, DepartureStatus=None),
-        changed(base, ArrivalStatus="cancelled"),
-        changed(base, ArrivalStatus=None, DepartureStatus=None),
-        changed(base, ExpectedDepartureTime=at(7.125), AimedDepartureTime=at(3.5)),
-    ]
+TIME_WORDS = (None, "", "soon", at(0, ""), at(30))
+STATUS_WORDS = (None, "", "onTime", "CANCELLED")
+
+
+def variants() -> list[Visit]:
+    """Return a visit of each combination of times and statuses: not there, empty, no time, no offset, a time."""
+    names = ("AimedDepartureTime", "ExpectedDepartureTime", "AimedArrivalTime", "ExpectedArrivalTime")
+    made = []
+    for number, times in enumerate(itertools.product(TIME_WORDS, repeat=4)):
+        # Each with the next pair of statuses, and where times are there or not there with all of them.
+        pairs = list(itertools.product(STATUS_WORDS, repeat=2))
+        for departure, arrival in pairs if set(times) <= {None, at(30)} else [pairs[number % len(pairs)]]:
+            call = dict(zip(names, times, strict=True)) | {"DepartureStatus": departure, "ArrivalStatus": arrival}
+            made.append(changed(ODD | {"RecordedAtTime": at(number % 3600)}, **call))
+    return made
+
+
+def named(base: Visit, call: Visit | None = None, **journey: Any) -> Visit:
+    """Return a visit with changes of its journey and of its call; None removes."""
+    other = changed(base, **(call or {}))
+    inside = other["MonitoredVehicleJourney"] | journey
+    other["MonitoredVehicleJourney"] = {name: value for name, value in inside.items() if value is not None}
+    return other
+
+
+def text(value: str) -> list[dict[str, str]]:
+    """Return text as SIRI Lite has it."""
+    return [{"value": value}]
+
+
+# What a journey tells, and the direction, mission and destination that are to be had of it.
+NAMES: list[tuple[dict[str, Any], dict[str, Any], dict[str, str | None]]] = [
+    ({"DirectionRef": None, "DirectionName": text("Retour")}, {}, {"direction": "Retour"}),
+    ({"DirectionRef": {}, "DirectionName": text("Retour")}, {}, {"direction": "Retour"}),
+    ({"DirectionRef": {"value": ""}, "DirectionName": text("R")}, {}, {"direction": "R"}),
+    ({"DirectionRef": {"value": "Aller"}, "DirectionName": text("Retour")}, {}, {"direction": "Aller"}),
+    ({"DirectionRef": {"value": "Aller"}, "DirectionName": []}, {}, {"direction": "Aller"}),
+    ({"DirectionRef": None, "DirectionName": []}, {}, {"direction": None}),
+    ({"DirectionRef": None, "DirectionName": None}, {}, {"direction": None}),
+    ({"JourneyNote": [], "VehicleJourneyName": text("PEPE07")}, {}, {"mission": "PEPE"}),
+    ({"JourneyNote": None, "VehicleJourneyName": text("PEPE")}, {}, {"mission": "PEPE"}),
+    ({"JourneyNote": text(""), "VehicleJourneyName": text("PEPE")}, {}, {"mission": "PEPE"}),
+    ({"JourneyNote": text("EKLI"), "VehicleJourneyName": text("119071")}, {}, {"mission": "EKLI"}),
+    ({"JourneyNote": [], "VehicleJourneyName": text("119071")}, {}, {"mission": None}),
+    ({"JourneyNote": None, "VehicleJourneyName": None}, {}, {"mission": None}),
+    ({"DestinationName": None}, {"DestinationDisplay": text("Robinson")}, {"destination": "Robinson"}),
+    ({"DestinationName": []}, {"DestinationDisplay": text("Robinson")}, {"destination": "Robinson"}),
+    ({"DestinationName": text("")}, {"DestinationDisplay": text("Robinson")}, {"destination": "Robinson"}),
+    ({"DestinationName": text("Massy")}, {"DestinationDisplay": text("Robinson")}, {"destination": "Massy"}),
+    ({"DestinationName": []}, {"DestinationDisplay": []}, {"destination": None}),
+]
 
 
 def timed(base: Visit, expected: str, aimed: str) -> Visit:
@@ -145,6 +181,9 @@ def letters(base: Visit) -> list[Row]:
         value | {"visit": call},
         value | {"visit": call | {"RecordedAtTime": "yesterday"}},
         value | {"visit": call | {"RecordedAtTime": ""}},
+        value | {"visit": call | {"RecordedAtTime": at(0, "")}},
+        value | {"visit": call | {"RecordedAtTime": at(0)[:10]}},
+        value | {"visit": call | {"RecordedAtTime": at(0) + "\n"}},
         value | {"visit": "text"},
     ]
     texts = [b"", b"no json", b"[]", b"null", b"7", b"{}", b'{"identity": "x', b"\xff\xfe\x00", "é".encode("latin-1")]
@@ -170,7 +209,8 @@ def base(trains: dict[str, list[Train]]) -> Visit:
 @pytest.fixture(scope="module")
 def given(trains: dict[str, list[Train]], base: Visit) -> list[Row]:
     """All rows of the one batch, good and bad by turns: neither may take the other along."""
-    visits = [one for _, one, _ in told(trains)] + variants(base) + [LEAST, ODD]
+    visits = [one for _, one, _ in told(trains)] + variants() + [LEAST, ODD]
+    visits += [named(base, call, **journey) for journey, call, _ in NAMES]
     visits += [timed(base, expected, aimed) for expected, aimed, *_ in TIMES] + [timed(base, at(400), at(0))]
     good, bad = [record(one) for one in visits], letters(base)
     mixed = [row for pair in zip(good, bad, strict=False) for row in pair]
@@ -234,7 +274,7 @@ def test_delay_is_the_true_one(day: Day, kind: str) -> None:
     assert len(day[kind]) == 24
     for one, delay, processed in day[kind]:
         assert processed["delay_sec"] == delay
-        assert (processed["delay_sec"] is None) == (kind in ("cancelled", "no_aimed", "no_expected"))
+        assert (processed["delay_sec"] is None) == (kind in UNKNOWN)
         assert processed["identity"] == prim.identity(one)
 
 
@@ -247,21 +287,21 @@ def test_delays_of_a_day_differ(day: Day) -> None:
 
 def test_unknown_is_null_and_there(day: Day) -> None:
     """Null is told: a field that is left out could be a program that forgot it."""
-    for kind in ("cancelled", "no_aimed", "no_expected"):
+    for kind in UNKNOWN:
         assert all("delay_sec" in processed and processed["delay_sec"] is None for _, _, processed in day[kind])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cancelled(day: Day, kind: str) -> None:
     """Only cancelled trains are, and always a boolean."""
-    assert {processed["cancelled"] for _, _, processed in day[kind]} == {kind == "cancelled"}
+    assert {processed["cancelled"] for _, _, processed in day[kind]} == {kind in CANCELLED}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_status_is_computed(day: Day, kind: str) -> None:
     """Never what the API tells: it says onTime of trains minutes late."""
     for _, delay, processed in day[kind]:
-        if kind == "cancelled":
+        if kind in CANCELLED:
             expected = "cancelled"
         elif delay is None:
             expected = "unknown"
@@ -277,30 +317,33 @@ def test_status_told_is_kept_beside(results: Results, base: Visit) -> None:
 
 
 def test_arrivals_count_where_there_is_no_departure(day: Day) -> None:
-    """A train that ends here has arrivals only; of all others the departure counts."""
-    for one, _, processed in day["arrival_only"]:
+    """A train that ends here has arrivals only, whatever status of a departure is told; of all others that counts."""
+    told_of_no_departure = [one["MonitoredVehicleJourney"]["MonitoredCall"] for one, _, _ in day["terminates"]]
+    assert {call["DepartureStatus"] for call in told_of_no_departure} == {"onTime", ""}
+    for one, _, processed in day["arrival_only"] + day["terminates"]:
         call = one["MonitoredVehicleJourney"]["MonitoredCall"]
         assert processed["theoretical"] == call["AimedArrivalTime"]
         assert processed["predicted"] == call["ExpectedArrivalTime"]
         assert processed["status_told"] == call["ArrivalStatus"]
-    for one, _, processed in day["on_time"]:
+    for one, _, processed in day["on_time"] + day["starts"]:
         call = one["MonitoredVehicleJourney"]["MonitoredCall"]
         assert processed["theoretical"] == call["AimedDepartureTime"]
         assert processed["predicted"] == call["ExpectedDepartureTime"]
 
 
-def test_columns_are_these(day: Day) -> None:
-    """The topic's schema, with each value where it belongs."""
-    for one, _, processed in day["on_time"] + day["stale"]:
-        journey = one["MonitoredVehicleJourney"]
+def test_columns_are_these(day: Day, trains: dict[str, list[Train]]) -> None:
+    """The topic's schema, with each value where it belongs, wherever the source has told it."""
+    by_journey = {one.journey: one for some in trains.values() for one in some}
+    for one, _, processed in itertools.chain(*day.values()):
+        journey, train = one["MonitoredVehicleJourney"], by_journey[prim.journey(one)]
         expected = {
             "identity": prim.identity(one),
             "line": "C01743",
             "stop": STOP,
             "stop_name": "La Croix de Berny",
-            "direction": journey["DirectionRef"]["value"],
-            "destination": journey["DestinationName"][0]["value"],
-            "mission": journey["JourneyNote"][0]["value"],
+            "direction": train.direction,
+            "destination": train.destination,
+            "mission": train.mission,
             "journey": prim.journey(one),
             "platform": journey["MonitoredCall"]["ArrivalPlatformName"]["value"],
             "at_stop": journey["MonitoredCall"]["VehicleAtStop"],
@@ -338,12 +381,25 @@ def test_delay_of_times(
     assert (processed["delay_sec"], processed["status"]) == (delay, status)
 
 
-@pytest.mark.parametrize("number", range(12))
-def test_spark_and_the_truth_of_recordings_agree(results: Results, base: Visit, number: int) -> None:
-    """Replayed answers are judged by ``recorded_delay``: it has to mean what the columns mean."""
-    one = variants(base)[number]
-    _, _, processed = results[record(one)]
-    assert (processed["delay_sec"], processed["cancelled"]) == recorded_delay(one)
+def test_spark_means_what_the_definition_means(results: Results) -> None:
+    """``prim.outcome`` judges what the simulator replays: whatever times and statuses there are, both say the same."""
+    found = {number: results[record(one)] for number, one in enumerate(variants())}
+    for number, one in enumerate(variants()):
+        _, topic, processed = found[number]
+        assert topic == "idfm-processed"
+        assert (processed["delay_sec"], processed["cancelled"]) == prim.outcome(one), one
+    outcomes = {(processed["delay_sec"], processed["cancelled"]) for _, _, processed in found.values()}
+    assert outcomes == {(0.0, False), (None, False), (None, True)}
+
+
+@pytest.mark.parametrize(("journey", "call", "expected"), NAMES)
+def test_names_are_taken_from_where_they_are(
+    results: Results, base: Visit, journey: Visit, call: Visit, expected: dict[str, str | None]
+) -> None:
+    """Unknown is what is told nowhere; and a mission is not a number, which would make a series of every train."""
+    _, _, processed = results[record(named(base, call, **journey))]
+    assert {name: processed[name] for name in expected} == expected
+    assert all(processed[name] for name in ("direction", "mission", "destination") if name not in expected)
 
 
 @pytest.mark.parametrize("one", [LEAST, ODD])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from influx_lines import FULL, Line, parse_line
 
+from berny.pipelines.idfm.influx_consumer import expired
 from berny.pipelines.idfm.points import MEASUREMENT, SLOTS, NoPoint, nanoseconds, point
 
 
@@ -192,7 +194,8 @@ def test_slot_belongs_to_the_journey() -> None:
     [
         {"identity": None}, {"identity": ""}, {"identity": 7}, {"recorded_at": None}, {"recorded_at": 1763985600},
         {"recorded_at": "yesterday"}, {"recorded_at": ""}, {"recorded_at": "2025-11-24T11:58:00"},
-        {"recorded_at": "2025-13-24T11:58:00Z"}, {"delay_sec": "228"}, {"delay_sec": True}, {"delay_sec": [1]},
+        {"recorded_at": "2025-13-24T11:58:00Z"}, {"recorded_at": "2025-11-24"},
+        {"delay_sec": "228"}, {"delay_sec": True}, {"delay_sec": [1]},
     ],
 )  # fmt: skip
 def test_bad_records_are_no_points(changes: dict[str, Any]) -> None:
@@ -232,3 +235,32 @@ def test_any_record_is_a_point_or_a_letter(changes: dict[str, Any]) -> None:
     except NoPoint:
         return
     text.encode()
+
+
+# -- what is older than the bucket keeps ---------------------------------------------------------------------------------
+
+TOO_OLD = (
+    "failure writing points to database: partial write: dropped 12 points outside retention policy of duration 2160h0m0s"
+    " - oldest point health,line=C01743 at 1999-01-01T00:00:00Z dropped because it violates a Retention Policy Lower Bound"
+    " at 2025-08-26T12:00:00Z, newest point health,line=C01743 at 1999-01-01T00:00:00Z dropped because it violates a"
+    " Retention Policy Lower Bound at 2025-08-26T12:00:00Z dropped=12 for database: 91040e1bf6671dfd"
+    " for retention policy: autogen"
+)
+"""As InfluxDB 2.7.12 words it (``v1/coordinator/points_writer.go``, ``tsdb/shard.go``, ``http/write_handler.go``)."""
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "count"),
+    [
+        (422, TOO_OLD, 12),
+        (400, TOO_OLD, None),
+        (422, "failure writing points to database: partial write: field type conflict: … dropped=1", None),
+        (422, "failure writing points to database: partial write: shard 5 is pending deletion dropped=7", None),
+        (500, "unexpected error", None),
+        (None, "", None),
+    ],
+)
+def test_points_that_are_too_old_are_told_from_wrong_ones(status: int | None, message: str, count: int | None) -> None:
+    """InfluxDB has written the others then: none of them is sent again, and none is a dead letter."""
+    body = json.dumps({"code": "unprocessable entity", "message": message})
+    assert expired(status, body) == expired(status, body.encode()) == count

@@ -219,6 +219,18 @@ def test_cancelled_train_has_no_delay() -> None:
     assert found.expected == {"a": None}
 
 
+def test_what_a_bucket_no_longer_keeps_is_not_expected_there() -> None:
+    """By its own age when it was served; other sinks keep it, so it is expected all the same."""
+    found = truth(
+        observation("old", 1, at=1_763_985_600.0, recorded_at="2025-11-24T11:59:49.999Z"),
+        observation("young", 1, at=1_763_985_600.0, recorded_at="2025-11-24T11:59:50.000Z"),
+        observation("undated", 1, at=1_763_985_600.0),
+        {"answer": 1, "run": "one", "served": True},
+    )
+    assert set(found.expected) == {"old", "young", "undated"}
+    assert set(found.kept(10)) == {"young", "undated"}
+
+
 def test_malformed_answer_is_no_observation() -> None:
     """It was served whole and holds nothing."""
     found = truth({"answer": 1, "run": "one", "malformed": True}, {"answer": 1, "run": "one", "served": True})

@@ -280,6 +280,31 @@ def test_refused_key_ends_the_producer_with_78(variables: dict[str, str], status
     assert variables["PRIM_API_KEY"] not in said
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told", "calls"),
+    [
+        ({}, "answers 400: ErrorCondition: Le couple MonitoringRef/LineRef n'existe pas", 1),
+        ({"PRIM_API_KEY": PRODUCER["PRIM_API_KEY"] + "\n"}, "PRIM_API_KEY can't be sent: character 26 of 26", 0),
+        ({"PRIM_API_KEY": ""}, "PRIM_API_KEY is empty", 0),
+        ({"PRIM_BASE_URL": "prim.example"}, "PRIM_BASE_URL is 'prim.example': it has to be http:// or https://", 0),
+        ({"PRIM_PROXY": "proxy:3128"}, "PRIM_PROXY is 'proxy:3128': it has to be http:// or https://", 0),
+    ],
+)
+def test_what_no_retry_mends_ends_the_producer_with_78(
+    variables: dict[str, str], wrong: dict[str, str], told: str, calls: int
+) -> None:
+    """The last line says what was asked and what came back, without the key; the quota is spent on nothing more."""
+    fault = {"kind": "400", "seconds": 1000}
+    requests.post(f"{variables['PRIM_BASE_URL']}/_simulator/faults", json=fault, timeout=5).raise_for_status()
+    code, said = ended(producer.__name__, variables | wrong)
+    assert code == 78, said
+    assert told in parsed(said.strip().splitlines()[-1])["message"]
+    assert PRODUCER["PRIM_API_KEY"] not in said
+    spool = Spool(Path(variables["BERNY_SPOOL_DIR"]), 50_000_000, ["kafka", "hdfs"])
+    assert spool.calls(time.strftime("%Y-%m-%d", time.gmtime())) == calls
+    spool.close()
+
+
 def test_spool_holds_while_everything_else_is_away(variables: dict[str, str], tmp_path: Path) -> None:
     """Without Kafka and HDFS polling goes on; a killed producer finds what it kept, and goes on after it."""
     with running(variables) as spool:

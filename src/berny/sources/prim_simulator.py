@@ -17,18 +17,23 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
 from berny.sources import prim
-from berny.sources.prim_timetable import Train, near, visit
+from berny.sources.prim_timetable import CANCELLED, Train, near, visit
 
 LOGGER = logging.getLogger("simulator")
-FAULTS = ("401", "403", "429", "500", "slow", "cut", "malformed", "twice", "out_of_order", "empty")
+FAULTS = (
+    "400", "401", "403", "429", "500", "slow", "cut", "malformed", "bad_parts", "expired", "twice", "out_of_order", "empty",
+)  # fmt: skip
 STALE_SECONDS = 6 * 3600
+EXPIRED_SECONDS = 400 * 86400
+"""Older than whatever a sink keeps."""
+UNKNOWN_LINE = {"ErrorInformation": {"ErrorText": "Le couple MonitoringRef/LineRef n'existe pas"}}
 REPEATS = 4
 """How many observations of earlier answers an answer repeats, as the API does."""
 SLOW_SECONDS = 30
@@ -85,6 +90,7 @@ class Simulator:
         self._last = self.clock()
         self._due = 0.0
         self._turn = 0
+        self._repeats = 0
         self._recent: list[Observation] = []
         self._recorded = self._read_recordings() if self.recordings else None
         # What a crash left of a last line is no line.
@@ -100,15 +106,15 @@ class Simulator:
 
     # -- observations ------------------------------------------------------------------------------------------------
 
-    def observe(self) -> list[Observation]:
-        """Return the observations since the last call, then a few that were told before."""
+    def observe(self, age: float = 0) -> list[Observation]:
+        """Return the observations since the last call, recorded ``age`` seconds ago, then a few that were told before."""
         now = self.clock()
         self._due = min(self._due + self.rate * (now - self._last), 60 * max(self.rate, 1))
         count, since, self._last = int(self._due), self._last, now
         self._due -= count
         trains = near(self.seed, now)
-        fresh = [self._one(trains, since + (now - since) * (index + 1) / (count + 1)) for index in range(count)]
-        repeated = self._recent[-REPEATS:]
+        fresh = [self._one(trains, since + (now - since) * (index + 1) / (count + 1) - age) for index in range(count)]
+        repeated = [self._again(one) for one in self._recent[-REPEATS:]]
         self._recent = (self._recent + fresh)[-REPEATS:]
         self.observations += len(fresh)
         return fresh + repeated
@@ -119,20 +125,26 @@ class Simulator:
         told = self._told[one.journey] = self._told.get(one.journey, -1) + 1
         recorded_at = moment - (STALE_SECONDS if one.kind == "stale" else 0)
         made, delay = visit(one, told, recorded_at)
-        # The count of times it was told keeps two tellings within one millisecond apart, as an API's item id does.
-        made["ItemIdentifier"] = f"{made['ItemIdentifier']}{told}"
-        return Observation(made, prim.identity(made), delay, one.kind == "cancelled")
+        return Observation(made, prim.identity(made), delay, one.kind in CANCELLED)
 
-    def answer(self, observations: list[Observation]) -> bytes:
-        """Return an answer of the API that holds observations."""
+    def _again(self, one: Observation) -> Observation:
+        """Return an observation as the API repeats it: the same train, under another number."""
+        self._repeats += 1
+        return replace(one, visit=one.visit | {"ItemIdentifier": f"RATP-SIV:Item::46007-again-{self._repeats}:LOC"})
+
+    def answer(self, observations: list[Observation], bad_parts: bool = False) -> bytes:
+        """Return an answer of the API that holds observations; with ``bad_parts`` among parts that are none."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.clock())) + ".000Z"
-        delivery = {"ResponseTimestamp": now, "Version": "2.0", "Status": "true"}
-        delivery["MonitoredStopVisit"] = [one.visit for one in observations]  # type: ignore[assignment]
+        delivery: dict[str, Any] = {"ResponseTimestamp": now, "Version": "2.0", "Status": "true"}
+        deliveries: list[Any] = [delivery | {"MonitoredStopVisit": [one.visit for one in observations]}]
+        if bad_parts:
+            deliveries[0]["MonitoredStopVisit"][1:1] = [None, "text"]
+            deliveries.insert(0, delivery | {"ErrorCondition": UNKNOWN_LINE})
         service = {
             "ResponseTimestamp": now,
             "ProducerRef": "IVTR_HET",
             "ResponseMessageIdentifier": f"IVTR_HET:ResponseMessage:{self.seed}-{self.answers}:LOC:",
-            "StopMonitoringDelivery": [delivery],
+            "StopMonitoringDelivery": deliveries,
         }
         return json.dumps({"Siri": {"ServiceDelivery": service}}, ensure_ascii=False).encode()
 
@@ -177,6 +189,10 @@ class Simulator:
         kind = self.fault()
         if not request.headers.get("apikey") or kind == "401":
             return web.json_response({"message": "No API key found in request"}, status=401)
+        if kind == "400":
+            delivery = {"Version": "2.0", "Status": "false", "ErrorCondition": UNKNOWN_LINE}
+            siri = {"Siri": {"ServiceDelivery": {"StopMonitoringDelivery": [delivery]}}}
+            return web.json_response(siri, status=400)
         if kind == "403":
             return web.Response(status=403, text="<html><body>403 Forbidden</body></html>", content_type="text/html")
         if kind == "429":
@@ -194,12 +210,12 @@ class Simulator:
         if self._recorded is not None:
             body, observations = self._replay()
         else:
-            observations = [] if kind == "empty" else self.observe()
+            observations = [] if kind == "empty" else self.observe(EXPIRED_SECONDS if kind == "expired" else 0)
             if kind == "twice":
                 observations = observations + observations
             if kind == "out_of_order":
                 observations = observations[::-1]
-            body = self.answer(observations)
+            body = self.answer(observations, kind == "bad_parts")
         self._note_observations(mark, observations)
         self.served += len(observations)
         return await self._send(request, mark, body, cut=kind == "cut")
@@ -208,7 +224,7 @@ class Simulator:
         body = next(self._recorded or iter(()), None)
         if body is None:
             return self.answer([]), []
-        return body, [Observation(v, prim.identity(v), *recorded_delay(v)) for v in prim.visits(json.loads(body))]
+        return body, [Observation(v, prim.identity(v), *prim.outcome(v)) for v in prim.visits(json.loads(body))]
 
     async def _send(
         self, request: web.Request, mark: dict[str, Any], body: bytes, cut: bool = False
@@ -279,21 +295,6 @@ async def _delivered(transport: asyncio.Transport) -> bool:
                 return False
             await asyncio.sleep(0.005)
     return False
-
-
-def recorded_delay(one: dict[str, Any]) -> tuple[float | None, bool]:
-    """Return delay in seconds and whether cancelled, of a recorded visit, by the design's definition."""
-    import datetime as dt
-
-    call = one["MonitoredVehicleJourney"]["MonitoredCall"]
-    names = ("ExpectedDepartureTime", "AimedDepartureTime", "DepartureStatus")
-    kind = "Departure" if any(call.get(name) for name in names) else "Arrival"
-    cancelled = str(call.get(f"{kind}Status", "")).lower() == "cancelled"
-    times = [call.get(f"{word}{kind}Time") for word in ("Expected", "Aimed")]
-    if cancelled or not all(times):
-        return None, cancelled
-    predicted, theoretical = (dt.datetime.fromisoformat(str(moment)) for moment in times)
-    return (predicted - theoretical).total_seconds(), cancelled
 
 
 def serve(listen: str, port: int, simulator: Simulator) -> None:

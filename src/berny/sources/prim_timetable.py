@@ -40,8 +40,14 @@ KINDS = {
     "no_aimed": 4,
     "no_expected": 3,
     "arrival_only": 3,
+    "terminates": 3,
+    "starts": 2,
+    "arrival_cancelled": 2,
     "stale": 2,
 }
+CANCELLED = ("cancelled", "arrival_cancelled")
+UNKNOWN = (*CANCELLED, "no_aimed", "no_expected")
+"""Kinds without a delay."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class Train:
 
     def delay(self, told: int) -> int | None:
         """Return the delay in seconds as of the ``told``-th time it is told, or None where it is unknown."""
-        if self.kind in ("cancelled", "no_aimed", "no_expected"):
+        if self.kind in UNKNOWN:
             return None
         draw = random.Random(f"{self.seed}/{told}")
         base = random.Random(f"{self.seed}/delay")
@@ -103,6 +109,29 @@ def _iso(moment: float) -> str:
     return dt.datetime.fromtimestamp(moment, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _names(one: Train, draw: random.Random) -> dict[str, Any]:
+    """Return the fields with direction, mission and destination: each is told at one place, at another, or at both."""
+    direction, mission, destination = ([{"value": text}] for text in (one.direction, one.mission, one.destination))
+    named: dict[str, Any] = {
+        "DirectionName": draw.choice([[], direction]),
+        "DirectionRef": {"value": one.direction},
+        "VehicleJourneyName": [{"value": f"{one.mission}{one.number % 100:02d}"}],
+        "JourneyNote": mission,
+        "DestinationName": destination,
+        "DestinationDisplay": destination,
+    }
+    if draw.random() < 0.2:
+        named["DirectionName"] = direction
+        del named["DirectionRef"]
+    if draw.random() < 0.2:
+        named["JourneyNote"] = []
+    elif draw.random() < 0.2:
+        named["VehicleJourneyName"] = [{"value": str(one.number % 1000000)}]
+    if draw.random() < 0.2:
+        del named["DestinationName"]
+    return named
+
+
 def visit(one: Train, told: int, recorded_at: float) -> tuple[dict[str, Any], int | None]:
     """Return a MonitoredStopVisit of a train and its true delay in seconds (None where it can't be known)."""
     draw = random.Random(f"{one.seed}/visit")
@@ -110,10 +139,10 @@ def visit(one: Train, told: int, recorded_at: float) -> tuple[dict[str, Any], in
     shift = delay or 0
     departs = int(one.departs)
     letter = "BP" if draw.random() < 0.1 else "Q"
+    named = _names(one, draw)
     call: dict[str, Any] = {
         "StopPointName": [{"value": "La Croix de Berny"}],
         "VehicleAtStop": recorded_at >= departs + shift,
-        "DestinationDisplay": [{"value": one.destination}],
         "ArrivalPlatformName": {"value": one.platform},
         "ArrivalStopAssignment": {"ExpectedQuayRef": {"value": f"STIF:StopPoint:{letter}:4{departs % 100000:05d}:"}},
         "Order": draw.randint(3, 25),
@@ -121,7 +150,11 @@ def visit(one: Train, told: int, recorded_at: float) -> tuple[dict[str, Any], in
         "ExpectedArrivalTime": _iso(departs - DWELL + shift),
         "ArrivalStatus": "onTime",
     }
-    if one.kind != "arrival_only":
+    call |= {name: named.pop(name) for name in ("DestinationDisplay",) if name in named}
+    if one.kind == "terminates":
+        # Seen of trains that end at the stop: the status of a departure that there is not.
+        call["DepartureStatus"] = draw.choice(["onTime", ""])
+    elif one.kind != "arrival_only":
         call |= {
             "AimedDepartureTime": _iso(departs),
             "ExpectedDepartureTime": _iso(departs + shift),
@@ -133,9 +166,14 @@ def visit(one: Train, told: int, recorded_at: float) -> tuple[dict[str, Any], in
         del call["AimedArrivalTime"], call["AimedDepartureTime"]
     if one.kind == "no_expected":
         del call["ExpectedArrivalTime"], call["ExpectedDepartureTime"]
-    if one.kind == "cancelled":
+    if one.kind == "starts":
+        # Seen of trains that start at the stop: the status of an arrival that there is not.
+        del call["AimedArrivalTime"], call["ExpectedArrivalTime"]
+    if one.kind in CANCELLED:
         call["DepartureStatus"] = call["ArrivalStatus"] = "cancelled"
         del call["ExpectedArrivalTime"], call["ExpectedDepartureTime"]
+    if one.kind == "arrival_cancelled":
+        del call["DepartureStatus"]
     made = {
         "RecordedAtTime": _iso(recorded_at),
         "ItemIdentifier": f"RATP-SIV:Item::46007-{one.number}:LOC",
@@ -144,14 +182,10 @@ def visit(one: Train, told: int, recorded_at: float) -> tuple[dict[str, Any], in
             "LineRef": {"value": LINE},
             "OperatorRef": {} if draw.random() < 0.3 else {"value": "RATP-SIV:Operator::RATP.OCTAVE.B.B:"},
             "FramedVehicleJourneyRef": {"DataFrameRef": {"value": "any"}, "DatedVehicleJourneyRef": one.journey},
-            "DirectionName": [] if draw.random() < 0.5 else [{"value": one.direction}],
-            "DirectionRef": {"value": one.direction},
             "DestinationRef": {"value": one.destination_ref},
-            "DestinationName": [{"value": one.destination}],
-            "VehicleJourneyName": [{"value": f"{one.mission}{one.number % 100:02d}"}],
-            "JourneyNote": [{"value": one.mission}],
             "TrainNumbers": {"TrainNumberRef": [{"value": str(one.number % 1000000)}]},
             "MonitoredCall": call,
+            **named,
         },
     }
     return made, delay

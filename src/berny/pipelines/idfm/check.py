@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from hdfs import InsecureClient
 from influxdb_client import Dialect, InfluxDBClient
 
-from berny.catalog import load_pipelines
+from berny.catalog import load_pipelines, seconds
 from berny.delivery.landing import FILE
 from berny.delivery.setcheck import Report, SinkReport, check_sink
 from berny.pipelines.idfm.points import MEASUREMENT
@@ -39,6 +40,13 @@ class Truth:
     answer: dict[str, tuple[str, int]]
     spooled: set[str]
     """What the spool says that it has kept."""
+    recorded: dict[str, float]
+    """Unix seconds of RecordedAtTime."""
+
+    def kept(self, seconds: float) -> dict[str, Value]:
+        """Return what is expected of a sink that takes nothing older than so many seconds."""
+        too_old = {one for one, moment in self.recorded.items() if moment < self.at[one] - seconds}
+        return {one: value for one, value in self.expected.items() if one not in too_old}
 
 
 def read_truth(file: TextIO, runs: Collection[str] | None = None) -> Truth:
@@ -48,7 +56,7 @@ def read_truth(file: TextIO, runs: Collection[str] | None = None) -> Truth:
     """
     answers: dict[tuple[str, int], list[dict[str, Any]]] = {}
     whole: set[tuple[str, int]] = set()
-    truth = Truth({}, set(), {}, {}, set())
+    truth = Truth({}, set(), {}, {}, set(), {})
     for line in file:
         entry = json.loads(line)
         if "spooled" in entry:
@@ -68,6 +76,9 @@ def read_truth(file: TextIO, runs: Collection[str] | None = None) -> Truth:
                 truth.expected[entry["identity"]] = None if entry["cancelled"] else entry["delay"]
                 truth.at.setdefault(entry["identity"], entry["at"])
                 truth.answer.setdefault(entry["identity"], key)
+                recorded_at = prim.moment(entry.get("recorded_at"))
+                if recorded_at:
+                    truth.recorded[entry["identity"]] = recorded_at.timestamp()
     return truth
 
 
@@ -143,7 +154,9 @@ def landed(url: str, root: str, since: float = 0) -> tuple[set[str], SinkReport]
                 own = reader.read().splitlines()
             lines += own
             for line in own:
-                identities |= {prim.identity(visit) for visit in prim.visits(json.loads(line))}
+                # JSON that is no answer is landed as it came.
+                with suppress(prim.MalformedAnswer):
+                    identities |= {prim.identity(visit) for visit in prim.visits(json.loads(line))}
     ranges.sort()
     doubled = sum(1 for (_, last), (first, _) in itertools.pairwise(ranges) if first <= last)
     doubled += len(lines) - len(set(lines))
@@ -190,12 +203,16 @@ def check(cluster: Cluster, truth: Truth, since: float = 0) -> Report:
     unspooled = frozenset(truth.expected.keys() - kept)
     expected = {identity: value for identity, value in truth.expected.items() if identity not in unspooled}
     there = dict.fromkeys(expected, True)
+    # A bucket takes nothing that is older than it keeps.
+    kept_there = truth.kept(seconds(sinks["influxdb"]["keep"]))
     reports = [
         check_sink("hdfs", ((identity, True) for identity in in_hdfs), there, truth.served),
         files,
         check_sink(REALTIME, in_realtime, there, truth.served, duplicates_allowed=True),
         check_sink(PROCESSED, in_processed, expected, truth.served, duplicates_allowed=True),
-        check_sink("influxdb", in_influxdb, expected, truth.served),
+        check_sink(
+            "influxdb", in_influxdb, {one: expected[one] for one in kept_there if one in expected}, truth.served
+        ),
     ]
     return Report(len(truth.expected), unspooled, reports)
 

@@ -6,21 +6,25 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from berny.delivery.kafka import LETTER_BYTES
+from berny.sources.prim import ARRIVAL, DEPARTURE, TIME
 
 OUT = "idfm-processed"
 DEAD = "idfm-realtime.dlq"
 LATE_SECONDS = 300
 """From here on a train is late: Transilien's own measure of punctuality is under 5 minutes."""
 EARLY_SECONDS = -60
+MISSION = "^([A-Z]{4})[0-9]*$"
+"""A VehicleJourneyName that tells the mission (``EKLI07``): a bare number would make a series of every train."""
 
 _VALUE = "STRUCT<value: STRING>"
 _CALL = (
     "STRUCT<ExpectedArrivalTime: STRING, AimedArrivalTime: STRING, ExpectedDepartureTime: STRING, AimedDepartureTime: STRING,"
     f" DepartureStatus: STRING, ArrivalStatus: STRING, StopPointName: ARRAY<{_VALUE}>, VehicleAtStop: BOOLEAN,"
-    f" DeparturePlatformName: {_VALUE}, ArrivalPlatformName: {_VALUE}>"
+    f" DestinationDisplay: ARRAY<{_VALUE}>, DeparturePlatformName: {_VALUE}, ArrivalPlatformName: {_VALUE}>"
 )
 _JOURNEY = (
-    f"STRUCT<LineRef: {_VALUE}, DirectionRef: {_VALUE}, DestinationName: ARRAY<{_VALUE}>, JourneyNote: ARRAY<{_VALUE}>,"
+    f"STRUCT<LineRef: {_VALUE}, DirectionRef: {_VALUE}, DirectionName: ARRAY<{_VALUE}>, DestinationName: ARRAY<{_VALUE}>,"
+    f" JourneyNote: ARRAY<{_VALUE}>, VehicleJourneyName: ARRAY<{_VALUE}>,"
     f" FramedVehicleJourneyRef: STRUCT<DatedVehicleJourneyRef: STRING>, MonitoredCall: {_CALL}>"
 )
 SCHEMA = (
@@ -29,27 +33,50 @@ SCHEMA = (
 )
 
 
+def _told(text: Column) -> Column:
+    """Return text, or null where it is empty: an empty text tells nothing."""
+    return F.nullif(text, F.lit(""))
+
+
 def _first(array: str) -> Column:
-    return F.get(F.col(array), F.lit(0))["value"]
+    return _told(F.get(F.col(array), F.lit(0))["value"])
 
 
 def _moment(text: Column) -> Column:
-    return text.try_cast("timestamp")
+    """Return the timestamp of a time as ``prim.moment`` has it, or null: Spark's own cast takes much else for one."""
+    return F.when(F.regexp_extract(text, TIME, 0) == text, text.try_cast("timestamp"))
+
+
+def _time(name: str) -> Column:
+    """Return the text of a time, or null where it is not one."""
+    return F.when(_moment(F.col(name)).isNotNull(), F.col(name))
+
+
+def _cancels(status: Column) -> Column:
+    return F.coalesce(F.lower(status) == "cancelled", F.lit(False))
 
 
 def processed(visit: str = "r.visit") -> dict[str, Column]:
     """Return the columns of ``idfm-processed`` by name, of a parsed record ``r``.
 
-    ``delay_sec`` = predicted − theoretical, of the departure; of the arrival where the visit has no departure. It is null
-    where one of the two is unknown and where the train is cancelled.
+    ``delay_sec`` and ``cancelled`` are by the definition of ``prim.outcome``; ``theoretical`` and ``predicted`` are the aimed
+    and expected time, ``status_told`` the status that it is about. Direction, mission and destination are taken from where
+    the source has them; what is told nowhere is null.
     """
     journey, call = f"{visit}.MonitoredVehicleJourney", f"{visit}.MonitoredVehicleJourney.MonitoredCall"
-    departs = F.coalesce(F.col(f"{call}.ExpectedDepartureTime"), F.col(f"{call}.AimedDepartureTime")).isNotNull()
-    departs = departs | F.col(f"{call}.DepartureStatus").isNotNull()
-    told = F.when(departs, F.col(f"{call}.DepartureStatus")).otherwise(F.col(f"{call}.ArrivalStatus"))
-    predicted = F.when(departs, F.col(f"{call}.ExpectedDepartureTime")).otherwise(F.col(f"{call}.ExpectedArrivalTime"))
-    theoretical = F.when(departs, F.col(f"{call}.AimedDepartureTime")).otherwise(F.col(f"{call}.AimedArrivalTime"))
-    cancelled = F.coalesce(F.lower(told) == "cancelled", F.lit(False))
+    aimed_departure, aimed_arrival = (_time(f"{call}.{one.aimed}") for one in (DEPARTURE, ARRIVAL))
+    expected_departure, expected_arrival = (_time(f"{call}.{one.expected}") for one in (DEPARTURE, ARRIVAL))
+    departure, arrival = (_told(F.col(f"{call}.{one.status}")) for one in (DEPARTURE, ARRIVAL))
+    departs = F.coalesce(expected_departure, aimed_departure).isNotNull()
+    arrives = F.coalesce(expected_arrival, aimed_arrival).isNotNull()
+    told = (
+        F.when(departs, F.coalesce(departure, arrival))
+        .when(~arrives & _cancels(departure), departure)
+        .otherwise(F.coalesce(arrival, departure))
+    )
+    predicted = F.when(departs, expected_departure).otherwise(expected_arrival)
+    theoretical = F.when(departs, aimed_departure).otherwise(aimed_arrival)
+    cancelled = _cancels(told)
     # By whole microseconds: a difference of two fractions of seconds is not what was told.
     microseconds = F.unix_micros(_moment(predicted)) - F.unix_micros(_moment(theoretical))
     delay = F.when(~cancelled, microseconds / F.lit(1e6))
@@ -65,12 +92,15 @@ def processed(visit: str = "r.visit") -> dict[str, Column]:
         "line": F.regexp_extract(F.col(f"{journey}.LineRef.value"), r"(C\d+)", 1),
         "stop": F.col(f"{visit}.MonitoringRef.value"),
         "stop_name": _first(f"{call}.StopPointName"),
-        "direction": F.col(f"{journey}.DirectionRef.value"),
-        "destination": _first(f"{journey}.DestinationName"),
-        "mission": _first(f"{journey}.JourneyNote"),
+        "direction": F.coalesce(_told(F.col(f"{journey}.DirectionRef.value")), _first(f"{journey}.DirectionName")),
+        "destination": F.coalesce(_first(f"{journey}.DestinationName"), _first(f"{call}.DestinationDisplay")),
+        "mission": F.coalesce(
+            _first(f"{journey}.JourneyNote"),
+            _told(F.regexp_extract(_first(f"{journey}.VehicleJourneyName"), MISSION, 1)),
+        ),
         "journey": F.col(f"{journey}.FramedVehicleJourneyRef.DatedVehicleJourneyRef"),
         "platform": F.coalesce(
-            F.col(f"{call}.DeparturePlatformName.value"), F.col(f"{call}.ArrivalPlatformName.value")
+            _told(F.col(f"{call}.DeparturePlatformName.value")), _told(F.col(f"{call}.ArrivalPlatformName.value"))
         ),
         "theoretical": theoretical,
         "predicted": predicted,
@@ -101,7 +131,7 @@ def transform(source: DataFrame) -> DataFrame:
     good = F.to_json(F.struct(*(column.alias(name) for name, column in processed().items())), keep_nulls)
     origin = F.struct(F.col("topic"), F.col("partition"), F.col("offset"))
     reason = F.when(F.col("value").isNull(), "empty").otherwise(
-        "no JSON of a visit with identity, call and RecordedAtTime"
+        "no JSON of a visit with identity, call and RecordedAtTime with an offset"
     )
     # Spark breaks lines every 76 characters, as in an electronic letter.
     one_line = F.regexp_replace(F.base64(F.substring("value", 1, LETTER_BYTES)), "[\r\n]", "")

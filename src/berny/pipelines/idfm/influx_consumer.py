@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from influxdb_client import InfluxDBClient, Point
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
+from prometheus_client import Counter
 from urllib3.exceptions import HTTPError
 
 from berny.delivery import stage
@@ -21,6 +23,7 @@ LOGGER = logging.getLogger("influx-consumer")
 TOPIC = "idfm-processed"
 GROUP = "idfm-influx-consumer"
 REFUSED_BATCH = {400, 413, 422}
+EXPIRED = Counter("berny_expired_records", "Records older than the bucket keeps them, which InfluxDB does not take")
 
 
 class Settings(EnvironmentSettings):
@@ -32,6 +35,23 @@ class Settings(EnvironmentSettings):
     influx_token: str
     berny_batch_records: int = 5000
     berny_batch_seconds: float = 0.5
+
+
+def expired(status: int | None, body: object) -> int | None:
+    """Return how many points of a write were older than the bucket keeps them, or None where that is not what was wrong.
+
+    InfluxDB says it after it has written all others: 2.7.12, ``v1/coordinator/points_writer.go``.
+    """
+    found = (
+        re.search(r"partial write: dropped (\d+) points outside retention policy", _text(body))
+        if status == 422
+        else None
+    )
+    return int(found[1]) if found else None
+
+
+def _text(body: object) -> str:
+    return body.decode(errors="replace") if isinstance(body, bytes) else str(body)
 
 
 class InfluxConsumer:
@@ -92,8 +112,8 @@ class InfluxConsumer:
         attempt = 0
         while not self.stop.is_set() or attempt == 0:
             try:
-                letters += self._write(points)
-                self.letters.publish(letters)
+                refused, too_old = self._write(points)
+                self.letters.publish([*letters, *refused])
                 break
             except (NotAcknowledged, ApiException, HTTPError, OSError) as error:
                 attempt += 1
@@ -103,18 +123,25 @@ class InfluxConsumer:
         else:
             return
         self._delivered = True
-        stage.DEAD_LETTERS.inc(len(letters))
-        stage.RECORDS_OUT.inc(len(batch) - len(letters))
+        dead = len(letters) + len(refused)
+        stage.DEAD_LETTERS.inc(dead)
+        EXPIRED.inc(too_old)
+        if too_old:
+            log(LOGGER, logging.INFO, "records are older than the bucket keeps them", count=too_old)
+        stage.RECORDS_OUT.inc(len(batch) - dead - too_old)
         for message in batch[:: max(1, len(batch) // 100)]:
             stage.END_TO_END.observe(stage.since(message.timestamp()[1] / 1000))
 
-    def _write(self, points: list[tuple[Message, Point]]) -> list[Record]:
-        """Write points; a batch that InfluxDB refuses is halved until the point that it means is alone."""
+    def _write(self, points: list[tuple[Message, Point]]) -> tuple[list[Record], int]:
+        """Write points; return the letters about those that are refused, and how many the bucket no longer keeps.
+
+        A batch that InfluxDB refuses is halved until the point that it means is alone.
+        """
         if not points:
-            return []
+            return [], 0
         try:
             self.api.write(self.settings.influx_bucket, record=[made for _, made in points])
-            return []
+            return [], 0
         except ApiException as error:
             if error.status in (401, 403, 404):
                 raise ConfigurationError(
@@ -123,10 +150,14 @@ class InfluxConsumer:
                 ) from None
             if error.status not in REFUSED_BATCH:
                 raise
+            too_old = expired(error.status, error.body)
+            if too_old is not None:
+                return [], too_old
             if len(points) == 1:
-                return [_letter(points[0][0], f"InfluxDB refuses it: {str(error.body)[:300]}")]
+                return [_letter(points[0][0], f"InfluxDB refuses it: {_text(error.body)[:300]}")], 0
             half = len(points) // 2
-            return self._write(points[:half]) + self._write(points[half:])
+            (first, of_first), (second, of_second) = self._write(points[:half]), self._write(points[half:])
+            return first + second, of_first + of_second
 
     def _commit(self, source: Consumer, batch: list[Message]) -> None:
         following: dict[int, int] = {}

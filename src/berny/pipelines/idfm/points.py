@@ -14,6 +14,8 @@ from typing import Any
 
 from influxdb_client import Point, WritePrecision
 
+from berny.sources import prim
+
 MEASUREMENT = "health"
 SLOTS = 64
 
@@ -32,29 +34,21 @@ def _text(value: object) -> str:
 
 
 def milliseconds(moment: object) -> int | None:
-    """Return milliseconds since 1970 of an ISO 8601 time with offset, or None where it is not one."""
-    try:
-        told = dt.datetime.fromisoformat(str(moment))
-        return (told - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
-    except (ValueError, TypeError):
-        return None
+    """Return milliseconds since 1970 of a time as ``prim.moment`` has it, or None where it is not one."""
+    told = prim.moment(moment)
+    return (told - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1) if told else None
 
 
-def nanoseconds(recorded_at: str, identity: str) -> int:
-    """Return a point's time: nanoseconds since 1970 of an ISO 8601 time with offset, told apart by the identity.
+def nanoseconds(recorded_at: object, identity: str) -> int:
+    """Return a point's time: nanoseconds since 1970 of a time as ``prim.moment`` has it, told apart by the identity.
 
     Raises:
-        NoPoint: the time is malformed.
+        NoPoint: it is not one.
     """
-    try:
-        moment = dt.datetime.fromisoformat(recorded_at)
-    except ValueError as error:
-        raise NoPoint(f"RecordedAtTime {recorded_at!r}: {error}") from None
-    if moment.tzinfo is None:
-        raise NoPoint(f"RecordedAtTime {recorded_at!r} has no offset")
-    since = moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-    milliseconds = since // dt.timedelta(milliseconds=1)
-    return milliseconds * 1_000_000 + _number(identity) % 1_000_000
+    since = milliseconds(recorded_at)
+    if since is None:
+        raise NoPoint(f"RecordedAtTime {recorded_at!r} is no time with an offset")
+    return since * 1_000_000 + _number(identity) % 1_000_000
 
 
 def point(record: dict[str, Any]) -> Point:
@@ -64,14 +58,9 @@ def point(record: dict[str, Any]) -> Point:
         NoPoint: identity or time is missing or malformed.
     """
     identity = record.get("identity")
-    if (
-        not isinstance(identity, str)
-        or not identity.isascii()
-        or not identity
-        or not isinstance(record.get("recorded_at"), str)
-    ):
-        raise NoPoint("a record needs identity and recorded_at")
-    made = Point(MEASUREMENT).time(nanoseconds(record["recorded_at"], identity), WritePrecision.NS)
+    if not isinstance(identity, str) or not identity.isascii() or not identity:
+        raise NoPoint("a record needs an identity")
+    made = Point(MEASUREMENT).time(nanoseconds(record.get("recorded_at"), identity), WritePrecision.NS)
     for tag in ("line", "direction", "mission", "stop"):
         made.tag(tag, _text(record.get(tag) or "unknown"))
     journey = _text(record.get("journey") or "")

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import Counter, Gauge
 
@@ -47,6 +48,7 @@ class Settings(EnvironmentSettings):
     prim_api_key: str
     prim_monitoring_ref: str = "STIF:StopArea:SP:46007:"
     prim_line_ref: str = "STIF:Line::C01743:"
+    prim_proxy: str = ""
     prim_poll_seconds: float = 90
     prim_daily_quota: int = 1000
     """Calls a day (UTC); 0 for no limit."""
@@ -59,33 +61,39 @@ class Settings(EnvironmentSettings):
 
 
 def records(answer: Answer, origin: str) -> list[tuple[str, Record]]:
-    """Return identity and record of each visit of an answer; what is no answer becomes one dead letter.
+    """Return identity and record of each visit of an answer; a dead letter, without identity, of each part that is none.
 
-    A record's value is JSON: identity, observed_at (Unix seconds), data_origin, spool_offset and the visit unchanged.
+    What is no answer becomes one dead letter. A record's value is JSON: identity, observed_at (Unix seconds), data_origin,
+    spool_offset and the visit unchanged.
     """
+    where = {"source": "prim", "spool_offset": answer.offset}
     try:
-        found = prim.visits(json.loads(answer.body))
-    except (ValueError, RecursionError, prim.PrimError, prim.MalformedAnswer) as error:
-        where = {"source": "prim", "spool_offset": answer.offset}
+        found, bad = prim.read(json.loads(answer.body))
+        named = [("", dead_letter(TOPIC, one.reason, where | {"part": one.where}, _json(one.value))) for one in bad]
+        return [_record(visit, answer, origin, where) for visit in found] + named
+    except (ValueError, RecursionError, prim.MalformedAnswer) as error:
         return [("", dead_letter(TOPIC, f"{type(error).__name__}: {error}", where, answer.body))]
-    named = []
-    for visit in found:
-        identity = prim.identity(visit)
-        value = {
-            "identity": identity,
-            "observed_at": answer.fetched_at,
-            "data_origin": origin,
-            "spool_offset": answer.offset,
-            "visit": visit,
-        }
-        key = f"{prim.journey(visit)}|{prim.stop(visit)}"
-        # As ASCII: half a surrogate, which JSON may hold, has no UTF-8.
-        record = Record(TOPIC, key.encode(errors="replace"), json.dumps(value).encode())
-        if len(record.value) + len(key) > RECORD_BYTES - OVERHEAD_BYTES:
-            where = {"source": "prim", "spool_offset": answer.offset, "identity": identity}
-            record = dead_letter(TOPIC, "larger than a record may be", where, record.value)
-        named.append((identity, record))
-    return named
+
+
+def _json(value: object) -> bytes:
+    # As ASCII: half a surrogate, which JSON may hold, has no UTF-8.
+    return json.dumps(value).encode()
+
+
+def _record(visit: dict[str, Any], answer: Answer, origin: str, where: dict[str, Any]) -> tuple[str, Record]:
+    identity = prim.identity(visit)
+    value = {
+        "identity": identity,
+        "observed_at": answer.fetched_at,
+        "data_origin": origin,
+        "spool_offset": answer.offset,
+        "visit": visit,
+    }
+    key = f"{prim.journey(visit)}|{prim.stop(visit)}"
+    record = Record(TOPIC, key.encode(errors="replace"), _json(value))
+    if len(record.value) + len(key) > RECORD_BYTES - OVERHEAD_BYTES:
+        record = dead_letter(TOPIC, "larger than a record may be", where | {"identity": identity}, record.value)
+    return identity, record
 
 
 class Producer:
@@ -104,7 +112,7 @@ class Producer:
         """Run until stopped.
 
         Raises:
-            ConfigurationError: the source refuses the key.
+            ConfigurationError: the source refuses the key or what is asked, or can't be asked at all.
         """
         self.spool().close()
         threads = [
@@ -135,9 +143,16 @@ class Producer:
     def poll(self, spool: Spool) -> None:
         """Ask the source, at the set pace and within the quota, and keep every complete answer."""
         settings = self.settings
-        source = prim.Prim(
-            settings.prim_base_url, settings.prim_api_key, settings.prim_monitoring_ref, settings.prim_line_ref
-        )
+        try:
+            source = prim.Prim(
+                settings.prim_base_url,
+                settings.prim_api_key,
+                settings.prim_monitoring_ref,
+                settings.prim_line_ref,
+                proxy=settings.prim_proxy,
+            )
+        except prim.Refused as error:
+            raise ConfigurationError(str(error)) from None
         failures = 0
         retry_after: float | None = None
         while not self.stop.is_set():
@@ -153,8 +168,8 @@ class Producer:
                 fetched_at = time.time()
                 body = source.poll()
                 offset = self._keep(spool, body, fetched_at)
-            except prim.Unauthorized as error:
-                POLLS.labels("unauthorized").inc()
+            except prim.Refused as error:
+                POLLS.labels("unauthorized" if isinstance(error, prim.Unauthorized) else "refused").inc()
                 raise ConfigurationError(str(error)) from None
             except prim.RetryLater as error:
                 POLLS.labels("retry").inc()
@@ -233,7 +248,11 @@ class Producer:
         spool.advance(KAFKA, answers[-1].offset, fresh)
         stage.RECORDS_IN.inc(len(named))
         stage.RECORDS_OUT.inc(len(fresh))
-        stage.DEAD_LETTERS.inc(sum(record.topic != TOPIC for record in [*fresh.values(), *letters]))
+        dead = [record for record in [*fresh.values(), *letters] if record.topic != TOPIC]
+        if dead:
+            reason = json.loads(dead[0].value)["reason"]
+            log(LOGGER, logging.WARNING, "parts of responses are dead letters", count=len(dead), reason=reason)
+        stage.DEAD_LETTERS.inc(len(dead))
         REPEATED.inc(len(named) - len(fresh) - len(letters))
         stage.BATCH_SECONDS.observe(time.monotonic() - since)
         for answer in answers:
