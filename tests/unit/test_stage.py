@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import requests
@@ -77,6 +78,33 @@ def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> 
     assert (settings.own_thing, settings.own_default, settings.berny_metrics_port) == (7, 1.5, 9399)
     environment.setenv("OWN_DEFAULT", "0.25")
     assert read_settings(Small).own_default == 0.25
+
+
+SYSTEMD = "/usr/lib/systemd/user-environment-generators/30-systemd-environment-d-generator"
+VALUES = {
+    "PLAIN": "http://master:9870/a,b@c%d+e=f-g", "LINES": "a key\nHDFS_USER=hdfs\n", "SPACES": " a  b ", "QUOTES": "a\"b'c",
+    "BACKSLASH": "a\\b\\", "COMMENT": "#;a", "TICK": "`a`", "ACCENT": "é",
+}  # fmt: skip
+
+
+def test_units_get_values_as_they_are(plugin: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    """By systemd's own reader: a line break of a secret neither ends it nor begins another variable."""
+    lines = [f"{name}={plugin('filter/berny.py').environment_value(value)}\n" for name, value in VALUES.items()]
+    assert lines[0] == f"PLAIN={VALUES['PLAIN']}\n"
+    (tmp_path / "environment.d").mkdir()
+    (tmp_path / "environment.d" / "a.conf").write_text("".join(lines))
+    variables = {"XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    said = subprocess.run([SYSTEMD], env=variables, capture_output=True, text=True, check=True)
+    pairs = [line.partition("=")[::2] for line in said.stdout.splitlines()]
+    # It writes what has to be in quotes with \n for a line break.
+    read = {name: re.sub(r"\\(.)", lambda found: found[1].replace("n", "\n"), text.strip('"')) for name, text in pairs}
+    assert {name: read.get(name) for name in VALUES} == VALUES
+    assert "HDFS_USER" not in read and not said.stderr
+
+
+def test_dollars_are_no_variables(plugin: Callable[[str], ModuleType]) -> None:
+    """That reader would put variables in their place, which an environment file of a unit has none of."""
+    assert plugin("filter/berny.py").environment_value("a$b") == '"a\\$b"'
 
 
 def test_all_that_is_wrong_is_named_at_once(environment: pytest.MonkeyPatch) -> None:

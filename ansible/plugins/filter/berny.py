@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -70,6 +71,17 @@ def stages(pipelines: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def environment_value(value: object) -> str:
+    """Return a value for an environment file: in quotes, as systemd.exec(5) reads them, unless all of it is plain.
+
+    Without them a line break would end the value, and what follows it would be another variable.
+    """
+    text = str(value)
+    if re.fullmatch(r"[\w./:,@%+=-]*", text, re.ASCII):
+        return text
+    return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'
+
+
 def hdfs_directories(pipelines: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return the directories of HDFS that pipelines write to, with owner and mode."""
     return {
@@ -124,6 +136,7 @@ class FilterModule:
             "control_drivers": control_drivers,
             "describe_cluster": describe_cluster,
             "stages": stages,
+            "environment_value": environment_value,
             "hdfs_directories": hdfs_directories,
             "open_ports": open_ports,
             "ipv4": ipv4,
