@@ -75,17 +75,44 @@ def test_a_malformed_answer_is_a_dead_letter(cluster: Cluster) -> None:
     wait_until(lambda: ends(cluster, "idfm-realtime.dlq") > before, 60, "the malformed answer is nowhere")
 
 
-def test_a_refused_key_stops_the_producer_and_says_why(cluster: Cluster) -> None:
-    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "403", "count": 1})
+def test_a_bad_part_of_an_answer_is_alone_a_dead_letter(cluster: Cluster) -> None:
+    """Two visits that are none and a delivery with an error: what is beside them the set checker asks for in the end."""
+    before = ends(cluster, "idfm-realtime.dlq")
+    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "bad_parts", "count": 1})
+    wait_until(lambda: ends(cluster, "idfm-realtime.dlq") >= before + 3, 60, "the bad parts are nowhere")
+    time.sleep(5)
+    assert ends(cluster, "idfm-realtime.dlq") == before + 3
+
+
+def expired(cluster: Cluster) -> float:
+    """Return how many records the consumer says were older than the bucket keeps."""
+    code = "import urllib.request as u; print(u.urlopen('http://localhost:9302/metrics').read().decode())"
+    said = cluster.sh("worker_2", f'{PYTHON} -c "{code}"')
+    return sum(float(line.split()[1]) for line in said.splitlines() if line.startswith("berny_expired_records_total "))
+
+
+def test_what_is_older_than_the_bucket_keeps_is_counted_and_no_dead_letter(cluster: Cluster) -> None:
+    letters, before = ends(cluster, "idfm-processed.dlq"), expired(cluster)
+    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "expired", "count": 1})
+    wait_until(lambda: expired(cluster) > before, 60, "none is counted as expired")
+    assert ends(cluster, "idfm-processed.dlq") == letters
+
+
+@pytest.mark.parametrize(("kind", "why"), [("403", "PRIM_API_KEY"), ("400", "Le couple MonitoringRef/LineRef")])
+def test_a_refused_call_stops_the_producer_and_says_why(cluster: Cluster, kind: str, why: str) -> None:
+    cluster.lab.simulator.ask("/_simulator/faults", {"kind": kind, "count": 1})
     unit = "berny-idfm-producer"
     wait_until(lambda: "failed" in cluster.sh("master", f"systemctl is-active {unit}", ok=False), 60, "it runs on")
     assert cluster.sh("master", f"systemctl show -P ExecMainStatus {unit}").strip() == "78"
-    assert "PRIM_API_KEY" in cluster.sh("master", f"sudo journalctl -u {unit} -n 30 --no-pager")
+    assert why in cluster.sh("master", f"sudo journalctl -u {unit} -n 30 --no-pager")
     # Waiting for a restart it would be activating (auto-restart).
     state = cluster.sh("master", f"systemctl show -p ActiveState -p SubState {unit}").split()
     assert sorted(state) == ["ActiveState=failed", "SubState=failed"], f"nobody asked it to go on: {state}"
     assert cluster.sh("master", f"systemctl list-jobs --no-legend {unit}.service") == ""
     play("playbooks/pipelines.yml", "-e", "do=start")
+    wait_until(
+        lambda: "active" in cluster.sh("master", f"systemctl is-active {unit}", ok=False).split(), 60, "it is down"
+    )
 
 
 def test_a_wrong_inventory_touches_nothing(cluster: Cluster) -> None:

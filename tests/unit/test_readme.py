@@ -16,6 +16,7 @@ from berny import cli
 from berny.catalog import load_catalog, load_pipelines
 from berny.lab.plan import read_mapping
 from berny.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
+from berny.pipelines.idfm.producer import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INVENTORIES = ("lab", "azure")
@@ -302,6 +303,11 @@ def test_headings_that_messages_send_people_to() -> None:
     ("words", "source"),
     [
         ("PRIM_API_KEY is missing, wrong or not allowed to read stop-monitoring", "src/berny/sources/prim.py"),
+        ("PRIM_API_KEY can't be sent: character ", "src/berny/sources/prim.py"),
+        (": it has to be http:// or https://", "src/berny/sources/prim.py"),
+        ("parts of responses are dead letters", "src/berny/pipelines/idfm/producer.py"),
+        ("the source is to be asked later", "src/berny/pipelines/idfm/producer.py"),
+        ("records are older than the bucket keeps them", "src/berny/pipelines/idfm/influx_consumer.py"),
         ("Nothing was touched. Correct the inventory: ", "ansible/plugins/action/berny_inventory.py"),
         ("which the inventory does not put there; remove it: ", "src/berny/preflight.py"),
         (" is taken by ", "src/berny/preflight.py"),
@@ -331,6 +337,19 @@ def test_messages_are_told_as_they_are(words: str, source: str) -> None:
     """What the README says that a program says, that program says; strings over two lines are one."""
     assert words.replace("`", "") in text("README.md").replace("`", "")
     assert words in re.sub(r'"\n\s*f?"', "", text(source))
+
+
+def test_settings_of_idfm_are_the_producers() -> None:
+    """Names and defaults of the table."""
+    rows = re.findall(r"^\| (`PRIM_[^|]*) \| ([^|]*) \|", text("README.md"), re.M)
+    found = {name.lower(): default for names, default in rows for name in re.findall("`(PRIM_[A-Z_]+)`", names)}
+    fields = {name: field for name, field in Settings.model_fields.items() if name.startswith("prim_")}
+    assert set(found) == set(fields) - {"prim_api_key"}
+    assert found["prim_base_url"] == f"`{fields['prim_base_url'].default}`"
+    pace = [fields[name].default for name in ("prim_poll_seconds", "prim_daily_quota")]
+    assert found["prim_poll_seconds"] == ", ".join(map(str, pace))
+    for name in ("prim_monitoring_ref", "prim_line_ref"):
+        assert f'{name.upper()}: "{fields[name].default}"' in text("README.md")
 
 
 def test_the_vm_only_tasks_are_listed() -> None:

@@ -196,8 +196,8 @@ def heal_source(lab: Lab) -> None:
     lab.simulator.ask("/_simulator/faults", {"kind": "none"})
 
 
-def heal_refused_key(lab: Lab) -> None:
-    """Have the source take the key again, and do what the README says: a refused key stops the producer for good."""
+def heal_refused(lab: Lab) -> None:
+    """Have the source take calls again, and do what the README says: one that is refused stops the producer for good."""
     heal_source(lab)
     shell(lab, read_mapping()["namenode"][0], "sudo systemctl start --no-block berny-idfm-producer")
 

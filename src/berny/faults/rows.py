@@ -189,22 +189,26 @@ def _disks() -> Iterator[Row]:
 
 
 def _sources() -> Iterator[Row]:
-    quiet = {"401", "429", "500", "cut", "malformed", "empty", "slow"}
+    quiet = {"400", "401", "429", "500", "cut", "malformed", "empty", "slow"}
+    refused = {"400", "401"}
     for kind, about in {
+        "400": "the source knows no such line at this stop",
         "401": "the source refuses the key",
         "429": "the source says that there were too many calls",
         "500": "the source fails",
         "slow": "the source answers after 30 s",
         "cut": "the source's answers are cut short",
         "malformed": "the source answers garbage",
+        "bad_parts": "the source's answers have visits that are none, and an error, beside good ones",
+        "expired": "the source tells what is older than the bucket keeps",
         "empty": "the source has no train to tell of",
         "twice": "the source tells everything twice",
         "out_of_order": "the source tells the newest first",
     }.items():
         yield Row(
             f"source-{kind}", about, to(inject.source, kind),
-            inject.heal_refused_key if kind == "401" else inject.heal_source, minimum=0 if kind in quiet else 1,
-            gentle=kind != "401",
+            inject.heal_refused if kind in refused else inject.heal_source, minimum=0 if kind in quiet else 1,
+            gentle=kind not in refused,
         )  # fmt: skip
     yield Row(
         "garbage", "no JSON, half of it, nothing, 3 MB and a point of 1999 on both topics", inject.garbage, hold=10

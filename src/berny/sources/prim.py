@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +35,8 @@ TIME = (
 ENVELOPE = ("ItemIdentifier", "ValidUntilTime")
 """What a visit says of the message and not of the train."""
 
+BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+"""Debian's: what update-ca-certificates writes."""
 TIMES_OF_A_CERTIFICATE = (9, 10)
 """OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: a clock is set, a certificate renewed."""
 
@@ -260,7 +263,7 @@ def _address(name: str, url: str) -> str:
 def _trusted() -> str | bool:
     """Return the certificates that this machine trusts: an operator's own CA is among them, as requests' own has it not."""
     paths = ssl.get_default_verify_paths()
-    return paths.cafile or paths.capath or True
+    return paths.cafile or (str(BUNDLE) if BUNDLE.exists() else paths.capath) or True
 
 
 def _root(error: BaseException) -> BaseException:
