@@ -265,9 +265,9 @@ def next_way(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     asked: list[str] = []
     (tmp_path / "made.py").write_text("made = True\n")
 
-    def members(recipe: recipes.Recipe, *_: object) -> dict[str, Path]:
+    def members(recipe: recipes.Recipe, *_: object) -> tuple[dict[str, Path], str]:
         asked.append(recipe.name)
-        return {"python/made.py": tmp_path / "made.py"}
+        return {"python/made.py": tmp_path / "made.py"}, ""
 
     monkeypatch.setattr(ways, "members", members)
     return asked
@@ -340,11 +340,16 @@ def test_cut_download_is_continued(empty: Store, full: Store, mirror: Path, next
 # -- optional and vendors' archives ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def page(catalog: Path, full: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store that has an optional archive as well, made from the vendor's."""
-    vendor = {"url": "http://127.0.0.1:9/page.tar.gz", "holds": ["bin/page"]}
-    facts = {"title": "A page", "version": "1", "kind": "vendor", "optional": True, "vendor": vendor}
+@pytest.fixture(params=["vendor", "go"])
+def page(catalog: Path, full: Store, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Store:
+    """A store that has an optional archive as well, made from the vendor's: by a digest of the catalog, or signed."""
+    vendor: dict[str, object] = {"url": "http://127.0.0.1:9/page.tar.gz"}
+    if request.param == "vendor":
+        vendor |= {"sha256": "4" * 64, "holds": ["bin/page"]}
+    else:
+        signature = {"key": "http://127.0.0.1:9/key", "fingerprint": "A" * 40}
+        vendor |= {"signature": signature, "members": {"bin/page": "bin/page"}}
+    facts = {"title": "A page", "version": "1", "kind": request.param, "optional": True, "vendor": vendor}
     (catalog / "page.yml").write_text(yaml.safe_dump(facts))
     recipes.load_recipes.cache_clear()
     for word in ("SHA256", "ARCHIVE"):

@@ -221,6 +221,7 @@ def test_commands_are_told_apart() -> None:
         "kafka-topics.sh --bootstrap-server master:9093 --list",
         "berny-probe nothing",
         "hbase shell",
+        "influxd inspect",
     ],
 )
 def test_a_wrong_command_is_noticed(line: str) -> None:
@@ -328,6 +329,11 @@ def test_headings_that_messages_send_people_to() -> None:
         ("works on this lab", "src/berny/lab/lab.py"),
         ("run `berny artifacts fetch", "src/berny/artifacts/store.py"),
         ("(archive not in the store: ", "src/berny/artifacts/recipes.py"),
+        ("is not what was signed: it was changed, or cut short on its way", "src/berny/artifacts/signature.py"),
+        ("is signed by another key", "src/berny/artifacts/signature.py"),
+        ("; expected is a signature by the key ", "src/berny/artifacts/errors.py"),
+        (" can't be downloaded: ", "src/berny/artifacts/download.py"),
+        (" this host lacks ", "src/berny/artifacts/golang.py"),
         ("Nothing was installed.", "src/berny/artifacts/errors.py"),
         ("The secrets file beside the inventory is not this server's", "ansible/plugins/modules/influxdb_setup.py"),
         ("holds no metadata", "roles/hdfs/tasks/format.yml"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import hashlib
@@ -9,10 +10,14 @@ import http.server
 import json
 import os
 import random
+import re
 import shutil
+import socket
 import subprocess
 import tarfile
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,9 +30,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from berny.artifacts import ArtifactMissing, Store, SupplyError, cli, download, maven, recipes, ways
-from berny.artifacts.assemble import sha256_file, tree, write_archive
-from berny.artifacts.errors import WrongDigest
+from berny.artifacts import ArtifactMissing, Store, SupplyError, cli, download, golang, maven, recipes, ways
+from berny.artifacts.assemble import sha256_file, tree, unpack, write_archive
+from berny.artifacts.errors import NotOffered, ToolMissing, WrongDigest, WrongSignature
 from berny.artifacts.recipes import LockError, Recipe, read_lock, write_lock
 
 BODY = random.Random(1).randbytes(3_000_000)
@@ -114,8 +119,12 @@ class Server:
     ranges: bool = True
     encoding: str = ""
     """What ``Content-Encoding`` tells of the file."""
+    beside: dict[str, bytes] = field(default_factory=dict)
+    """Other files by their path; they never fail."""
     asked: list[str | None] = field(default_factory=list)
-    """The header ``Range`` of each call."""
+    """The header ``Range`` of each call for the one file."""
+    paths: list[str] = field(default_factory=list)
+    """The path of each call."""
     port: int = 0
 
     @property
@@ -134,6 +143,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a call."""
         told = self.told
+        told.paths.append(self.path)
+        if self.path in told.beside:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(told.beside[self.path])))
+            self.end_headers()
+            self.wfile.write(told.beside[self.path])
+            return
         wanted = self.headers.get("Range")
         told.asked.append(wanted)
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and told.ranges else 0
@@ -229,6 +245,32 @@ def test_refusing_server_is_not_asked_again(server: Server, tmp_path: Path) -> N
     assert not (tmp_path / "tool").exists()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "nobody.invalid"])
+def test_who_can_not_be_reached_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Nobody listens, or nobody has the name: one more attempt, not the four that a failing server is worth."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    since = time.monotonic()
+    with pytest.raises(NotOffered, match="after 2 attempts"):
+        download.download(f"http://{host}/tool", tmp_path / "tool", DIGEST)
+    assert time.monotonic() - since < 10
+
+
+def test_who_does_not_answer_is_given_up_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A firewall that drops: the time that a connection may take was waited for once."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    assert download.TIMEOUT[0] <= 5
+    monkeypatch.setattr(download, "TIMEOUT", (0.3, 5))
+    with contextlib.ExitStack() as open_:
+        deaf = open_.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        # Whoever comes after those that fill its queue is not answered.
+        for _ in range(4):
+            waiting = open_.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        with pytest.raises(NotOffered, match=r"ConnectTimeout after 1 attempt$"):
+            download.download(f"http://127.0.0.1:{deaf.getsockname()[1]}/tool", tmp_path / "tool", DIGEST)
+
+
 def test_wrong_file_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
     """File, expected and found are told; the next attempt starts from nothing."""
     server.body = b"something else"
@@ -296,7 +338,7 @@ def test_archive_holds_its_members(tmp_path: Path) -> None:
             "bin/run": "0o755", "a.jar": "0o644", "Z.jar": "0o644", "é.conf": "0o644"
         }  # fmt: skip
         assert tar.getmember("link").linkname == "bin/run"
-        tar.extractall(tmp_path / "out", filter="data")
+    unpack(tmp_path / "a.tar", tmp_path / "out")
     for name, path in members.items():
         assert (tmp_path / "out" / name).read_bytes() == path.read_bytes()
 
@@ -316,6 +358,30 @@ def test_other_members_other_bytes(tmp_path: Path, change: str) -> None:
         (tmp_path / "x" / "link").unlink()
         (tmp_path / "x" / "link").symlink_to("a.jar")
     assert write_archive(members, tmp_path / "a") != before
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "inside/../../outside"])
+def test_members_stay_inside(tmp_path: Path, name: str) -> None:
+    """A vendor's archive is verified first; its names are not trusted all the same."""
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("inside/file"))
+        tar.addfile(tarfile.TarInfo(name))
+    with contextlib.suppress(SupplyError):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "x" / "out")
+    assert not (tmp_path / "x" / "outside").exists() and not Path("/tmp/outside").exists()
+
+
+def test_what_is_no_archive_is_told(tmp_path: Path) -> None:
+    """A page of a proxy, say."""
+    (tmp_path / "a.tar.gz").write_text("<html>Log in</html>")
+    with pytest.raises(SupplyError, match=r"a\.tar\.gz can't be unpacked"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+
+
+def test_nothing_needs_extraction_filters(checkout: Path) -> None:
+    """Debian 12's Python 3.11.2 has none: they came with 3.11.4."""
+    for file in [*(checkout / "src").rglob("*.py"), *(checkout / "ansible" / "plugins").rglob("*.py")]:
+        assert not re.search(r"extract(all)?\([^)]*filter=", file.read_text()), file
 
 
 def test_full_disk_is_told(tmp_path: Path) -> None:
@@ -523,7 +589,16 @@ HOLDS = ["bin/tool", "public"]
 def vendors(
     catalog: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., str]]:
-    """Serve an archive as its vendor does, have an optional recipe of it, and return a maker of archives' digests."""
+    """Return a function that serves an archive as its vendor does and returns its digest.
+
+    The recipe of the archive, an optional one, has the digest of what was served last, unless that was put into a ``file``.
+    """
+
+    def recipe_of(digest: str) -> None:
+        facts = {"title": "A tool", "version": "1.0.0", "kind": "vendor", "optional": True}
+        vendor = {"url": server.url, "sha256": digest, "holds": HOLDS}
+        (catalog / "tool.yml").write_text(yaml.safe_dump({**facts, "vendor": vendor}))
+        recipes.load_recipes.cache_clear()
 
     def serve(version: str = "v2.0.1", top: str = "tool-v2.0.1", without: str = "", file: Path | None = None) -> str:
         folder = tmp_path / "packed" / top
@@ -535,71 +610,86 @@ def vendors(
         target = file or tmp_path / "served.tar.gz"
         with tarfile.open(target, "w:gz") as tar:
             tar.add(folder, top)
-        server.body = target.read_bytes()
-        return hashlib.sha256(server.body).hexdigest()
+        digest = sha256_file(target)
+        if not file:
+            server.body = target.read_bytes()
+            recipe_of(digest)
+        return digest
 
-    facts = {"title": "A tool", "version": "1.0.0", "kind": "vendor", "optional": True}
-    (catalog / "tool.yml").write_text(yaml.safe_dump({**facts, "vendor": {"url": server.url, "holds": HOLDS}}))
-    recipes.load_recipes.cache_clear()
+    recipe_of("0" * 64)
     monkeypatch.delenv("BERNY_TOOL_ARCHIVE", raising=False)
     monkeypatch.delenv("BERNY_TOOL_SHA256", raising=False)
+    monkeypatch.delenv("BERNY_MIRROR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     yield serve
     recipes.load_recipes.cache_clear()
 
 
-def test_vendors_archive_by_its_digest(
-    vendors: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is in its one folder; its own version is told; whoever comes later needs no digest."""
+def test_vendors_archive_by_its_digest(vendors: Callable[..., str], tmp_path: Path) -> None:
+    """Without anybody's help, what is in its one folder; its own version is told."""
     store = Store(tmp_path / "store")
-    monkeypatch.setenv("BERNY_TOOL_SHA256", vendors())
+    digest = vendors()
     made = store.fetch("tool")
     assert made.version == "2.0.1" and made.path.name.startswith("tool-2.0.1-")
     listed = subprocess.run(["tar", "--zstd", "-tf", made.path], capture_output=True, text=True, check=True).stdout
     assert listed.split() == ["VERSION", "bin/tool", "public/index.html"]
-    monkeypatch.delenv("BERNY_TOOL_SHA256")
     assert store.find("tool") == store.resolve("tool") == store.verify("tool") == made
+    assert store.find("tool", sha256=digest) == made and store.find("tool", sha256="6" * 64) is None
 
 
-def test_optional_archive_that_nobody_vouches_for(
+def test_operators_digest_goes_before_the_catalogs(
     vendors: Callable[..., str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is downloaded without a digest; one line says what is missing and how to add it; it is no failure."""
+    """Whoever has one that the catalog does not know gives it once; who comes later needs none."""
+    store = Store(tmp_path / "store")
+    first = vendors()
+    store.fetch("tool")
+    file = tmp_path / "newer.tar.gz"
+    monkeypatch.setenv("BERNY_TOOL_SHA256", vendors(version="v2.0.2", file=file))
+    server.body = file.read_bytes()
+    newer = store.fetch("tool")
+    assert newer.version == "2.0.2" and first != sha256_file(file)
+    monkeypatch.delenv("BERNY_TOOL_SHA256")
+    assert store.resolve("tool") == newer
+
+
+@pytest.mark.parametrize("away", ["404", "refused"])
+def test_optional_archive_whose_vendor_is_away(
+    vendors: Callable[..., str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: str
+) -> None:
+    """A host without internet access goes on without it; one line says what is missing and how to add it."""
     vendors()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    server.statuses = [404]
+    if away == "refused":
+        monkeypatch.setattr(server, "port", 9)
+        vendors()
     done = CliRunner().invoke(cli.app, ["fetch", "tool"])
     assert done.exit_code == 0, done.output
-    assert server.asked == []
     told = [line for line in done.output.splitlines() if "NOT RUN: tool (archive not in the store: " in line]
-    assert len(told) == 1 and "BERNY_TOOL_SHA256=DIGEST berny artifacts fetch tool" in told[0]
+    assert len(told) == 1 and "berny artifacts fetch tool" in told[0] and "BERNY_TOOL_ARCHIVE=FILE_OR_URL" in told[0]
+    assert ("answers 404" if away == "404" else "can't be downloaded") in told[0]
     assert "no (optional)" in CliRunner().invoke(cli.app, ["list"]).output
     assert CliRunner().invoke(cli.app, ["verify"]).exit_code == 0
     with pytest.raises(ArtifactMissing):
         Store().resolve("tool")
 
 
-def test_optional_archive_whose_vendor_is_away(
+def test_wrong_digest_of_an_optional_archive_is_an_error(
     vendors: Callable[..., str], server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A box without internet access goes on without it."""
-    monkeypatch.setenv("BERNY_TOOL_SHA256", vendors())
+    """Optional is whether it is there, not what it is; the message says where the digest is from."""
+    locked = vendors()
+    server.body += b"x"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    server.statuses = [404]
-    done = CliRunner().invoke(cli.app, ["fetch", "tool"])
-    assert done.exit_code == 0 and "answers 404" in done.output and "NOT RUN: tool" in done.output
-
-
-def test_wrong_digest_of_an_optional_archive_is_an_error(
-    vendors: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Optional is whether it is there, not what it is."""
-    found = vendors()
-    monkeypatch.setenv("BERNY_TOOL_SHA256", "0" * 64)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    done = CliRunner().invoke(cli.app, ["fetch", "tool"])
-    assert done.exit_code == 1
-    assert "0" * 64 in done.output and found in done.output and "Nothing was installed." in done.output
+    for expected, told_by in ((locked, "tool.yml"), ("1" * 64, "BERNY_TOOL_SHA256")):
+        if told_by != "tool.yml":
+            monkeypatch.setenv(told_by, expected)
+        done = CliRunner().invoke(cli.app, ["fetch", "tool"])
+        assert done.exit_code == 1
+        for words in (expected, hashlib.sha256(server.body).hexdigest(), told_by, "Nothing was installed."):
+            assert words in done.output
     assert Store().find("tool") is None
 
 
@@ -626,9 +716,10 @@ def test_operators_archive_is_taken_instead(
     [
         ({"sha256": ""}, "give it as BERNY_TOOL_SHA256"),
         ({"archive": "/nowhere/tool.tar.gz"}, "correct BERNY_TOOL_ARCHIVE"),
+        ({"archive": "http://127.0.0.1:9/tool.tar.gz"}, "can't be downloaded"),
         ({"sha256": "0" * 64}, "BERNY_TOOL_SHA256"),
         ({"without": "bin/tool"}, "lacks bin/tool"),
-        ({"broken": True}, "can be unpacked"),
+        ({"broken": True}, "can't be unpacked"),
     ],
 )
 def test_operators_archive_that_can_not_be_had_is_an_error(
@@ -641,13 +732,371 @@ def test_operators_archive_that_can_not_be_had_is_an_error(
         file.write_bytes(b"no archive")
         digest = hashlib.sha256(b"no archive").hexdigest()
     store = Store(tmp_path / "store")
-    with pytest.raises(SupplyError, match=told):
+    with pytest.raises(SupplyError, match=told) as error:
         store.resolve("tool", given.get("archive", str(file)), given.get("sha256", digest))
+    assert not isinstance(error.value, NotOffered)
     assert store.find("tool") is None
 
 
 def test_keys_of_others_stay(catalog: Path) -> None:
-    """What is optional, and how a layout is checked, makes no archive anew."""
-    one = recipe(kind="go", vendor={"url": "http://vendor.example/a", "members": {"a": "b"}})
-    other = one.model_copy(update={"optional": True, "vendor": one.vendor.model_copy(update={"holds": ["a"]})})
+    """What is optional, how a layout is checked, where an archive is and who vouches for it makes no archive anew."""
+    one = recipe(kind="go", vendor={"url": "http://vendor.example/a", "sha256": "1" * 64, "members": {"a": "b"}})
+    signature = {"key": "http://vendor.example/key", "fingerprint": "A" * 40}
+    changes = {"holds": ["a"], "url": "http://other.example/a", "sha256": None, "signature": signature}
+    other = one.model_copy(update={"optional": True, "vendor": one.vendor.model_copy(update=changes)})
     assert ways.key(one) == ways.key(other)
+    assert ways.key(one) != ways.key(one.model_copy(update={"version": "2"}))
+
+
+def test_somebody_vouches_for_every_vendors_archive() -> None:
+    """By digest or signature, for the very version; a recipe without either is no recipe."""
+    found = {name: one for name, one in recipes.load_recipes().items() if one.vendor}
+    assert found.keys() == {"grafana", "influx", "influxdb"}
+    for one in found.values():
+        assert one.vendor and one.vendor.url.startswith("https://") and one.version in one.vendor.url.rsplit("/", 1)[1]
+        assert re.fullmatch("[0-9a-f]{64}", one.vendor.sha256 or "") or one.vendor.signature
+    vendor = found["influxdb"].vendor
+    assert vendor and vendor.signature and vendor.signature.key.startswith("https://")
+    assert f"/v{found['influxdb'].version}/" in vendor.url
+    with pytest.raises(ValueError, match="nobody vouches for it"):
+        recipe(kind="vendor", vendor={"url": "https://vendor.example/a"})
+
+
+# -- a vendor's archive by its signature -------------------------------------------------------------------------------
+
+DAY = 86400
+YEAR_2024 = 1704067200
+
+
+class Signer:
+    """A vendor with a real key: the primary one only certifies, subkeys sign."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        self.home = home
+        if not home.exists():
+            home.mkdir(mode=0o700)
+            self.gpg(
+                "--quick-generate-key", f"{name} <{name}@vendor.example>", "ed25519", "cert", "never", at=YEAR_2024
+            )
+            self.fingerprint = self.named(name)
+            self.subkey()
+        self.fingerprint = self.named(name)
+
+    def named(self, name: str) -> str:
+        """Return the fingerprint of a primary key."""
+        listed = self.gpg("--list-keys", "--with-colons", name).decode().splitlines()
+        return next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
+
+    def gpg(self, *words: str, at: int = 0, given: bytes = b"") -> bytes:
+        """Run gpg, as of a time in seconds since the epoch, and return what it prints."""
+        command = ["gpg", "--homedir", str(self.home), "--batch", "--no-tty", "--pinentry-mode", "loopback"]
+        command += ["--passphrase", "", *(["--faked-system-time", f"{at}!"] if at else [])]
+        return subprocess.run([*command, *words], input=given, capture_output=True, check=True).stdout
+
+    def subkey(self, days: int = 0, at: int = YEAR_2024) -> None:
+        """Add a subkey that signs, for some days or for ever; the newest one is what signs."""
+        self.gpg(
+            "--quick-add-key", self.fingerprint, "ed25519", "sign", f"seconds={days * DAY}" if days else "0", at=at
+        )
+
+    def sign(self, content: bytes, at: int = 0) -> bytes:
+        """Return a detached signature."""
+        return self.gpg("--armor", "--detach-sign", given=content, at=at)
+
+    @property
+    def key(self) -> bytes:
+        """The public key as a vendor publishes it."""
+        return self.gpg("--armor", "--export", self.fingerprint)
+
+
+@contextlib.contextmanager
+def homes() -> Iterator[Path]:
+    """Yield a folder for homes of gpg; their paths are short, since its agent has a socket there, and it is ended."""
+    path = os.environ["PATH"]
+    with tempfile.TemporaryDirectory(prefix="gpg-", dir="/tmp") as folder:
+        yield Path(folder)
+        for home in Path(folder).iterdir():
+            kill = ["gpgconf", "--homedir", home, "--kill", "all"]
+            subprocess.run(kill, check=True, env=os.environ | {"PATH": path})
+
+
+@pytest.fixture(scope="session")
+def first_homes() -> Iterator[Path]:
+    """Homes with keys as they were made: each is made once, tests work on copies."""
+    with homes() as folder:
+        yield folder
+
+
+@pytest.fixture
+def signer(first_homes: Path) -> Iterator[Callable[[str], Signer]]:
+    """Return a maker of vendors, each with a subkey that signs."""
+    with homes() as folder:
+
+        def make(name: str) -> Signer:
+            first = Signer(first_homes / name, name)
+            shutil.copytree(first.home, folder / name, ignore=lambda _, names: [n for n in names if n.startswith("S.")])
+            return Signer(folder / name, name)
+
+        yield make
+
+
+@pytest.fixture
+def signed(
+    catalog: Path, tmp_path: Path, server: Server, signer: Callable[[str], Signer], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Signer]:
+    """A vendor whose archive lies on the server, signed; its recipe can be built as well, where there are compilers."""
+    vendor = signer("vendor")
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "tool").write_bytes(random.Random(3).randbytes(200_000))
+    with tarfile.open(tmp_path / "served.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "packed" / "tool", "tool-1.0.0/usr/bin/tool")
+    server.body = (tmp_path / "served.tar.gz").read_bytes()
+    server.beside = {"/vendor.key": vendor.key, "/tool.tar.gz.asc": vendor.sign(server.body)}
+    facts: dict[str, Any] = {"title": "A tool", "version": "1.0.0", "kind": "go"}
+    signature = {"key": server.url.replace("tool.tar.gz", "vendor.key"), "fingerprint": vendor.fingerprint}
+    members = {"bin/tool": "tool-1.0.0/usr/bin/tool"}
+    facts["vendor"] = {"url": server.url, "signature": signature, "members": members}
+    (catalog / "tool.yml").write_text(yaml.safe_dump(facts))
+    (catalog / "tool").mkdir()
+    (catalog / "tool" / "go.mod").write_text("module tool\n\ngo 1.23.0\n")
+    recipes.load_recipes.cache_clear()
+    for variable in ("BERNY_TOOL_ARCHIVE", "BERNY_TOOL_SHA256", "BERNY_MIRROR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    yield vendor
+    recipes.load_recipes.cache_clear()
+
+
+def test_signed_archive(signed: Signer, server: Server, tmp_path: Path) -> None:
+    """Signed by a subkey of the pinned key, which comes first; nobody has to give anything."""
+    store = Store(tmp_path / "store")
+    made = store.fetch("tool")
+    assert server.paths == ["/vendor.key", "/tool.tar.gz.asc", "/tool.tar.gz"]
+    unpack(made.path, tmp_path / "out")
+    assert (tmp_path / "out" / "bin" / "tool").read_bytes() == (tmp_path / "packed" / "tool").read_bytes()
+    assert store.resolve("tool") == made == store.find("tool", sha256=hashlib.sha256(server.body).hexdigest())
+
+
+def test_signature_by_the_primary_key(
+    signed: Signer, server: Server, signer: Callable[[str], Signer], tmp_path: Path
+) -> None:
+    """A vendor without subkeys, whose key was added to another's file."""
+    vendor = signer("old")
+    vendor.gpg("--quick-generate-key", "old2 <old2@vendor.example>", "ed25519", "sign", "never")
+    primary = vendor.named("old2")
+    server.beside = {
+        "/vendor.key": signed.key + vendor.gpg("--armor", "--export", primary),
+        "/tool.tar.gz.asc": vendor.gpg("--armor", "--local-user", primary, "--detach-sign", given=server.body),
+    }
+    pin(recipes.recipes_folder(), primary)
+    assert Store(tmp_path / "store").fetch("tool").version == "1.0.0"
+
+
+def pin(catalog: Path, fingerprint: str) -> None:
+    """Have another fingerprint in the recipe."""
+    facts = yaml.safe_load((catalog / "tool.yml").read_text())
+    facts["vendor"]["signature"]["fingerprint"] = fingerprint
+    (catalog / "tool.yml").write_text(yaml.safe_dump(facts))
+    recipes.load_recipes.cache_clear()
+
+
+def refused(server: Server, tmp_path: Path) -> str:
+    """Fetch what is to be refused; neither is it in the store nor was it built. Return why."""
+    store = Store(tmp_path / "store")
+    with pytest.raises(WrongSignature, match="Nothing was installed") as error:
+        store.fetch("tool")
+    assert store.find("tool") is None
+    assert [path.name for path in (store.folder / "tool").iterdir()] == [".lock"]
+    assert f"http://127.0.0.1:{server.port}/" in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("change", ["bit", "short", "longer", "other"])
+def test_archive_that_is_not_what_was_signed(signed: Signer, server: Server, tmp_path: Path, change: str) -> None:
+    """Changed by its publisher or on its way, or cut short where the server tells no other length."""
+    body = server.body
+    server.body = {
+        "bit": body[:5000] + bytes([body[5000] ^ 1]) + body[5001:],
+        "short": body[:-1000],
+        "longer": body + b"x",
+        "other": b"<html>Log in</html>",
+    }[change]
+    why = refused(server, tmp_path)
+    assert "is not what was signed" in why and server.url in why and signed.fingerprint in why
+
+
+def test_truncated_download_goes_on(signed: Signer, server: Server, tmp_path: Path) -> None:
+    """Cut off on its way, it is continued, and then verified as a whole."""
+    server.cuts = [50_000]
+    assert Store(tmp_path / "store").fetch("tool").version == "1.0.0"
+    assert server.asked == [None, "bytes=50000-"]
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_right_signature_by_another_key(
+    signed: Signer, server: Server, signer: Callable[[str], Signer], tmp_path: Path, added: bool
+) -> None:
+    """Also where that key was smuggled into the vendor's file, beside the right one."""
+    other = signer("other")
+    server.beside["/tool.tar.gz.asc"] = other.sign(server.body)
+    if added:
+        server.beside["/vendor.key"] += other.key
+    why = refused(server, tmp_path)
+    assert "is signed by another key" in why and (other.fingerprint in why or not added)
+
+
+def test_another_key_is_refused_before_anything_else(
+    signed: Signer, server: Server, signer: Callable[[str], Signer], tmp_path: Path
+) -> None:
+    """Both are told, the one that was pinned and the one that came; the archive is not even asked for."""
+    other = signer("other")
+    server.beside = {"/vendor.key": other.key, "/tool.tar.gz.asc": other.sign(server.body)}
+    why = refused(server, tmp_path)
+    assert "vendor.key" in why and f"holds the key {other.fingerprint}" in why and signed.fingerprint in why
+    assert server.paths == ["/vendor.key"]
+
+
+@pytest.mark.parametrize("path", ["/vendor.key", "/tool.tar.gz.asc"])
+@pytest.mark.parametrize("content", [b"", b"<html>Log in</html>"])
+def test_neither_key_nor_signature(signed: Signer, server: Server, tmp_path: Path, path: str, content: bytes) -> None:
+    """A proxy's page with status 200."""
+    server.beside[path] = content
+    why = refused(server, tmp_path)
+    assert ("holds no key" if path == "/vendor.key" else "has no signature that can be read") in why
+
+
+def test_signature_by_a_subkey_that_has_expired_since(signed: Signer, server: Server, tmp_path: Path) -> None:
+    """An archive of last year, after its vendor has renewed the subkey."""
+    signed.subkey(days=30, at=YEAR_2024 + DAY)
+    server.beside["/tool.tar.gz.asc"] = signed.sign(server.body, at=YEAR_2024 + 20 * DAY)
+    signed.subkey(at=YEAR_2024 + 40 * DAY)
+    server.beside["/vendor.key"] = signed.key
+    assert Store(tmp_path / "store").fetch("tool").version == "1.0.0"
+
+
+def test_signature_after_the_subkey_has_expired(signed: Signer, server: Server, tmp_path: Path) -> None:
+    """Whoever found an old subkey can sign with it."""
+    signed.subkey(days=30, at=YEAR_2024 + DAY)
+    server.beside["/tool.tar.gz.asc"] = signed.sign(server.body, at=YEAR_2024 + 20 * DAY)
+    at = YEAR_2024 + 2 * DAY
+    signed.gpg("--quick-set-expire", signed.fingerprint, f"seconds={10 * DAY}", "*", at=at)
+    server.beside["/vendor.key"] = signed.key
+    assert "signed after the key had expired" in refused(server, tmp_path)
+
+
+def test_signature_by_a_revoked_subkey(signed: Signer, server: Server, tmp_path: Path) -> None:
+    """Its vendor has said that nothing by it is to be believed."""
+    edit = b"key 1\nrevkey\ny\n1\n\ny\nsave\n"
+    signed.gpg("--command-fd", "0", "--edit-key", signed.fingerprint, given=edit)
+    server.beside["/vendor.key"] = signed.key
+    assert "by a key that is revoked" in refused(server, tmp_path)
+
+
+def test_without_gpg_one_line_says_what_is_missing(
+    signed: Signer, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vendor can be reached: to build it would be no remedy."""
+    tools(tmp_path, monkeypatch)
+    with pytest.raises(ToolMissing, match="gpg is not installed; on Debian: apt-get install gpg"):
+        Store(tmp_path / "store").fetch("tool")
+
+
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *real: str, **told: str) -> None:
+    """Have nothing on the path but these real programs, and others that print what is given."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in real:
+        (folder / name).symlink_to(shutil.which(name) or "")
+    for name, words in told.items():
+        (folder / name).write_text(f"#!/bin/sh\necho '{words}'\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("there", "lacking"),
+    [
+        (
+            # As Debian 12 has them.
+            {"go": "go version go1.19.8 linux/amd64", "cargo": "cargo 1.65.0", "cc": ""},
+            "Go 1.23 or newer (it has 1.19), Cargo 1.80 or newer (it has 1.65)",
+        ),
+        ({"go": "go version go1.23.0 linux/amd64"}, "Cargo 1.80 or newer, a C compiler (gcc)"),
+        ({}, "Go 1.23 or newer, Cargo 1.80 or newer, a C compiler (gcc)"),
+    ],
+)
+@pytest.mark.parametrize("away", ["refused", "404", "signature"])
+def test_vendor_away_and_no_compilers(
+    signed: Signer,
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    there: dict[str, str],
+    lacking: str,
+    away: str,
+) -> None:
+    """One line says who is away, all that the build lacks, and how to do without both."""
+    if away == "refused":
+        facts = (recipes.recipes_folder() / "tool.yml").read_text()
+        (recipes.recipes_folder() / "tool.yml").write_text(facts.replace(f":{server.port}/", ":9/"))
+        recipes.load_recipes.cache_clear()
+    elif away == "404":
+        server.statuses = [404]
+    else:
+        del server.beside["/tool.tar.gz.asc"]
+        server.statuses = [404]
+    tools(tmp_path, monkeypatch, "gpg", **there)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    done = CliRunner().invoke(cli.app, ["fetch", "tool"])
+    assert done.exit_code == 1
+    (told,) = [line for line in done.output.splitlines() if line.startswith("error:")]
+    assert f"to build tool this host lacks {lacking}." in told
+    assert ("after 2 attempts" if away == "refused" else "answers 404") in told
+    assert "BERNY_TOOL_ARCHIVE=FILE BERNY_TOOL_SHA256=DIGEST berny artifacts fetch tool" in told
+
+
+def test_vendor_away_is_built_where_the_compilers_are(
+    signed: Signer, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build is tried, and only then; where it fails both reasons are told."""
+    if missing := golang.lacking(recipes.recipes_folder() / "tool" / "go.mod", os.environ):
+        pytest.skip(f"NOT RUN: this host lacks {', '.join(missing)}")
+    monkeypatch.setenv("GOPROXY", "off")
+    server.statuses = [404]
+    # The first thing that it does with Go fails: what it is to build is not in this module.
+    with pytest.raises(SupplyError, match=r"answers 404, and go build failed"):
+        Store(tmp_path / "store").fetch("tool")
+
+
+def test_operators_digest_needs_no_signature(
+    signed: Signer, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor gpg, nor the key: the digest vouches. Another one is refused, and nothing is built instead."""
+    monkeypatch.setenv("BERNY_TOOL_SHA256", hashlib.sha256(server.body).hexdigest())
+    store = Store(tmp_path / "store")
+    made = store.fetch("tool")
+    assert server.paths == ["/tool.tar.gz"]
+    monkeypatch.setenv("BERNY_TOOL_SHA256", "0" * 64)
+    with pytest.raises(WrongDigest, match="BERNY_TOOL_SHA256"):
+        store.fetch("tool")
+    server.statuses = [404]
+    with pytest.raises(NotOffered, match="answers 404"):
+        store.fetch("tool")
+    monkeypatch.delenv("BERNY_TOOL_SHA256")
+    assert store.find("tool") == made
+
+
+def test_operators_file_instead_of_a_signed_archive(
+    signed: Signer, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was brought to a host that reaches nobody; one without the wanted file is refused by name."""
+    digest = sha256_file(tmp_path / "served.tar.gz")
+    made = Store(tmp_path / "store").resolve("tool", str(tmp_path / "served.tar.gz"), digest)
+    assert made.version == "1.0.0" and server.paths == []
+    with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "packed" / "tool", "tool-0.9.0/usr/bin/tool")
+    with pytest.raises(SupplyError, match=r"lacks tool-1\.0\.0/usr/bin/tool"):
+        Store(tmp_path / "store").resolve(
+            "tool", str(tmp_path / "other.tar.gz"), sha256_file(tmp_path / "other.tar.gz")
+        )

@@ -10,7 +10,7 @@ class SupplyError(RuntimeError):
 
 
 class NotOffered(SupplyError):
-    """No way leads to an archive from here: an optional one is gone without."""
+    """Whoever offers a file can't be reached, or does not have it: an optional archive is gone without."""
 
 
 class ArtifactMissing(SupplyError):
@@ -22,6 +22,13 @@ class ToolMissing(SupplyError):
 
     def __init__(self, tool: str, package: str) -> None:
         super().__init__(f"{tool} is not installed; on Debian: apt-get install {package}")
+
+
+class WrongSignature(SupplyError):
+    """Nobody whom the catalog trusts vouches for a file."""
+
+    def __init__(self, name: str, fingerprint: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}; expected is a signature by the key {fingerprint}. Nothing was installed.")
 
 
 class WrongDigest(SupplyError):

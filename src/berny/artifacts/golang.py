@@ -6,11 +6,15 @@ Its query engine is a Rust library that the module's own ``pkg-config`` builds t
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
-from berny.artifacts.errors import SupplyError, ToolMissing
-from berny.artifacts.recipes import Recipe, recipes_folder
+from berny.artifacts import recipes
+from berny.artifacts.errors import SupplyError
+from berny.artifacts.recipes import Recipe
 from berny.progress import Say, follow
 
 # Lints that a newer compiler denies by default would end the build of an older library.
@@ -19,26 +23,18 @@ compiler=$1
 shift
 exec "$compiler" "$@" --cap-lints warn
 """
-NEEDS = {
-    "go": "golang (1.23 or newer)",
-    "cargo": "cargo (Rust 1.80 or newer)",
-    "cc": "gcc",
-    "protoc": "protobuf-compiler",
-}
+CARGO = (1, 80)
+"""The least version; Go's is in the recipe's go.mod."""
 
 
 def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     """Build ``bin/influxd`` by the go.mod and go.sum of the recipe's folder; about 7 minutes on 2 cores.
 
     Raises:
-        ToolMissing: Go, Cargo or a C compiler is not there.
-        SupplyError: the build failed; the message ends with the compiler's last words.
+        SupplyError: a compiler is missing or too old, each is named; or the build failed, by the compiler's last words.
     """
-    for tool in ("go", "cargo", "cc"):
-        if not shutil.which(tool):
-            raise ToolMissing(tool, NEEDS[tool])
     module = scratch / "module"
-    shutil.copytree(recipes_folder() / recipe.name, module)
+    shutil.copytree(recipes.recipes_folder() / recipe.name, module)
     tools = scratch / "tools"
     tools.mkdir()
     wrapper = tools / "rustc-wrapper"
@@ -53,6 +49,8 @@ def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     }
     if shutil.which("rustup"):
         environment.setdefault("RUSTUP_TOOLCHAIN", "stable")
+    if missing := lacking(module / "go.mod", environment):
+        raise SupplyError(f"to build {recipe.name} this host lacks {', '.join(missing)}")
     target = scratch / "influxd"
     say("building its build tool")
     _run(["go", "build", "-o", str(tools / "pkg-config"), "github.com/influxdata/pkg-config"], module, environment)
@@ -69,6 +67,30 @@ def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     flags = f"-s -w -X main.version=v{recipe.version}"
     _run(["go", "build", "-v", "-trimpath", "-ldflags", flags, "-o", str(target), main], module, environment, compiled)
     return {"bin/influxd": target}
+
+
+def lacking(module: Path, environment: Mapping[str, str]) -> list[str]:
+    """Return the compilers that are missing or older than ``module``, a go.mod, and its library want, in words."""
+    wanted = re.search(r"^go (\d+)\.(\d+)", module.read_text(), re.M)
+    assert wanted
+    least = {"go": (int(wanted[1]), int(wanted[2])), "cargo": CARGO}
+    found = []
+    for tool, command, title in (("go", "version", "Go"), ("cargo", "--version", "Cargo")):
+        version = _version([tool, command], environment)
+        if version < least[tool]:
+            words = "{}.{} or newer".format(*least[tool])
+            found.append(f"{title} {words} (it has {version[0]}.{version[1]})" if version[0] else f"{title} {words}")
+    return found if shutil.which("cc") else [*found, "a C compiler (gcc)"]
+
+
+def _version(command: list[str], environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return the version that a compiler tells; zeros where there is none."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=dict(environment))
+    except FileNotFoundError:
+        return 0, 0
+    told = re.search(r"(\d+)\.(\d+)", done.stdout)
+    return (int(told[1]), int(told[2])) if told else (0, 0)
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str], each: Say = lambda line: None) -> list[str]:

@@ -45,7 +45,7 @@ def parse_index(text: str | bytes, where: str, recipe: Recipe) -> Index:
         index = Index.model_validate(json.loads(text))
     except (ValueError, ValidationError) as error:
         raise SupplyError(f"{where}: is no index of an archive: {' '.join(str(error).split())[:200]}") from None
-    wanted = recipe.vendor.sha256 if recipe.kind == "vendor" and recipe.vendor else None
+    wanted = recipe.vendor.wanted if recipe.vendor else None
     if wanted not in (None, index.source):
         raise SupplyError(f"{where}: was made from an archive with sha256 {index.source}, wanted is {wanted}")
     return index

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from berny.catalog import catalog_folder
 
@@ -25,17 +25,35 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Signature(_Strict):
+    """Whose detached signature vouches for an archive; it is at the archive's address with ``.asc`` behind it."""
+
+    key: str
+    """Where the vendor publishes its key."""
+    fingerprint: str = Field(pattern=r"^[0-9A-F]{40}$")
+    """The primary key's: a vendor renews its signing subkeys."""
+
+
 class Vendor(_Strict):
-    """A vendor's archive: where it is, what it hashes to and which of its files become which of ours."""
+    """A vendor's archive: where it is, what vouches for it and which of its files become which of ours."""
 
     url: str
     sha256: str | None = None
-    """None where nobody has vouched for a digest yet; then this way is refused until an operator gives one."""
+    signature: Signature | None = None
+    """What vouches for it where no digest is known."""
+    wanted: str | None = None
+    """The digest that an operator gives: an archive that was made from another is not taken."""
     members: dict[str, str] = {}
     holds: list[str] = []
     """What tells its layout, where the whole of it is taken: files below its one folder."""
     named: bool = False
     """An operator's archive instead of the vendor's."""
+
+    @model_validator(mode="after")
+    def _vouched_for(self) -> Vendor:
+        if not self.sha256 and not self.signature:
+            raise ValueError("has neither sha256 nor signature: nobody vouches for it")
+        return self
 
 
 class Recipe(_Strict):
@@ -80,14 +98,14 @@ def as_given(recipe: Recipe, archive: str = "", sha256: str = "") -> Recipe:
 
     Without both, the environment is asked: ``BERNY_NAME_ARCHIVE`` and ``BERNY_NAME_SHA256``.
     """
-    if recipe.kind != "vendor" or not recipe.vendor:
+    if not recipe.vendor:
         return recipe
     if not archive and not sha256:
         archive, sha256 = (os.environ.get(f"BERNY_{recipe.name.upper()}_{word}", "") for word in ("ARCHIVE", "SHA256"))
     # The vendor's digest is that of no other archive.
-    own: dict[str, Any] = {"sha256": sha256 or recipe.vendor.sha256}
+    own: dict[str, Any] = {"wanted": sha256 or None, "sha256": sha256 or recipe.vendor.sha256}
     if archive:
-        own = {"url": archive, "sha256": sha256 or None, "named": True}
+        own |= {"url": archive, "sha256": sha256 or None, "named": True}
     return recipe.model_copy(update={"vendor": recipe.vendor.model_copy(update=own)})
 
 
@@ -95,8 +113,8 @@ def not_run(recipe: Recipe) -> str:
     """Return what is said of an optional archive that the store does not have, and how to add it."""
     variable, name = f"BERNY_{recipe.name.upper()}", recipe.name
     return (
-        f"NOT RUN: {name} (archive not in the store: {variable}_SHA256=DIGEST berny artifacts fetch {name} downloads "
-        f"{recipe.version} from its vendor, with {variable}_ARCHIVE=FILE_OR_URL as well it takes another; then site.yml)"
+        f"NOT RUN: {name} (archive not in the store: berny artifacts fetch {name} downloads {recipe.version} where "
+        f"its vendor can be reached, with {variable}_ARCHIVE=FILE_OR_URL {variable}_SHA256=DIGEST another; then site.yml)"
     )
 
 
@@ -127,8 +145,9 @@ def write_lock(file: Path, locked: dict[str, str], comment: str) -> None:
 
 def key(recipe: Recipe, *others: str) -> str:
     """Return the digest of a recipe, its lock and ``others`` (a toolchain, say): what a built archive is kept by."""
-    # Whether the rest goes on without it, and how its layout is checked, changes nothing of what is made.
-    beside: dict[str, Any] = {"optional": True, "vendor": {"holds", "named"}}
+    # Whether the rest goes on without it, where an archive is and what vouches for it changes nothing of what is made of it.
+    # Which one it was is noted in the index: where nobody names one, what is there will do.
+    beside: dict[str, Any] = {"optional": True, "vendor": set(Vendor.model_fields) - {"members"}}
     digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
     for file in (recipe.lock_file, *sorted((recipes_folder() / recipe.name).glob("*"))):
         if file.exists():

@@ -63,7 +63,7 @@ class Store:
             path = index.with_name(facts["file"])
             if path.stat().st_size != facts["bytes"]:
                 return None
-            if recipe.kind == "vendor" and recipe.vendor and recipe.vendor.sha256 not in (None, facts["source"]):
+            if recipe.vendor and recipe.vendor.wanted not in (None, facts.get("source")):
                 return None
             return Archive(name, facts["version"], path, facts["sha256"])
         except (OSError, ValueError, KeyError):
@@ -95,7 +95,7 @@ class Store:
                 return found
             folder = self.folder / name
             with tempfile.TemporaryDirectory(prefix=".making-", dir=folder) as scratch:
-                members = ways.members(recipe, Path(scratch), say)
+                members, source = ways.members(recipe, Path(scratch), say)
                 say("packing")
                 beside = Path(scratch) / "archive"
                 digest = write_archive(members, beside)
@@ -104,8 +104,8 @@ class Store:
                 _sync(beside)
                 beside.rename(target)
             facts = {"file": target.name, "sha256": digest, "bytes": target.stat().st_size, "version": version}
-            if recipe.kind == "vendor" and recipe.vendor:
-                facts["source"] = recipe.vendor.sha256
+            if source:
+                facts["source"] = source
             _write(folder / f"{ways.key(recipe)}.json", json.dumps(facts))
             self._prune(folder, target)
             return Archive(name, version, target, digest)

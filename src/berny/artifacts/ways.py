@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
 from berny.artifacts import golang, maven, recipes
-from berny.artifacts.assemble import sha256_file, tree
+from berny.artifacts.assemble import sha256_file, tree, unpack
 from berny.artifacts.download import download
 from berny.artifacts.errors import NotOffered, SupplyError, WrongDigest
-from berny.artifacts.recipes import Recipe, read_lock
+from berny.artifacts.recipes import Recipe, Signature, read_lock
+from berny.artifacts.signature import Keyring
 from berny.progress import Say, follow
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -48,23 +47,20 @@ def key(recipe: Recipe) -> str:
         return digest.hexdigest()[:16]
     if recipe.kind == "wheels":
         return recipes.key(recipe, (CHECKOUT / "requirements" / "node.txt").read_text())
-    if recipe.kind == "vendor" and recipe.vendor:
-        # Whose archive it is, and its digest, are noted in the index: where nobody names one, what is there will do.
-        anyones = recipe.vendor.model_copy(update={"url": "", "sha256": None})
-        return recipes.key(recipe.model_copy(update={"vendor": anyones}))
     return recipes.key(recipe)
 
 
-def members(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
+def members(recipe: Recipe, scratch: Path, say: Say) -> tuple[dict[str, Path], str]:
     """Have the files of an archive in ``scratch`` and return them by their names in it.
+
+    Beside them is what the vendor's archive hashes to that they are from, or nothing where there was none.
 
     Raises:
         SupplyError: no way worked.
     """
-    way = {"jars": jars, "spark": spark, "go": binary, "vendor": whole, "wheels": wheels, "source": _source}[
-        recipe.kind
-    ]
-    return way(recipe, scratch, say)
+    if recipe.kind in ("go", "vendor"):
+        return vendors(recipe, scratch, say)
+    return {"jars": jars, "spark": spark, "wheels": wheels, "source": _source}[recipe.kind](recipe, scratch, say), ""
 
 
 def _source(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
@@ -112,8 +108,7 @@ def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     pip_download(["--require-hashes", "--no-binary", recipe.sdist or "", "-r", str(requirements)], wheels, say)
     say("unpacking")
     for file in wheels.glob("*.tar.gz"):
-        with tarfile.open(file) as tar:
-            tar.extractall(scratch / "unpacked", filter="data")
+        unpack(file, scratch / "unpacked")
     for file in wheels.glob("*.whl"):
         with zipfile.ZipFile(file) as wheel:
             wheel.extractall(scratch / "wheel")
@@ -169,72 +164,90 @@ def wheels(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     }
 
 
-def binary(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    """Return the vendor's binaries where its archive can be reached, else those built from the module."""
-    reasons = []
-    for way in (_vendor, golang.build):
-        try:
-            return way(recipe, scratch, say)
-        except SupplyError as error:
-            if isinstance(error, WrongDigest):
-                raise
-            reasons.append(str(error))
-            say(f"{error}; trying the next way")
-    raise SupplyError(f"{recipe.name} can't be had: " + " | ".join(reasons))
+def vendors(recipe: Recipe, scratch: Path, say: Say) -> tuple[dict[str, Path], str]:
+    """Return the files of a vendor's archive, or of the one that an operator names, and what that archive hashes to.
 
-
-def _vendor(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    vendor = recipe.vendor
-    if not vendor:
-        raise SupplyError("no vendor's archive is known")
-    variable = f"BERNY_{recipe.name.upper()}_SHA256"
-    digest = os.environ.get(variable) or vendor.sha256
-    if not digest:
-        raise SupplyError(f"the vendor's archive has no locked digest ({variable} gives one)")
-    target = scratch / "vendor.tar.gz"
-    download(vendor.url, target, digest, say)
-    with tarfile.open(target) as tar:
-        tar.extractall(scratch / "vendor", filter="data")
-    return {name: scratch / "vendor" / inside for name, inside in vendor.members.items()}
-
-
-def whole(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    """Return all of a vendor's archive, or of the one that an operator names, without its one folder.
+    Of the kind ``go`` they are built where the vendor can't be reached; then the digest is empty.
 
     Raises:
-        NotOffered: nobody vouches for a digest, or the vendor can't be reached.
-        WrongDigest: it is another file than the digest's.
-        SupplyError: what an operator names can't be had, or has another layout.
+        NotOffered: the vendor can't be reached.
+        WrongDigest, WrongSignature: it is another archive than is vouched for; no other way is tried.
+        SupplyError: what an operator names can't be had, the layout is another, or the build failed.
     """
+    try:
+        archive = obtain(recipe, scratch, say)
+    except NotOffered as away:
+        if recipe.kind != "go" or not recipe.vendor or recipe.vendor.wanted:
+            raise
+        say(f"{away}; building {recipe.name}")
+        try:
+            return golang.build(recipe, scratch, say), ""
+        except SupplyError as error:
+            variable = f"BERNY_{recipe.name.upper()}"
+            by_hand = f"{variable}_ARCHIVE=FILE {variable}_SHA256=DIGEST berny artifacts fetch {recipe.name}"
+            raise SupplyError(f"{away}, and {error}. An archive that was brought here: {by_hand}") from error
+    say("unpacking")
+    return _layout(recipe, archive, scratch / "vendor"), sha256_file(archive)
+
+
+def obtain(recipe: Recipe, scratch: Path, say: Say) -> Path:
+    """Return the vendor's archive, or the one that an operator names, verified by digest or signature.
+
+    Raises:
+        NotOffered: the vendor can't be reached.
+        ToolMissing: there is no gpg.
+        WrongDigest, WrongSignature: it is another archive than is vouched for.
+        SupplyError: what an operator names can't be had.
+    """
+    vendor, variable = recipe.vendor, f"BERNY_{recipe.name.upper()}"
+    assert vendor is not None
+    if vendor.named and not vendor.sha256:
+        raise SupplyError(f"{vendor.url}: its digest is not known; give it as {variable}_SHA256")
+    told_by = f"{variable}_SHA256" if vendor.wanted else f"{recipe.name}.yml"
+    if "://" not in vendor.url:
+        file = Path(vendor.url).expanduser()
+        if not file.is_file():
+            raise SupplyError(f"{file}: there is no such file; correct {variable}_ARCHIVE")
+        found = sha256_file(file)
+        if vendor.sha256 and found != vendor.sha256:
+            raise WrongDigest(str(file), vendor.sha256, found, told_by)
+        return file
+    target = scratch / "vendor.tar.gz"
+    try:
+        if vendor.sha256:
+            download(vendor.url, target, vendor.sha256, say, told_by)
+        elif vendor.signature:
+            _signed(vendor.url, vendor.signature, target, say)
+    except NotOffered as error:
+        if vendor.named:
+            raise SupplyError(str(error)) from error
+        raise
+    return target
+
+
+def _signed(url: str, signature: Signature, target: Path, say: Say) -> None:
+    """Download an archive that its signature vouches for: the key first, for without it the rest is worth nothing."""
+    key, signed = target.with_name("vendor.key"), target.with_name("vendor.asc")
+    download(signature.key, key, None, say)
+    keyring = Keyring(target.with_name("gnupg"), key, signature.key, signature.fingerprint)
+    download(f"{url}.asc", signed, None, say)
+    download(url, target, None, say)
+    keyring.verify(target, signed, url)
+
+
+def _layout(recipe: Recipe, archive: Path, unpacked: Path) -> dict[str, Path]:
+    """Return the files of an archive that the recipe names, or all of them without its one folder."""
     vendor = recipe.vendor
     assert vendor is not None
-    variable = f"BERNY_{recipe.name.upper()}"
-    if not vendor.sha256:
-        if vendor.named:
-            raise SupplyError(f"{vendor.url}: its digest is not known; give it as {variable}_SHA256")
-        raise NotOffered(f"nobody has given the digest of {vendor.url}")
-    target = scratch / "vendor.tar.gz"
-    if "://" in vendor.url:
-        try:
-            download(vendor.url, target, vendor.sha256, say)
-        except WrongDigest:
-            raise
-        except SupplyError as error:
-            raise (SupplyError if vendor.named else NotOffered)(str(error)) from error
-    else:
-        target = Path(vendor.url).expanduser()
-        if not target.is_file():
-            raise SupplyError(f"{target}: there is no such file; correct {variable}_ARCHIVE")
-        found = sha256_file(target)
-        if found != vendor.sha256:
-            raise WrongDigest(str(target), vendor.sha256, found, f"{variable}_SHA256")
-    say("unpacking")
-    unpacked = scratch / "vendor"
     try:
-        with tarfile.open(target) as tar:
-            tar.extractall(unpacked, filter="data")
-    except tarfile.TarError as error:
-        raise SupplyError(f"{vendor.url} is no archive that can be unpacked: {error}") from error
+        unpack(archive, unpacked)
+    except SupplyError as error:
+        raise SupplyError(f"{vendor.url}: {error}") from error
+    if vendor.members:
+        lacking = [inside for inside in vendor.members.values() if not (unpacked / inside).is_file()]
+        if lacking:
+            raise SupplyError(f"{vendor.url} is not laid out as the vendor's: it lacks {', '.join(lacking)}")
+        return {name: unpacked / inside for name, inside in vendor.members.items()}
     tops = list(unpacked.iterdir())
     lacking = [name for name in vendor.holds if len(tops) != 1 or not (tops[0] / name).exists()]
     if lacking:

@@ -22,6 +22,7 @@ PACKAGES = {
     "ssh-keygen": ("openssh-client", "makes their keys"),
     "zstd": ("zstd", "packs archives"),
     "mvn": ("maven", "fetches jars"),
+    "gpg": ("gpg", "verifies vendors' signatures"),
 }
 FREE_GIB = 20
 ROUTE_TYPES = {"blackhole", "broadcast", "local", "multicast", "prohibit", "throw", "unicast", "unreachable"}
