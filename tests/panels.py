@@ -1,122 +1,31 @@
-"""The dashboard's queries as Grafana would ask them, and what they should answer, computed from the points in Python."""
+"""What the dashboard of idfm should show, computed from the points in Python."""
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import io
-import json
+import math
 import re
 import statistics
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-import requests
+import pytest
 
-DASHBOARD = Path(__file__).resolve().parents[1] / "src" / "berny" / "pipelines" / "idfm" / "dashboard.json"
-ALL = ".*"
-NUMBERS = {"double": float, "long": int}
+from berny.pipelines.idfm.points import point
+from dashboards import Asked, Point, moment
 
-
-def dashboard() -> dict[str, Any]:
-    """Return the dashboard as git has it."""
-    return dict(json.loads(DASHBOARD.read_text()))
+TAGS = ("line", "direction", "mission", "stop", "slot")
 
 
-def queries() -> dict[str, str]:
-    """Return the query of each panel by title, and of each variable by ``$name``."""
-    found = {panel["title"]: panel["targets"][0]["query"] for panel in dashboard()["panels"]}
-    return found | {f"${one['name']}": one["query"] for one in dashboard()["templating"]["list"]}
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a person has chosen: the time range, and values of the variables (none: all)."""
-
-    start: dt.datetime
-    stop: dt.datetime
-    direction: tuple[str, ...] = ()
-    mission: tuple[str, ...] = ()
-
-    def browser(self, query: str) -> str:
-        """Return the query with what the browser replaces: variables, and the time range's end in milliseconds."""
-
-        def regex(match: re.Match[str]) -> str:
-            values = [re.sub(r"[\\^$*+?.()|\[\]{}/]", r"\\\g<0>", one) for one in getattr(self, match[1])]
-            return ALL if not values else values[0] if len(values) == 1 else f"({'|'.join(values)})"
-
-        query = re.sub(r"\$\{(\w+):regex\}", regex, query)
-        return query.replace("${__to}", str(int(self.stop.timestamp() * 1000)))
-
-    def server(self, query: str, bucket: str, window: str = "1m0s") -> str:
-        """Return the query with what Grafana's server replaces as well."""
-        known = {
-            "timeRangeStart": self.start.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "timeRangeStop": self.stop.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "windowPeriod": window,
-            "defaultBucket": f'"{bucket}"',
-        }
-        asked = re.sub(r"\bv\.(\w+)", lambda match: known[match[1]], self.browser(query))
-        assert "${" not in asked, asked
-        return asked
-
-
-@dataclass
-class Influx:
-    """InfluxDB by its query API, with the token that only reads."""
-
-    url: str
-    token: str
-    bucket: str = "idfm_metrics"
-
-    def ask(self, query: str) -> list[dict[str, Any]]:
-        """Return the rows; a cell is None where it is empty."""
-        body = {"query": query, "type": "flux", "dialect": {"header": True, "annotations": ["datatype"]}}
-        headers = {"Authorization": f"Token {self.token}", "Accept": "application/csv"}
-        answer = requests.post(f"{self.url}/api/v2/query?org=berny", json=body, headers=headers, timeout=60)
-        assert answer.status_code == 200, f"{answer.status_code} {answer.text[:500]}\n{query}"
-        rows: list[dict[str, Any]] = []
-        types: list[str] = []
-        names: list[str] = []
-        for cells in csv.reader(io.StringIO(answer.text)):
-            if not cells:
-                names = []
-            elif cells[0].startswith("#datatype"):
-                types, names = cells, []
-            elif not names:
-                names = cells
-            else:
-                assert names[1] != "error", f"{cells}\n{query}"
-                pairs = zip(names[3:], types[3:], cells[3:], strict=True)
-                rows.append({n: NUMBERS.get(t, str)(cell) if cell else None for n, t, cell in pairs})
-        return rows
-
-    def points(self) -> list[Point]:
-        """Return every point of the last days, unchanged."""
-        query = f'from(bucket: "{self.bucket}") |> range(start: -3d) |> filter(fn: (r) => r._measurement == "health")'
-        found: dict[tuple[str, ...], Point] = {}
-        for row in self.ask(query):
-            tags = {name: row[name] for name in ("line", "direction", "mission", "stop", "slot")}
-            one = found.setdefault((row["_time"], *tags.values()), Point(moment(row["_time"]), tags))
-            text = row["_value"]
-            one.fields[row["_field"]] = text == "true" if row["_field"] == "cancelled" else text
-        return list(found.values())
-
-
-@dataclass
-class Point:
-    """One point with its fields."""
-
-    time: float
-    tags: dict[str, str]
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
-def moment(text: str) -> float:
-    """Return Unix seconds of a time as InfluxDB writes it; nanoseconds are cut."""
-    return dt.datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
+def as_it_was(points: Iterable[Point], truth: Mapping[str, float | None]) -> list[Point]:
+    """Return the points with the delays of the ground truth, which has them by identity, instead of what was stored."""
+    found = []
+    for one in points:
+        delay = truth.get(one.fields["identity"], one.fields.get("delay"))
+        fields = {name: value for name, value in one.fields.items() if name != "delay"}
+        found.append(replace(one, fields=fields if delay is None else fields | {"delay": delay}))
+    return found
 
 
 def chosen(points: Iterable[Point], asked: Asked) -> Iterator[Point]:
@@ -139,31 +48,135 @@ def newest(points: Iterable[Point], since: float) -> list[Point]:
     return list(found.values())
 
 
-def expected(points: list[Point], asked: Asked) -> dict[str, Any]:
-    """Return what each panel should show: numbers, or rows of the table as (due, journey's delay, status)."""
+def lines(points: Iterable[Point], asked: Asked, window: int) -> dict[tuple[str, int], list[float]]:
+    """Return the last delay of each train in each window, in seconds, by direction and the end of the window."""
+    found: dict[tuple[str, int], dict[str, Point]] = {}
+    for one in points:
+        if one.time >= asked.start.timestamp() and "delay" in one.fields:
+            trains = found.setdefault((one.tags["direction"], (int(one.time) // window + 1) * window), {})
+            journey = one.fields["journey"]
+            if journey not in trains or trains[journey].time < one.time:
+                trains[journey] = one
+    return {key: [one.fields["delay"] for one in trains.values()] for key, trains in found.items()}
+
+
+def expected(points: list[Point], asked: Asked, window: int = 120) -> dict[str, Any]:
+    """Return what each panel should show: a number, rows of the table, or lines by direction and window.
+
+    Delays are in minutes, ages in seconds, shares from 0 to 1. None: there is no data. A row of the table is (due in
+    milliseconds, delay, status, destination, mission, platform, direction).
+    """
     stop = asked.stop.timestamp()
     mine = list(chosen(points, asked))
     delays = [one.fields["delay"] for one in newest(mine, stop - 1800) if "delay" in one.fields]
+    within_an_hour = newest(mine, stop - 3600)
     ahead = [one for one in newest(mine, stop - 86400) if one.fields.get("due_ms", 0) > stop * 1000]
     ahead.sort(key=lambda one: one.fields["due_ms"])
     everyone = [one.time for one in points if stop - 86400 <= one.time < stop]
+    by_direction = lines(mine, asked, window)
     return {
-        "Delay now": statistics.median(delays) if delays else None,
+        "Delay now": statistics.median(delays) / 60 if delays else None,
         "Under 5 minutes": sum(delay < 300 for delay in delays) / len(delays) if delays else None,
-        "Worst delay": max(delays, default=None),
-        "Cancelled in the last hour": sum(one.fields["cancelled"] for one in newest(mine, stop - 3600)),
+        "Worst delay": max(delays) / 60 if delays else None,
+        "Cancelled (1 h)": sum(one.fields["cancelled"] for one in within_an_hour) if within_an_hour else None,
+        "Delay by direction": {key: statistics.median(some) / 60 for key, some in by_direction.items()},
+        "Under 5 minutes by direction": {
+            key: sum(delay < 300 for delay in some) / len(some) for key, some in by_direction.items()
+        },
         "Next departures": [
-            (one.fields["due_ms"], one.fields.get("delay"), one.fields["status"], one.tags["mission"])
+            (
+                one.fields["due_ms"],
+                None if one.fields.get("delay") is None else one.fields["delay"] / 60,
+                one.fields["status"],
+                one.fields.get("destination"),
+                one.tags["mission"],
+                one.fields.get("platform"),
+                one.tags["direction"],
+            )
             for one in ahead[:20]
         ],
-        "Records in the last minute": sum(stop - 60 <= when for when in everyone),
-        "Age of the last measure": stop - max(everyone) if everyone else None,
-        "Delay by direction": {
-            direction: [
-                one.fields["delay"]
-                for one in mine
-                if one.tags["direction"] == direction and "delay" in one.fields and one.time >= asked.start.timestamp()
-            ]
-            for direction in {one.tags["direction"] for one in mine}
-        },
+        "Records in the last 5 minutes": sum(stop - 300 <= when for when in everyone),
+        "Newest record, age": stop - max(everyone) if everyone else None,
     }
+
+
+def differences(found: Mapping[str, list[dict[str, Any]]], wanted: Mapping[str, Any], window: int = 120) -> list[str]:
+    """Return what a database's rows by panel say that :func:`expected` does not; nothing where they agree."""
+    wrong = []
+    for title, value in wanted.items():
+        rows: Any = found[title]
+        if isinstance(value, dict):
+            # The last window ends with the time range.
+            ends = [math.ceil(moment(row["_time"]) / window) * window for row in rows]
+            rows = {(row["direction"], end): row["_value"] for row, end in zip(rows, ends, strict=True)}
+            same = len(rows) == len(found[title]) and rows == pytest.approx(value, abs=1e-6)
+        elif isinstance(value, list):
+            columns = ("delay", "status", "destination", "mission", "platform", "direction")
+            lacking = {name for row in rows for name in columns if name not in row}
+            rows = [(round(moment(row["departure"]) * 1000), *(row.get(name) for name in columns)) for row in rows]
+            # Trains of one moment may be in any order.
+            same = not lacking and [row[0] for row in rows] == [row[0] for row in value]
+            pairs = zip(sorted(rows, key=str), sorted(value, key=str), strict=True) if same else []
+            same = same and all((a[0], *a[2:]) == (b[0], *b[2:]) and a[1] == pytest.approx(b[1]) for a, b in pairs)
+        else:
+            rows = [list(row.values()) for row in rows]
+            same = rows == [] if value is None else [len(row) for row in rows] == [1]
+            same = same and (value is None or rows[0][0] == pytest.approx(value, abs=0.01))
+        if not same:
+            wrong.append(f"{title}: {rows}, and not {value}")
+    return wrong
+
+
+def crafted(now: dt.datetime) -> list[dict[str, Any]]:
+    """Return records of ``idfm-processed`` on which queries go wrong that are right on a usual day.
+
+    One train is told of fifty times as often as its neighbours; two trains of one mission share a slot; of one mission no
+    train has a delay, and one is cancelled; of another nothing is known but when it is due.
+    """
+
+    def record(journey: str, mission: str, ago: float, delay: float | None, due: float, **words: Any) -> dict[str, Any]:
+        direction = "Aller" if mission[0] < "M" else "Retour"
+        told = {
+            "identity": f"{journey}-{ago}",
+            "line": "C01743",
+            "stop": "STIF:StopArea:SP:46007:",
+            "direction": direction,
+            "mission": mission,
+            "journey": journey,
+            "recorded_at": (now - dt.timedelta(seconds=ago)).isoformat(),
+            "theoretical": (now + dt.timedelta(seconds=due - (delay or 0))).isoformat(),
+            "predicted": (now + dt.timedelta(seconds=due)).isoformat(),
+            "delay_sec": delay,
+            "status": "unknown" if delay is None else "late" if delay >= 300 else "onTime",
+            "cancelled": False,
+            "destination": f"{mission} itself",
+            "platform": "1",
+        }
+        return told | words
+
+    first = "train-0"
+    same_slot = next(f"train-{n}" for n in range(1, 10000) if slot(f"train-{n}") == slot(first))
+    often = [record("often", "EKLI", 200 + ago, 900.0 + ago, 600) for ago in range(50)]
+    seldom = [record(f"seldom-{n}", "EKLI", 210, 30.0 * n, 700 + n) for n in range(4)]
+    shared = [record(one, "PEPE", 400 + n, 60.0 + 400 * n, 800 + n) for n, one in enumerate((first, same_slot))]
+    early = [record("early", "GOCK", 100, -45.0, -20, status="onTime"), record("edge", "GOCK", 100, 299.0, 90)]
+    late = [record("edge", "IKAR", 100, 300.0, 90)]
+    without = [
+        record("gone", "SUCE", 150, None, 900, cancelled=True, status="cancelled", predicted=None),
+        record("unknown", "SUCE", 150, None, 1000, theoretical=None),
+    ]
+    bare = [record("bare", "LYRE", 150, None, 1100, destination=None, platform=None)]
+    # What was late and is cancelled now counts as cancelled; what was told long ago does not count as now.
+    turned = [
+        record("turned", "VERI", 500, 1800.0, 300),
+        record("turned", "VERI", 50, None, 300, cancelled=True, status="cancelled", predicted=None),
+        record("old", "VERI", 7000, 1200.0, -5000),
+    ]
+    return [*often, *seldom, *shared, *early, *late, *without, *bare, *turned]
+
+
+def slot(journey: str) -> str:
+    """Return the slot of a journey, as the consumer writes it."""
+    record = {"identity": "any", "recorded_at": "2025-11-24T12:00:00Z", "journey": journey}
+    (found,) = re.findall(r",slot=(\d+)", point(record).to_line_protocol())
+    return str(found)

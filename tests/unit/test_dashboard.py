@@ -1,9 +1,8 @@
-"""The dashboard: what git has is what the code makes, and it asks for what is stored."""
+"""The dashboard of idfm: git has what the code makes, it asks for what is stored, and one rule says what is late."""
 
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import re
 from typing import Any
 
@@ -12,28 +11,24 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+import dashboards
 import panels
 from berny.catalog import load_pipelines
 from berny.pipelines.idfm import dashboard, points
+from dashboards import Asked, Point
 
 MANIFEST = load_pipelines()["idfm"]
 SINK = MANIFEST.sinks["influxdb"]
-WHOLE = panels.dashboard()
-PANELS: list[dict[str, Any]] = WHOLE["panels"]
-QUERIES = panels.queries()
+WHOLE = dashboards.load("idfm")
+PANELS: dict[str, dict[str, Any]] = {panel["title"]: panel for panel in WHOLE["panels"]}
+QUERIES = dashboards.queries(WHOLE)
 NOON = dt.datetime(2025, 11, 24, 12, tzinfo=dt.UTC)
 
 
 def test_git_has_what_the_code_makes() -> None:
     """The file is never edited by hand."""
-    assert dashboard.FILE == panels.DASHBOARD
+    assert dashboards.FILES["idfm"] == dashboard.FILE
     assert dashboard.FILE.read_text() == dashboard.text(), "run: python -m berny.pipelines.idfm.dashboard"
-
-
-def test_the_manifest_names_it(checkout: Any) -> None:
-    """The role finds it there."""
-    assert dashboard.FILE.name == MANIFEST.dashboard
-    assert dashboard.FILE.parent == checkout / "src" / "berny" / "pipelines" / "idfm"
 
 
 def test_the_librarys_models_read_it_whole() -> None:
@@ -43,62 +38,72 @@ def test_the_librarys_models_read_it_whole() -> None:
     assert f"{again}\n" == dashboard.FILE.read_text()
 
 
-def test_it_is_no_template() -> None:
-    """The role hands the file through Jinja."""
-    assert not re.search(r"\{\{|\{%|\{#", dashboard.FILE.read_text())
-
-
-def test_it_can_not_be_changed_on_the_page() -> None:
-    """It is this file's; its address stays."""
+def test_its_address_stays() -> None:
     assert WHOLE["title"] == "RER B · La Croix de Berny"
-    assert WHOLE["editable"] is False
-    assert re.fullmatch(r"[a-z-]{1,40}", WHOLE["uid"])
+    assert WHOLE["uid"] == "rer-b-la-croix-de-berny"
 
 
 # -- panels ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_panel_is_whole(panel: dict[str, Any]) -> None:
-    """A reader is told what it shows, in which unit, and from when on it is bad."""
-    assert panel["description"].endswith((".", "most."))
-    assert panel["datasource"] == panel["targets"][0]["datasource"] == {"type": "influxdb", "uid": "influxdb"}
-    assert len(panel["targets"]) == 1
-    defaults = panel["fieldConfig"]["defaults"]
-    units = [defaults.get("unit")]
-    for override in panel["fieldConfig"]["overrides"]:
-        units += [one["value"] for one in override["properties"] if one["id"] == "unit"]
-    assert [unit for unit in units if unit]
-    assert len(defaults["thresholds"]["steps"]) >= 2
-    assert defaults["thresholds"]["steps"][0]["value"] is None
+def test_order_of_the_page() -> None:
+    """The state of the line, how it came to it, what comes next; the pipeline's own figures last and smaller."""
+    kinds = [panel["type"] for panel in PANELS.values()]
+    assert kinds == ["gauge"] * 4 + ["timeseries"] * 2 + ["table"] + ["stat"] * 2
+    heights = {panel["type"]: panel["gridPos"]["h"] for panel in PANELS.values()}
+    assert heights["stat"] < heights["gauge"] < heights["timeseries"]
+    assert [*PANELS][-1] == "Newest record, age"
 
 
-def test_panels_have_numbers_of_their_own() -> None:
-    """Links to a panel are by its number."""
-    assert sorted(panel["id"] for panel in PANELS) == list(range(1, len(PANELS) + 1))
+def test_a_phone_has_the_departures_alone() -> None:
+    """Grafana stacks panels in the order of the page there: a link leads past six of them."""
+    (link,) = WHOLE["links"]
+    assert link["url"] == f"/d/{WHOLE['uid']}?viewPanel={PANELS['Next departures']['id']}"
+    assert link["includeVars"] and link["keepTime"]
 
 
-def test_layout_fills_the_page() -> None:
-    """Nothing overlaps, every row is 24 columns wide, and nothing is narrower than 300 points at 1280."""
-    cells = [
-        (x, y)
-        for place in (panel["gridPos"] for panel in PANELS)
-        for x, y in itertools.product(
-            range(place["x"], place["x"] + place["w"]), range(place["y"], place["y"] + place["h"])
-        )
-    ]
-    assert len(cells) == len(set(cells))
-    rows = {y for _, y in cells}
-    assert rows == set(range(max(rows) + 1))
-    assert len(cells) == 24 * len(rows)
-    assert all(panel["gridPos"]["w"] * 1280 / 24 >= 300 for panel in PANELS)
+def test_late_is_late_everywhere(checkout: Any) -> None:
+    """The analytics' bound, which needs Spark to be imported, is the first step of the one rule."""
+    columns = (checkout / "src/berny/pipelines/idfm/columns.py").read_text()
+    assert f"\nLATE_SECONDS = {dashboard.LATE_SECONDS}\n" in columns
+    assert dashboard.LATE == ((dashboard.LATE_SECONDS / 60, "orange"), (15, "red"))
+    rules = {dashboard.MINUTES: dashboard.LATE, dashboard.SHARE: dashboard.PUNCTUAL}
+    assert dashboards.find_thresholds(WHOLE, rules) == []
+    shown = [where for panel in PANELS.values() for where, its in dashboards.configurations(panel)
+             if its.get("unit") == dashboard.MINUTES]  # fmt: skip
+    assert shown == ["Delay now", "Worst delay", "Delay by direction", "Next departures, Delay"]
 
 
-def test_panels_come_in_the_order_of_the_page() -> None:
-    """A phone shows them one below the other: the state of the line first, the pipeline's own last."""
-    places = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in PANELS]
-    assert places == sorted(places)
-    assert PANELS[0]["title"] == "Delay now" and PANELS[-1]["title"] == "Age of the last measure"
+def test_departures_have_their_columns() -> None:
+    panel = PANELS["Next departures"]
+    (arranged,) = panel["transformations"]
+    places = arranged["options"]["indexByName"]
+    shown = [arranged["options"]["renameByName"][name] for name in sorted(places, key=places.__getitem__)]
+    assert shown == ["Departure", "Delay", "Status", "Destination", "Mission", "Platform", "Direction"]
+    assert panel["fieldConfig"]["defaults"]["noValue"] == "no train ahead is known"
+    (asked,) = re.findall(r"rows: \[\{(due_ms[^}]*)\}\]", QUERIES["Next departures"])
+    # The row that is never shown has every column, so that none disappears with its last value.
+    names = {pair.split(":")[0].strip() for pair in asked.split(",")}
+    assert names - {"due_ms"} | {"departure"} == {*places}
+
+
+def test_every_status_has_words(checkout: Any) -> None:
+    """Those that the analytics give, and no other."""
+    columns = (checkout / "src/berny/pipelines/idfm/columns.py").read_text()
+    (status,) = re.findall(r"    status = \((.*?)\n    \)", columns, re.DOTALL)
+    told = set(re.findall(r'(?:when\([^"]*|otherwise\()"(\w+)"', status))
+    assert {*dashboard.STATUS} == told
+    mapped = dashboards.by_name(PANELS["Next departures"])["Status"]["mappings"]
+    (words,) = [one["options"] for one in mapped if one["type"] == "value"]
+    assert {*words} == told
+    assert words["cancelled"]["color"] == "red" and words["late"]["color"] == dashboard.LATE[0][1]
+    assert words["onTime"]["text"] == "on time"
+    assert words["unknown"]["color"] not in dashboards.JUDGING
+
+
+def test_an_age_of_over_a_day_is_red() -> None:
+    (mapping,) = PANELS["Newest record, age"]["fieldConfig"]["defaults"]["mappings"]
+    assert mapping["options"]["result"]["color"] == "red"
 
 
 # -- queries -----------------------------------------------------------------------------------------------------------
@@ -118,14 +123,14 @@ def test_query_asks_for_what_is_stored(title: str) -> None:
 @pytest.mark.parametrize("title", QUERIES)
 def test_query_is_plain_after_replacing(title: str) -> None:
     """Every variable that it names is one of Grafana's or the dashboard's."""
-    asked = panels.Asked(NOON - dt.timedelta(hours=3), NOON, ("Aller",), ("A/B", "C.D")).server(QUERIES[title], "b")
+    asked = Asked(NOON - dt.timedelta(hours=3), NOON, ("Aller",), ("A/B", "C.D")).server(QUERIES[title], "b")
     assert "$" not in asked.replace("$/", "")
     assert not re.search(r"\bv\.", asked)
     if "${mission:regex}" in QUERIES[title]:
         assert r"/^(A\/B|C\.D)$/" in asked and "/^Aller$/" in asked
 
 
-@pytest.mark.parametrize("title", ["Delay now", "Under 5 minutes", "Worst delay", "Cancelled in the last hour"])
+@pytest.mark.parametrize("title", ["Delay now", "Under 5 minutes", "Worst delay", "Cancelled (1 h)"])
 def test_a_slot_is_no_journey(title: str) -> None:
     """Two trains may share a slot: what is newest is found by journey."""
     query = QUERIES[title]
@@ -134,20 +139,70 @@ def test_a_slot_is_no_journey(title: str) -> None:
     assert "last()" not in query
 
 
-def test_late_is_late_everywhere(checkout: Any) -> None:
-    """The analytics' bound, which needs Spark to be imported."""
-    columns = (checkout / "src/berny/pipelines/idfm/columns.py").read_text()
-    assert f"\nLATE_SECONDS = {dashboard.LATE_SECONDS}\n" in columns
+@pytest.mark.parametrize("title", ["Delay by direction", "Under 5 minutes by direction"])
+def test_a_line_weighs_trains(title: str) -> None:
+    """Windows are of two polls at most, and of each train one value counts."""
+    assert PANELS[title]["interval"] == "2m"
+    query = QUERIES[title]
+    assert query.index('"journey"]') < query.index("fn: last") < query.index('columns: ["direction", "_time"]')
 
 
 def test_all_is_all() -> None:
     """What nobody has chosen yet is everything, missions that come later among it."""
     for one in WHOLE["templating"]["list"]:
-        assert one["multi"] and one["includeAll"] and one["allValue"] == panels.ALL
+        assert one["multi"] and one["includeAll"] and one["allValue"] == dashboards.ALL
         assert one["current"]["value"] == ["$__all"]
         assert one["name"] in SINK["tags"]
         assert "v.timeRange" not in one["query"], "not every version tells variables a time range"
         assert one["description"]
+
+
+# -- what is expected of the queries -----------------------------------------------------------------------------------
+
+
+def _point(ago: float, journey: str, delay: float | None, cancelled: bool = False) -> Point:
+    fields: dict[str, Any] = {"identity": f"{journey}{ago}", "journey": journey, "cancelled": cancelled}
+    fields |= {} if delay is None else {"delay": delay}
+    return Point(NOON.timestamp() - ago, {"direction": "Retour", "mission": "PEPE"}, fields)
+
+
+def test_expected_weighs_trains_not_records() -> None:
+    """A train that is told of ten times counts once, with what was told last."""
+    often = [_point(110 - n, "often", 900.0 + n) for n in range(10)]
+    seldom = [_point(50, "seldom", 0.0), _point(60, "third", 60.0), _point(40, "third", None, cancelled=True)]
+    found = panels.expected([*often, *seldom], Asked(NOON - dt.timedelta(hours=1), NOON))
+    key = ("Retour", int(NOON.timestamp()))
+    assert found["Delay by direction"] == {key: 1.0}
+    assert found["Under 5 minutes by direction"] == {key: pytest.approx(2 / 3)}
+    assert found["Delay now"] == pytest.approx((909 + 0) / 2 / 60)
+    assert found["Cancelled (1 h)"] == 1
+
+
+def test_expected_of_nothing_is_nothing() -> None:
+    found = panels.expected([], Asked(NOON - dt.timedelta(hours=1), NOON))
+    assert {value for value in found.values() if not isinstance(value, dict | list)} == {None, 0}
+    assert found["Records in the last 5 minutes"] == 0 and found["Cancelled (1 h)"] is None
+
+
+def test_the_truth_takes_the_place_of_what_was_stored() -> None:
+    stored = [_point(1, "a", 60.0), _point(2, "b", 60.0), _point(3, "c", 60.0)]
+    there = panels.as_it_was(stored, {"a1": 120.0, "b2": None})
+    assert [one.fields.get("delay") for one in there] == [120.0, None, 60.0]
+
+
+def test_a_difference_is_found() -> None:
+    """Each panel's figure, off by a little, is one."""
+    asked = Asked(NOON - dt.timedelta(hours=1), NOON)
+    wanted = panels.expected([_point(50, "a", 60.0)], asked)
+    line = [{"direction": "Retour", "_time": NOON.isoformat(), "_value": 1.0}]
+    rows: dict[str, list[dict[str, Any]]] = {
+        title: [] if value in (None, []) else [{"any": value}] for title, value in wanted.items()
+    }
+    rows |= {"Delay by direction": line, "Under 5 minutes by direction": line}
+    assert panels.differences(rows, wanted) == []
+    assert len(panels.differences({title: [{"any": -1.0}] for title in wanted if "direction" not in title} | {
+        title: [line[0] | {"_value": 1.1}] for title in wanted if "direction" in title
+    } | {"Next departures": []}, wanted)) == len(wanted) - 1  # fmt: skip
 
 
 # -- when a train is due -----------------------------------------------------------------------------------------------
