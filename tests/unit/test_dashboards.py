@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import configparser
 import copy
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 
 import dashboards
-from berny.catalog import load_pipelines
+from berny.catalog import load_catalog, load_pipelines
 
 CHECKS = [
     dashboards.find_layout,
@@ -51,6 +56,39 @@ def test_panels_explain_themselves(pipeline: str) -> None:
         assert len(panel["targets"]) == 1, panel["title"]
         steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
         assert len(steps) >= 2 and steps[0]["value"] is None, panel["title"]
+
+
+# -- what the role makes of them ---------------------------------------------------------------------------------------
+
+
+def test_the_start_page_is_the_first_dashboard() -> None:
+    """By its address: Grafana shows a file without its title."""
+    role = dashboards.CHECKOUT / "roles" / "grafana"
+    made = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
+    made.filters["from_json"] = json.loads
+    home = yaml.safe_load((role / "vars" / "main.yml").read_text())["_grafana_home"]
+    files = {f"/etc/berny/grafana/dashboards/{name}.json": str(dashboards.FILES[name]) for name in PIPELINES}
+    words = {"lookup": lambda plugin, path: Path(path).read_text(), "grafana_dashboards": files}
+    uid = made.from_string(home).render(words)
+    others = dict.fromkeys(
+        ["ansible_managed", "service_data", "service_conf", "node_address", "grafana_log_level"], "x"
+    )
+    words |= others | {"catalog": load_catalog(), "_grafana_home": uid}
+    for dashboard_files, expected in ((files, f"/d/{dashboards.load(PIPELINES[0])['uid']}"), ({}, None)):
+        text = made.from_string((role / "templates" / "grafana.ini.j2").read_text()).render(
+            words | {"grafana_dashboards": dashboard_files}
+        )
+        settings = configparser.ConfigParser(interpolation=None)
+        settings.read_string(text)
+        assert settings["users"].get("home_page") == expected
+        assert "default_home_dashboard_path" not in settings["dashboards"]
+
+
+def test_grafana_finds_every_folder_that_it_looks_for() -> None:
+    """It logs an error for each that is missing."""
+    tasks = (dashboards.CHECKOUT / "roles" / "grafana" / "tasks" / "main.yml").read_text()
+    found = set(re.findall(r"^ +provisioning/(\w+)/\w+\.yml: ", tasks, re.MULTILINE))
+    assert found == {"datasources", "dashboards", "plugins", "alerting"}
 
 
 # -- each check finds what it is for -----------------------------------------------------------------------------------
