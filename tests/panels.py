@@ -159,8 +159,8 @@ def crafted(now: dt.datetime) -> list[dict[str, Any]]:
     often = [record("often", "EKLI", 200 + ago, 900.0 + ago, 600) for ago in range(50)]
     seldom = [record(f"seldom-{n}", "EKLI", 210, 30.0 * n, 700 + n) for n in range(4)]
     shared = [record(one, "PEPE", 400 + n, 60.0 + 400 * n, 800 + n) for n, one in enumerate((first, same_slot))]
-    early = [record("early", "GOCK", 100, -45.0, -20, status="onTime"), record("edge", "GOCK", 100, 299.0, 90)]
-    late = [record("edge", "IKAR", 100, 300.0, 90)]
+    early = [record("early", "GOCK", 100, -45.0, -20, status="onTime"), record("below", "GOCK", 100, 299.0, 90)]
+    late = [record("at", "IKAR", 100, 300.0, 90)]
     without = [
         record("gone", "SUCE", 150, None, 900, cancelled=True, status="cancelled", predicted=None),
         record("unknown", "SUCE", 150, None, 1000, theoretical=None),

@@ -116,7 +116,7 @@ def test_query_asks_for_what_is_stored(title: str) -> None:
     assert f'r._measurement == "{SINK["measurement"]}"' in query
     assert "v.defaultBucket" in query
     assert set(re.findall(r'_field == "(\w+)"', query)) <= set(SINK["fields"])
-    made = {"_time", "_value", "_field", "_measurement", "share", "cancelled", "records", "departure"}
+    made = {"_time", "_stop", "_value", "_field", "_measurement", "share", "cancelled", "records", "departure"}
     assert set(re.findall(r"\br\.(\w+)", query)) <= {*SINK["fields"], *SINK["tags"], *made}
 
 
@@ -141,10 +141,16 @@ def test_a_slot_is_no_journey(title: str) -> None:
 
 @pytest.mark.parametrize("title", ["Delay by direction", "Under 5 minutes by direction"])
 def test_a_line_weighs_trains(title: str) -> None:
-    """Windows are of two polls at most, and of each train one value counts."""
+    """A window has a poll at least, and of each train the newest value in it counts, once."""
     assert PANELS[title]["interval"] == "2m"
     query = QUERIES[title]
-    assert query.index('"journey"]') < query.index("fn: last") < query.index('columns: ["direction", "_time"]')
+    order = [
+        "window(every: v.windowPeriod)",
+        "desc: true",
+        'unique(column: "journey")',
+        "median" if "Delay" in title else "mean",
+    ]
+    assert [query.index(one) for one in order] == sorted(query.index(one) for one in order)
 
 
 def test_all_is_all() -> None:
