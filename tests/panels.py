@@ -166,8 +166,12 @@ def crafted(now: dt.datetime) -> list[dict[str, Any]]:
         record("unknown", "SUCE", 150, None, 1000, theoretical=None),
     ]
     bare = [record("bare", "LYRE", 150, None, 1100, destination=None, platform=None)]
-    # What was late and is cancelled now counts as cancelled; what was told long ago does not count as now.
+    # The newest counts: of what was late and is cancelled, of what runs after all, of what became late within a window.
     turned = [
+        record("again", "VERI", 600, None, 400, cancelled=True, status="cancelled", predicted=None),
+        record("again", "VERI", 60, 60.0, 400),
+        record("becomes", "IKAR", 212, 200.0, 500),
+        record("becomes", "IKAR", 211, 400.0, 500),
         record("turned", "VERI", 500, 1800.0, 300),
         record("turned", "VERI", 50, None, 300, cancelled=True, status="cancelled", predicted=None),
         record("old", "VERI", 7000, 1200.0, -5000),

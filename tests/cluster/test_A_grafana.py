@@ -28,7 +28,7 @@ HOURS = 3
 LOAD_SECONDS = 30
 DASHBOARD = load("idfm")
 BUCKET = "idfm_metrics"
-SCRATCH = "dashboard-test"
+SCRATCH = f"dashboard-{time.time():.0f}"
 
 
 @contextmanager
