@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,48 @@ def is_private(address: str) -> bool:
         return any(ipaddress.ip_address(address) in block for block in PRIVATE)
     except ValueError:
         return False
+
+
+def canonical(address: str) -> str:
+    """Return the one spelling of an address or a name: ``10.1`` and ``::ffff:10.0.0.1`` are 10.0.0.1; names in lower case."""
+    text = address.strip().lower().rstrip(".")
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        try:
+            # What programs connect to: inet_aton takes fewer than four parts, octal and hexadecimal ones.
+            return socket.inet_ntoa(socket.inet_aton(text))
+        except OSError:
+            return text
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether an address is every machine's own: no other one is reached by it."""
+    text = canonical(address)
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return text == "localhost" or text.endswith(".localhost")
+
+
+def is_usable(address: str) -> bool:
+    """Tell whether services can listen on an address and other nodes reach it: IPv4 (Java is told so), and one machine's."""
+    try:
+        found = ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
+    return not (
+        found.is_loopback or found.is_unspecified or found.is_multicast or found.is_link_local or found.is_reserved
+    )
+
+
+def shared(addresses: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return each node that has the address of another one before it, however that is spelt, and whose it is."""
+    homes: dict[str, str] = {}
+    pairs = [(node, homes.setdefault(canonical(address), node)) for node, address in addresses.items()]
+    return [(node, home) for node, home in pairs if node != home]
 
 
 def own_address(connected: str, said: str) -> str | None:

@@ -21,6 +21,8 @@ NOMINAL = 0.9
 """A file system has a little less room than its disk."""
 LEAST_OPEN = 0.25
 """Of the open files that a unit may have; systemd gives it fewer without a word where it can't."""
+KINDS = {"clock", "disk", "inventory", "limit", "login", "memory", "orphan", "port", "reach", "system", "unit", "user"}
+"""Of findings, as ``preflight_allow`` calls them."""
 CLOCK_WARN, CLOCK_FAIL = 1.0, 5.0
 Clock = tuple[float, float, float]
 """When the controller asked, what the node said, when the controller had the answer."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from berny.addresses import is_private, own_address, resolve
+from berny.addresses import canonical, is_loopback, is_private, is_usable, own_address, resolve, shared
 
 PUBLIC = "198.51.100.7"
 
@@ -34,6 +34,57 @@ def said(*addresses: str, route: str | None = None) -> str:
 )
 def test_only_private_addresses_are_surely_the_machines(address: str, private: bool) -> None:
     assert is_private(address) is private
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["10.0.0.1", "10.1", "10.0.1", "0xa000001", "012.0.0.1", "::ffff:10.0.0.1", "::FFFF:0a00:0001", " 10.0.0.1 "],
+)
+def test_an_address_is_one_however_it_is_spelt(spelling: str) -> None:
+    """As programs that connect take it: the short forms, octal, hexadecimal, and IPv4 within IPv6."""
+    assert canonical(spelling) == "10.0.0.1"
+    assert shared({"a": "10.0.0.1", "b": "10.0.0.2", "c": spelling}) == [("c", "a")]
+
+
+def test_names_are_one_in_any_case() -> None:
+    assert shared({"a": "VM.example.com", "b": "vm.example.com.", "c": "vm2.example.com"}) == [("b", "a")]
+    assert canonical("2001:DB8:0::1") == "2001:db8::1"
+
+
+@pytest.mark.parametrize(
+    ("address", "usable"),
+    [
+        ("10.0.0.4", True),
+        (PUBLIC, True),
+        ("127.0.0.1", False),
+        ("0.0.0.0", False),
+        ("255.255.255.255", False),
+        ("224.0.0.1", False),
+        ("169.254.1.1", False),
+        ("2001:db8::1", False),
+        ("10.0.0.4/24", False),
+        ("10.4", False),
+        ("master", False),
+        ("", False),
+    ],
+)
+def test_only_a_machines_own_address_is_reached_by_others(address: str, usable: bool) -> None:
+    assert is_usable(address) is usable
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("10.0.0.1", False),
+        ("a.example", False),
+    ],
+)
+def test_loopback_is_every_machines_own(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
 
 
 def test_a_machine_that_has_its_public_address_keeps_it() -> None:

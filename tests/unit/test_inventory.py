@@ -19,6 +19,7 @@ import yaml
 
 from berny.catalog import load_catalog, load_pipelines
 from berny.lab.plan import read_mapping
+from berny.settings import load_settings
 
 SERVICES = {name: service.model_dump() for name, service in load_catalog().services.items()}
 
@@ -38,8 +39,9 @@ def filters(plugin: Callable[[str], ModuleType]) -> ModuleType:
 @pytest.fixture(scope="module")
 def known(preflight: ModuleType, checkout: Path) -> dict[str, set[str]]:
     """The variables that each role knows."""
-    shared = yaml.safe_load((checkout / "ansible" / "cluster.yml").read_text())
-    found: dict[str, set[str]] = preflight.known_variables(checkout / "roles", SERVICES, shared)
+    everybodys = yaml.safe_load((checkout / "ansible" / "cluster.yml").read_text())
+    settings = load_settings(checkout / "roles", checkout / "ansible" / "settings.yml")
+    found: dict[str, set[str]] = preflight.known_variables(settings, SERVICES, everybodys)
     return found
 
 
@@ -268,10 +270,71 @@ def test_brokers_have_numbers_of_their_own(checkout: Path, tmp_path: Path, node:
     everything = {"hosts": hosts, "children": groups}
     code, said = ansible(checkout, tmp_path, everything, "ansible-playbook", "playbooks/cluster.yml")
     assert code != 0
-    assert "worker_1: needs a kafka_broker_id of its own (found 1)" in said
+    assert "worker_1: needs a kafka_broker_id of its own (found 1, which is that of master)" in said
     assert "worker_2: needs a kafka_broker_id of its own (found None)" in said
     assert "master: needs" not in said
     assert knocks == []
+
+
+def inventory(**hosts: dict[str, Any]) -> dict[str, Any]:
+    """Return the lab's mapping with addresses that nobody has, and changes of single hosts."""
+    found: dict[str, Any] = {
+        name: {"ansible_host": f"192.0.2.{number}"} | hosts.get(name, {})
+        for number, name in enumerate(read_mapping()["all"], 10)
+    }
+    groups: dict[str, Any] = {
+        name: {"hosts": dict.fromkeys(nodes)} for name, nodes in read_mapping().items() if name != "all"
+    }
+    for number, broker in enumerate(groups["kafka"]["hosts"], 1):
+        found[broker] = {"kafka_broker_id": number} | found[broker]
+    return {"hosts": found, "children": groups}
+
+
+def test_values_that_cannot_be_are_told_with_what_is_allowed(checkout: Path, tmp_path: Path) -> None:
+    """Those of hosts, of groups and of the command line; templates are told as what they are, all at once."""
+    everything = inventory(worker_2={"kafka_broker_id": "1"}, worker_1={"spark_cores_max": 0})
+    everything["vars"] = {"network": "203.0.113.7/8"}
+    everything["group_vars"] = {
+        "firewall_operators": ["{{ network }}"],
+        "kafka_heap": -5,
+        "hdfs_namenode_heap": "10g",
+        "preflight_allow": ["orphn"],
+        "cluster_name": "my cluster",
+        "kafka_flush_messages": None,
+        "pipeline_secrets_given": "a secret",
+        # Computed only when the secrets are known, by who uses it.
+        "pipeline_environment": "{{ secrets.of_nobody }}",
+    }
+    words = ("playbooks/cluster.yml", "-e", "hdfs_replication=9")
+    code, said = ansible(checkout, tmp_path, everything, "ansible-playbook", *words)
+    assert code != 0
+    for line in (
+        "firewall_operators is ['203.0.113.7/8']: allowed is a list of addresses and networks such as 203.0.113.7",
+        "kafka_heap is -5: allowed is a whole number from 32 to 1048576",
+        "hdfs_namenode_heap is 10g: allowed is a whole number from 32",
+        "hdfs_replication is 9: allowed is a whole number from 1 to 3 (nodes in the group datanode)",
+        "worker_1: spark_cores_max is 0: allowed is a whole number, 1 at least",
+        "preflight_allow is ['orphn']: allowed is a list of any of clock, disk,",
+        "cluster_name is my cluster: allowed is up to 40 letters",
+        "kafka_flush_messages is empty: allowed is a whole number, 1 at least",
+        "pipeline_secrets_given is no mapping: allowed is a mapping",
+        "worker_2: needs a kafka_broker_id of its own (found 1, which is that of master)",
+    ):
+        assert line in said, line
+    told = said[said.index("Nothing was touched") :].partition("PLAY RECAP")[0]
+    assert "{{" not in told and "a secret" not in said
+
+
+def test_one_machine_under_two_names_is_refused_however_it_is_spelt(checkout: Path, tmp_path: Path) -> None:
+    everything = inventory(
+        worker_0={"ansible_host": "::ffff:192.0.2.10"},
+        worker_1={"private_address": "10.0.0.1"},
+        worker_2={"private_address": "10.0.0.1"},
+    )
+    code, said = ansible(checkout, tmp_path, everything, "ansible-playbook", "playbooks/cluster.yml")
+    assert code != 0
+    assert "worker_0: has the address of master (::ffff:192.0.2.10), so it is that machine" in said
+    assert "worker_2: others reach it by 10.0.0.1, which is the address of worker_1" in said
 
 
 def test_inventories_override_what_they_share(checkout: Path, tmp_path: Path) -> None:

@@ -308,6 +308,11 @@ def test_going_back_is_only_a_link(node: Node) -> None:
         ),
         ('level=error message="can\'t go on: no key"\nx.service: Failed with result', 'message="can\'t go on: no key"'),
         ("x.service: Main process exited, status=1/FAILURE\nStarted x.", "Started x."),
+        (
+            "Unrecognized VM option 'NoSuchOption'\nError: Could not create the Java Virtual Machine.\n"
+            "Error: A fatal exception has occurred. Program will exit.",
+            "Unrecognized VM option",
+        ),
         ("", "the journal is empty"),
     ],
 )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
+from berny.addresses import is_loopback, is_private, shared
 from berny.catalog import load_catalog, load_pipelines
 from berny.placement import clashes
+from berny.settings import Setting, check, load_settings
 
-PREFLIGHT = {"preflight_allow"}
+SSH_PORT = 22
 MACHINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -62,25 +66,66 @@ def check_variables(names: Iterable[str], known: Mapping[str, set[str]]) -> list
     return problems
 
 
-def known_variables(roles: Path, services: Mapping[str, Any], shared: Iterable[str]) -> dict[str, set[str]]:
-    """Return, for each role, the variables that its argument_specs and the catalog give it."""
-    known = {}
-    for specs in sorted(roles.glob("*/meta/argument_specs.yml")):
-        role = specs.parent.parent.name
-        options = yaml.safe_load(specs.read_text())["argument_specs"]["main"].get("options") or {}
-        heaps = {f"{name.replace('-', '_')}_heap" for name in services}
-        known[role] = {*options, *heaps, *shared}
-    return known | {"preflight": PREFLIGHT}
+def heap_names(services: Iterable[str]) -> list[str]:
+    """Return the variables that set the heap of one service each."""
+    return [f"{name.replace('-', '_')}_heap" for name in services]
 
 
-def check_addresses(addresses: Mapping[str, Any]) -> list[str]:
-    """Return the nodes that have another's address: everything would be installed there twice."""
+def known_variables(
+    settings: Mapping[str, Setting], services: Iterable[str], everybodys: Iterable[str]
+) -> dict[str, set[str]]:
+    """Return, for each role (and the preflight), the variables that its settings and the catalog give it."""
+    heaps, roles = heap_names(services), {setting.role for setting in settings.values() if setting.role}
+    known = {role: {name for name, one in settings.items() if one.role == role} for role in sorted(roles)}
+    known = {role: {*names, *heaps, *everybodys} for role, names in known.items()}
+    return known | {"preflight": {name for name in settings if name.startswith("preflight_")}}
+
+
+def check_addresses(connect: Mapping[str, tuple[str, Any]], private: Mapping[str, str]) -> list[str]:
+    """Return the nodes that are another one under a second name, or that the others do not reach.
+
+    Args:
+        connect: ``ansible_host`` and ``ansible_port`` by node.
+        private: ``private_address`` of those that are given one.
+    """
     problems = []
-    homes: dict[Any, str] = {}
-    for host, address in addresses.items():
-        if homes.setdefault(address, host) != host:
-            problems.append(f"{host}: has the address of {homes[address]}; set its ansible_host, or its ansible_port")
+    for number in sorted({str(port) for _, port in connect.values()}):
+        same = {host: address for host, (address, port) in connect.items() if str(port) == number}
+        problems += [
+            f"{host}: has the address of {home} ({connect[host][0]}), so it is that machine: set its own ansible_host "
+            f"or ansible_port, or take one of the two out of hosts.yml"
+            for host, home in shared(same)
+        ]
+    reached = {host: address for host, (address, _) in connect.items() if is_private(address)} | dict(private)
+    told = {problem.partition(":")[0] for problem in problems}
+    problems += [
+        f"{host}: others reach it by {reached[host]}, which is the address of {home}: set a private_address of its own"
+        for host, home in shared(reached)
+        if host not in told
+    ]
+    if len(connect) > 1:
+        problems += [
+            f"{host}: {address} is every machine's own address, so no other node reaches it: set its private_address"
+            for host, (address, _) in connect.items()
+            if is_loopback(address) and host not in private
+        ]
     return problems
+
+
+def values(own: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return what a node's variables are. One that can't be computed yet (it needs the secrets) is left to who uses it."""
+    found = {}
+    for name in names:
+        with suppress(AnsibleError):
+            found[name] = plain(own[name])
+    return found
+
+
+def plain(value: Any) -> Any:
+    """Return a value with all that is in it computed: Ansible computes parts when they are looked at."""
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 class ActionModule(ActionBase):
@@ -97,27 +142,24 @@ class ActionModule(ActionBase):
         problems = check_groups(services, groups)
         problems += clashes(load_catalog(), load_pipelines(), groups)
         problems += check_machines(self._templar.template(variables["machine_names"]))
-        shared = yaml.safe_load((Path(self._task.args["roles"]).parent / "ansible" / "cluster.yml").read_text())
-        known = known_variables(Path(self._task.args["roles"]), services, shared)
-        numbers: dict[Any, str] = {}
-        names: set[str] = set()
-        addresses: dict[str, Any] = {}
-        for host in sorted(groups["all"]):
+        roles = Path(self._task.args["roles"])
+        everybodys = yaml.safe_load((roles.parent / "ansible" / "cluster.yml").read_text())
+        settings, heaps = load_settings(roles, roles.parent / "ansible" / "settings.yml"), heap_names(services)
+        hosts: dict[str, Sequence[str]] = {host: list(variables["hostvars"][host]) for host in sorted(groups["all"])}
+        given, connect = {}, {}
+        for host, names in hosts.items():
             own = variables["hostvars"][host]
-            names |= set(own)
+            given[host] = values(own, [name for name in names if name in settings or name in heaps])
             if not own.get("ansible_host"):
                 problems.append(f"{host}: has no address; set its ansible_host, or take it out of its groups")
             else:
-                addresses[host] = (own["ansible_host"], own.get("ansible_port"))
-            if own.get("node_size") not in ("small", "large"):
-                problems.append(f"{host}: node_size is {own.get('node_size')}; set it to small or large")
-            if host in groups.get("kafka", []):
-                number = own.get("kafka_broker_id")
-                if number is None or number in numbers:
-                    problems.append(f"{host}: needs a kafka_broker_id of its own (found {number})")
-                numbers[number] = host
-        problems += check_addresses(addresses)
-        problems += check_variables(names, known)
+                connect[host] = (str(own["ansible_host"]), own.get("ansible_port") or SSH_PORT)
+        private = {host: str(own["private_address"]) for host, own in given.items() if own.get("private_address")}
+        problems += check(settings, heaps, given, groups)
+        problems += check_addresses(connect, private)
+        problems += check_variables(
+            {name for names in hosts.values() for name in names}, known_variables(settings, services, everybodys)
+        )
         result["problems"] = problems
         if problems and not self._task.args.get("report_only"):
             result["failed"] = True

@@ -48,7 +48,7 @@ SETTLE_SECONDS = 2
 EX_CONFIG = 78
 CAUSES = (
     r"already in use|no space left|permission denied|read-only file system|cannot allocate|outofmemory|too small|"
-    r"is not a directory|no such file|unknownhost"
+    r"is not a directory|no such file|unknownhost|unrecognized"
 )
 
 

@@ -32,6 +32,7 @@ CONTROLLER_ONLY = {
     "preflight.py",
     "progress.py",
     "removal.py",
+    "settings.py",
     "support",
 }
 DASHBOARD = {"dashboard.py", "dashboard.json"}
