@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from berny.placement import Need
@@ -16,6 +18,8 @@ RESERVE_MIB = 512
 """Left to the operating system of each kernel."""
 INSTALL_GIB = 3
 """Archives, unpacked, on the file system of /opt."""
+TRANSFER_MIB = 512
+"""The largest archive, Spark's, packed: it is put into the home of who logs in before it is unpacked."""
 FULL = 0.05
 NOMINAL = 0.9
 """A file system has a little less room than its disk."""
@@ -52,6 +56,8 @@ class Node:
     """The inventory group of each unit."""
     nofile: int
     """Open files that each unit wants to be allowed."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Those that data has on record for life."""
     facts: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
     """Why it could not be looked at."""
@@ -63,12 +69,16 @@ def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterab
     known = set(roles)
     found = [Finding("inventory", *_split(problem)) for problem in inventory]
     seen = {name: node for name, node in nodes.items() if not node.failure}
+    twice, doubled = machines(seen)
     for name, node in nodes.items():
         if node.failure:
             found.append(Finding("reach", name, f"can't be looked at: {node.failure}"))
             continue
         found += [*system(name, node), *ports(name, node), *disks(name, node), *limits(name, node)]
-        found += orphans(name, node, known)
+        found += [*accounts(name, node), *foreign(name, node), *kept(name, node), *logins(name, node)]
+        # What belongs to a machine's other name is no orphan.
+        found += orphans(name, node, known) if name not in doubled else []
+    found += twice
     found += memory(seen)
     found += clocks({name: node.clock for name, node in seen.items() if node.clock})
     found += reach({name: node.facts["reach"] for name, node in seen.items()})
@@ -135,7 +145,103 @@ def disks(name: str, node: Node) -> list[Finding]:
     if not install["used"] and install["free"] < INSTALL_GIB << 30:
         text = f"/opt: {install['free'] / 2**30:.1f} GiB are free, archives take {INSTALL_GIB}: make room"
         found.append(Finding("disk", name, text))
+    scratch = node.facts["scratch"]
+    if scratch["free"] < TRANSFER_MIB << 20:
+        text = f"{scratch['path']}: {scratch['free'] / 2**20:.0f} MiB are free, an archive on its way takes {TRANSFER_MIB}: "
+        text += "make room, or have ansible_remote_tmp elsewhere"
+        found.append(Finding("disk", name, text, fatal=not install["used"]))
     return found
+
+
+def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
+    """One machine under two names: the second name of each, and all names of such machines."""
+    homes: dict[tuple[str, str], str] = {}
+    found, doubled = [], set()
+    for name, node in nodes.items():
+        home = homes.setdefault((node.facts["boot"], node.facts["processes"]), name)
+        if home != name:
+            doubled |= {home, name}
+            text = f"is the machine that {home} is: give each its own ansible_host, or take one of the two out of hosts.yml"
+            found.append(Finding("inventory", name, text))
+    return found, doubled
+
+
+def accounts(name: str, node: Node) -> list[Finding]:
+    """Users and groups of the catalog whose name or number is somebody else's."""
+    found = []
+    for facts in node.facts["accounts"]:
+        ours, wanted = facts["name"], facts["wanted"]
+        for kind, number, rename in (("user", "uid", "usermod -l"), ("group", "gid", "groupmod -n")):
+            there = facts[kind]
+            if there["number"] is not None and there["number"] != wanted:
+                text = f"there is a {kind} {ours} with the {number} {there['number']}, Berny's has {wanted}"
+                found.append(f"{text}: give it another name ({rename} NAME {ours}), or remove it")
+            if there["name"] and there["name"] != ours:
+                text = f"the {number} {wanted} of Berny's {kind} {ours} is that of the {kind} {there['name']}: give that one"
+                found.append(f"{text} another, and its files ({kind}mod -{number[0]} NUMBER {there['name']})")
+        if facts["user"]["number"] == wanted and facts["primary"] != wanted:
+            text = f"the user {ours} has the group {facts['primary']}, Berny's has {wanted}"
+            found.append(f"{text}: usermod -g {wanted} {ours}")
+    return [Finding("user", name, text) for text in found]
+
+
+def foreign(name: str, node: Node) -> list[Finding]:
+    """Units of our names that somebody else has made: they would be written over, and what they run stopped."""
+    found = []
+    for facts in node.facts["foreign"]:
+        runs = f", runs {facts['runs']}" if facts["runs"] else ""
+        text = f"there is a {facts['unit']}.service that is not Berny's ({facts['path']}{runs})"
+        found.append(Finding("unit", name, f"{text}: remove it, or give it another name"))
+    return found
+
+
+def kept(name: str, node: Node) -> list[Finding]:
+    """Settings that differ from what data has on record for life."""
+    found = []
+    for setting, files in node.facts["kept"].items():
+        for file, value in files.items():
+            wanted = node.settings.get(setting, value)
+            if wanted != value:
+                text = (
+                    f"{setting} is {wanted}, and the data here is that of {value} ({file}), for life: set it to {value}"
+                )
+                found.append(Finding("inventory", name, text))
+    return found
+
+
+def logins(name: str, node: Node) -> list[Finding]:
+    """Who is to log in from another node, and whom sshd does not let in."""
+    found = []
+    for facts in node.facts["logins"]:
+        user, address, rules = facts["user"], facts["address"], facts["rules"]
+        reasons = []
+        if rules.get("allowusers") and not any(_admits(one, user, address) for one in rules["allowusers"]):
+            reasons.append(f"AllowUsers is {' '.join(rules['allowusers'])}")
+        if any(_admits(one, user, address) for one in rules.get("denyusers", [])):
+            reasons.append(f"DenyUsers is {' '.join(rules['denyusers'])}")
+        # Its only group has its name.
+        if rules.get("allowgroups") and not any(fnmatchcase(user, one) for one in rules["allowgroups"]):
+            reasons.append(f"AllowGroups is {' '.join(rules['allowgroups'])}")
+        if any(fnmatchcase(user, one) for one in rules.get("denygroups", [])):
+            reasons.append(f"DenyGroups is {' '.join(rules['denygroups'])}")
+        if rules.get("pubkeyauthentication") == ["no"]:
+            reasons.append("PubkeyAuthentication is no")
+        if reasons:
+            text = f"its sshd does not let {user} in from {facts['machine']} ({'; '.join(reasons)}), so start and stop "
+            text += "scripts do nothing here: let it in (/etc/ssh/sshd_config), and reload ssh"
+            found.append(Finding("login", name, text, fatal=False))
+    return found
+
+
+def _admits(pattern: str, user: str, address: str) -> bool:
+    """Tell whether a pattern of sshd's AllowUsers, USER or USER@HOST, is of a user who comes from an address."""
+    name, _, host = pattern.partition("@")
+    if not fnmatchcase(user, name):
+        return False
+    try:
+        return not host or ipaddress.ip_address(address) in ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        return fnmatchcase(address, host)
 
 
 def limits(name: str, node: Node) -> list[Finding]:
@@ -168,6 +274,15 @@ def orphans(name: str, node: Node, roles: set[str]) -> list[Finding]:
         text = f"{'runs ' if running else 'has '}{owner}, which the inventory does not put there; remove it: "
         text += f"ansible-playbook playbooks/reset.yml -e component={owner} --limit {name} (data stays){back}"
         found.append(Finding("orphan", name, text, fatal=bool(running)))
+    for unit in node.facts["unrecorded"]:
+        text = f"has {unit}, of which there is no record (/var/lib/berny): "
+        if unit in node.placed:
+            text += "this play records it anew; until then a reset refuses"
+        else:
+            group = node.groups.get(unit)
+            text += f"put {name} into the group {group}, " if group else "have it recorded, "
+            text += "run site.yml with preflight_allow: [orphan], and remove it by playbooks/reset.yml"
+        found.append(Finding("orphan", name, text, fatal=unit not in node.placed))
     return found
 
 

@@ -112,12 +112,11 @@ def allowed(setting: Setting, groups: Mapping[str, Sequence[str]]) -> str:
         least = f", {setting.minimum}m at least" if setting.minimum else ""
         return f"memory such as 512m or 2g{least}"
     if setting.type == "int":
-        least, most = setting.minimum, maximum(setting, groups)
-        if setting.nodes_of:
-            return f"a whole number from {least} to {most} (nodes in the group {setting.nodes_of})"
-        if least is not None and most is not None:
-            return f"a whole number from {least} to {most}"
-        return "a whole number" if least is None else f"a whole number, {least} at least"
+        most = maximum(setting, groups)
+        text = f"a whole number, {setting.minimum} at least"
+        if most is not None:
+            text = f"a whole number from {setting.minimum} to {most}"
+        return f"{text} (nodes in the group {setting.nodes_of})" if setting.nodes_of else text
     if setting.says or setting.pattern:
         return setting.says or f"text like {setting.pattern}"
     names = {"str": "text", "path": "an absolute path", "bool": "true or false", "list": "a list", "dict": "a mapping"}
@@ -166,7 +165,7 @@ def _chosen(setting: Setting, value: Any) -> bool:
 def _formed(setting: Setting, text: str) -> bool:
     if setting.form == "memory":
         match = re.fullmatch(r"([1-9][0-9]*)([mg])", text)
-        return bool(match) and _between(int(match[1]) * MEMORY[match[2]], setting.minimum, setting.maximum)
+        return match is not None and _between(int(match[1]) * MEMORY[match[2]], setting.minimum, setting.maximum)
     if setting.form == "address":
         return is_usable(text)
     try:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,6 +39,18 @@ def action(plugin: Callable[[str], ModuleType]) -> ModuleType:
     return plugin("action/berny_preflight.py")
 
 
+def account(name: str, number: int, **changes: Any) -> dict[str, Any]:
+    """Return what a node says of a user of the catalog that is there as it should be, with changes."""
+    there = {"number": number, "name": name}
+    return {"name": name, "wanted": number, "user": there, "group": there, "primary": number} | changes
+
+
+def login(**rules: list[str]) -> dict[str, Any]:
+    """Return what a node's sshd says of the scripts' user."""
+    address = {"machine": "master", "address": "10.0.0.4"}
+    return {"user": "berny-control", **address, "rules": {"pubkeyauthentication": ["yes"]} | rules}
+
+
 def facts(**changes: Any) -> dict[str, Any]:
     """Return readings of a node that fits, with changes."""
     room = {"device": 1, "total": 100 * GIB, "free": 90 * GIB, "used": True}
@@ -46,11 +62,18 @@ def facts(**changes: Any) -> dict[str, Any]:
         "root": True,
         "systemd": True,
         "boot": "one",
+        "processes": "pid:[1]",
         "memory": {"total": 16000, "available": 15000, "ours": 500},
         "disks": {"/data/kafka": room, "/opt/berny": room | {"device": 2}},
+        "scratch": room | {"path": "/home/me/.ansible/tmp"},
         "listeners": [],
         "limits": {"nr_open": 1 << 20, "file_max": 1 << 40, "hard": 1 << 20, "may_raise": True},
         "owners": {"kafka": {"units": {"kafka.service": ""}}, "node": {"units": {}}},
+        "unrecorded": [],
+        "foreign": [],
+        "accounts": [account("kafka", 6002)],
+        "kept": {},
+        "logins": [login()],
         "reach": {},
     } | changes
 
@@ -360,6 +383,207 @@ def test_a_stage_of_a_manifest_that_is_gone_is_an_orphan() -> None:
     gone = node(owners=owners(berny_old_stage={"berny-old-stage.service": "active"}))
     [finding] = orphans("a", gone, {"node"})
     assert "-e component=berny-old-stage --limit a" in str(finding) and "group" not in str(finding)
+
+
+def test_units_without_a_record_are_told() -> None:
+    """What is placed here is recorded again by the play; what is not can be removed only after that."""
+    [here] = orphans("a", node(unrecorded=["kafka"]), set())
+    assert not here.fatal and "has kafka, of which there is no record (/var/lib/berny)" in str(here)
+    [orphan] = orphans("a", node(unrecorded=["spark-worker"]), set())
+    assert orphan.fatal and "put a into the group spark_worker" in str(orphan)
+
+
+# -- one machine under two names ---------------------------------------------------------------------------------------
+
+
+def test_one_machine_under_two_names_is_told_and_its_services_are_no_orphans() -> None:
+    """The advice to remove them would take what the other name has running."""
+    both = owners(spark_worker={"spark-worker.service": "active"})
+    found = find({"a": node(owners=both), "b": node(owners=both), "c": node(processes="pid:[2]")})
+    assert [str(finding) for finding in found if finding.kind != "memory"] == [
+        "b: is the machine that a is: give each its own ansible_host, or take one of the two out of hosts.yml"
+    ]
+    assert all(finding.fatal for finding in found if finding.kind == "inventory")
+
+
+# -- what is somebody else's -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (
+            account("yarn", 6006, user={"number": None, "name": "alice"}, group={"number": None, "name": "alice"}),
+            [
+                "the uid 6006 of Berny's user yarn is that of the user alice",
+                "the gid 6006 of Berny's group yarn is that of",
+            ],
+        ),
+        (
+            account("yarn", 6006, user={"number": 1001, "name": ""}, group={"number": 1001, "name": ""}, primary=1001),
+            ["there is a user yarn with the uid 1001, Berny's has 6006", "there is a group yarn with the gid 1001"],
+        ),
+        (
+            account("yarn", 6006, primary=100),
+            ["the user yarn has the group 100, Berny's has 6006: usermod -g 6006 yarn"],
+        ),
+        (account("yarn", 6006, user={"number": None, "name": ""}, group={"number": None, "name": ""}), []),
+        (account("yarn", 6006), []),
+    ],
+)
+def test_users_of_others(there: dict[str, Any], words: list[str]) -> None:
+    """Name or number taken: the service would get another number, and somebody else its data."""
+    found = find({"a": node(accounts=[there])})
+    assert all(finding.fatal and finding.kind == "user" for finding in found)
+    assert len(found) == len(words) and all(text in str(one) for one, text in zip(found, words, strict=True))
+
+
+def test_users_are_read_off_the_machine(reader: ModuleType) -> None:
+    """root has both numbers 0; a name that is nobody's and a number that is root's are told apart."""
+    [root, other] = reader.accounts({"root": 0, "berny-nobody-at-all": 0})
+    assert root == account("root", 0)
+    assert other["user"] == other["group"] == {"number": None, "name": "root"} and "primary" not in other
+
+
+def test_a_unit_of_our_name_that_is_not_ours(
+    reader: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On record, or with what records a start, it is ours; also one that a package brought is somebody else's."""
+    etc, packages, records = tmp_path / "etc", tmp_path / "usr", tmp_path / "records"
+    for folder in (etc, packages, records):
+        folder.mkdir()
+    for name, value in (("UNITS", etc), ("UNIT_FOLDERS", (etc, packages)), ("RECORDS", records)):
+        monkeypatch.setattr(reader, name, value)
+    (etc / "kafka.service").write_text("[Service]\nExecStart=python3 -m http.server 9092\n")
+    (packages / "zookeeper.service").write_text("[Service]\nType=forking\n")
+    (etc / "influxdb.service").write_text("[Service]\nExecStart=influxd\n")
+    (records / "influxdb.json").write_text(json.dumps({"files": [str(etc / "influxdb.service")]}))
+    ours = "[Service]\nExecStartPre=+/usr/local/lib/berny/record-start spark-master 1\nExecStart=java\n"
+    (etc / "spark-master.service").write_text(ours)
+    found = reader.foreign(["kafka", "zookeeper", "influxdb", "spark-master", "yarn-nodemanager"])
+    assert [(one["unit"], one["runs"]) for one in found] == [
+        ("kafka", "python3 -m http.server 9092"),
+        ("zookeeper", ""),
+    ]
+    assert reader.unrecorded() == ["spark-master"]
+    told_of, other = find({"a": node(foreign=found)})
+    assert told_of.fatal and told_of.kind == other.kind == "unit"
+    assert str(told_of) == (
+        f"a: there is a kafka.service that is not Berny's ({etc}/kafka.service, runs python3 -m http.server 9092): "
+        "remove it, or give it another name"
+    )
+
+
+def test_what_records_a_start_is_what_units_have(reader: ModuleType, checkout: Path) -> None:
+    """The template and what looks for it."""
+    template = (checkout / "roles" / "service" / "templates" / "unit.service.j2").read_text()
+    assert reader.RECORD_START.search(template)
+
+
+def test_a_number_that_the_disk_knows_better(reader: ModuleType, tmp_path: Path) -> None:
+    """A broker's number is for life, whatever the inventory says."""
+    file = tmp_path / "meta.properties"
+    file.write_text("#\nversion=0\nbroker.id=2\n")
+    wanted = {"kafka_broker_id": {"key": "broker.id", "files": [str(file), str(tmp_path / "none")]}}
+    held = reader.kept(wanted)
+    assert held == {"kafka_broker_id": {str(file): "2"}}
+    there = node(kept=held)
+    there.settings = {"kafka_broker_id": "3"}
+    [finding] = find({"a": there})
+    assert finding.fatal
+    assert str(finding) == f"a: kafka_broker_id is 3, and the data here is that of 2 ({file}), for life: set it to 2"
+    there.settings = {"kafka_broker_id": "2"}
+    assert find({"a": there}) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ({"allowusers": ["azureuser"]}, "AllowUsers is azureuser"),
+        ({"allowusers": ["azureuser", "berny-*"]}, ""),
+        ({"allowusers": ["berny-control@10.0.0.0/24"]}, ""),
+        ({"allowusers": ["berny-control@10.0.1.*"]}, "AllowUsers is berny-control@10.0.1.*"),
+        ({"denyusers": ["berny-control"]}, "DenyUsers is berny-control"),
+        ({"allowgroups": ["ssh-users"]}, "AllowGroups is ssh-users"),
+        ({"denygroups": ["berny*"]}, "DenyGroups is berny*"),
+        ({"pubkeyauthentication": ["no"]}, "PubkeyAuthentication is no"),
+        ({}, ""),
+    ],
+)
+def test_who_is_let_in_by_sshd(rules: dict[str, list[str]], words: str) -> None:
+    """Start and stop scripts log in; nothing else would be harmed, so it warns."""
+    found = find({"a": node(logins=[login(**rules)])})
+    assert [finding.fatal for finding in found] == ([False] if words else [])
+    assert not words or f"does not let berny-control in from master ({words})" in str(found[0])
+
+
+def test_rules_are_read_off_sshds_words(reader: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As ``sshd -T`` writes them: a line for each pattern, keys in lower case. One that says nothing judges nobody."""
+    monkeypatch.setattr(reader, "SSHD", tmp_path)
+    one = {"user": "berny-control", "machine": "master", "address": "10.0.0.4"}
+    said = "port 22\npubkeyauthentication yes\nallowusers root\nallowusers azureuser\n"
+    asked: list[list[str]] = []
+    module = SimpleNamespace(params={"logins": [one]}, run_command=lambda words: asked.append(words) or (0, said, ""))
+    assert reader.logins(module) == [
+        one | {"rules": {"pubkeyauthentication": ["yes"], "allowusers": ["root", "azureuser"]}}
+    ]
+    assert asked == [[str(tmp_path), "-T", "-C", "user=berny-control,host=master,addr=10.0.0.4"]]
+    module.run_command = lambda words: (255, "", "no host keys")
+    assert reader.logins(module) == [one | {"rules": {}}]
+
+
+def test_a_small_home_is_told_before_an_archive_fills_it() -> None:
+    """What is installed already may need none any more."""
+    small = facts()["scratch"] | {"free": 100 << 20}
+    [finding] = disks("a", node(scratch=small))
+    assert not finding.fatal
+    assert "/home/me/.ansible/tmp: 100 MiB are free, an archive on its way takes 512" in str(finding)
+    there = facts()["disks"]
+    new = there | {"/opt/berny": there["/opt/berny"] | {"used": False}}
+    [finding] = disks("a", node(scratch=small, disks=new))
+    assert finding.fatal
+
+
+def test_the_home_is_that_of_who_logged_in(reader: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module is root by sudo."""
+    monkeypatch.setenv("SUDO_USER", "root")
+    assert reader.home("~/.ansible/tmp") == Path("/root/.ansible/tmp")
+    assert reader.home("/var/tmp/ansible") == Path("/var/tmp/ansible")
+
+
+def test_drivers_are_the_nodes_of_scripts(action: ModuleType) -> None:
+    """From there the scripts log in."""
+    assert action.drivers(load_catalog(), read_mapping()) == ["master"]
+
+
+def test_a_preflight_for_real(checkout: Path, tmp_path: Path) -> None:
+    """Two names of this machine, and one that does not answer under a templated address; nothing is shown as a template."""
+    hosts: dict[str, Any] = {name: {"ansible_host": f"10.0.0.{n}"} for n, name in enumerate(read_mapping()["all"], 4)}
+    for name in ("master", "worker_1", "worker_2"):
+        hosts[name] |= {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts["worker_0"] |= {
+        "gone": "127.0.0.1",
+        "ansible_host": "{{ gone }}",
+        "ansible_port": 1,
+        "private_address": "10.0.0.5",
+    }
+    groups: dict[str, Any] = {n: {"hosts": dict.fromkeys(there)} for n, there in read_mapping().items() if n != "all"}
+    groups["kafka"]["hosts"] = {"master": {"kafka_broker_id": 1}, "worker_2": {"kafka_broker_id": 2}}
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    (inventory / "hosts.yml").write_text(yaml.safe_dump({"all": {"hosts": hosts, "children": groups}}))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), "playbooks/preflight.yml"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "BERNY_"))}
+    environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_LOCAL_TEMP": str(tmp_path / "tmp")}
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode != 0
+    assert "worker_2: is the machine that master is: give each its own ansible_host" in said, said
+    assert "worker_0: can't be looked at: " in said
+    assert "worker_1: is the machine that master is" in said
+    assert "does 127.0.0.1 answer SSH" in said
+    assert "{{" not in said, said
+    assert "Traceback" not in said, said
 
 
 # -- what stops and what is told ---------------------------------------------------------------------------------------

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from berny.catalog import load_catalog, load_pipelines
-from berny.placement import need, placed
+from berny.catalog import Catalog, load_catalog, load_pipelines
+from berny.placement import need, placed, units
+from berny.settings import Setting, load_settings, whole
 
 SSH_PORT = 22
 # A round trip that was this quick tells the clock well enough.
@@ -29,6 +32,12 @@ def ssh_endpoint(own: Any) -> tuple[str, int] | None:
         return None
     # A port that leads to another address belongs to whatever stands before the node.
     return str(address), int(own.get("ansible_port") or SSH_PORT) if address == connect else SSH_PORT
+
+
+def drivers(catalog: Catalog, groups: Any) -> list[str]:
+    """Return the nodes whose scripts start and stop services on all nodes."""
+    first = [order[0] for component in catalog.components.values() for order in component.control.values()]
+    return sorted({groups[group][0] for group in (catalog.services[name].group for name in first) if groups.get(group)})
 
 
 class ActionModule(ActionBase):
@@ -51,6 +60,8 @@ class ActionModule(ActionBase):
         roles = Path(self._task.args["roles"])
         nofile = yaml.safe_load((roles / "service" / "defaults" / "main.yml").read_text())["service_limit_nofile"]
         result["need"] = {"memory": wanted.memory, "jobs": wanted.jobs, "disks": wanted.disks, "ports": wanted.ports}
+        settings = load_settings(roles, roles.parent / "ansible" / "settings.yml")
+        result["settings"] = self._kept(settings, roles, variables)
         result |= {"placed": sorted(shown), "nofile": int(variables.get("service_limit_nofile", nofile))}
         peers = {}
         for other in groups["all"]:
@@ -64,6 +75,12 @@ class ActionModule(ActionBase):
             "mounts": self._templar.template(variables.get("node_data_disks", {})),
             "peers": peers,
             "placed": sorted(shown),
+            "units": sorted(shown & units(catalog, pipelines).keys()),
+            "users": self._users(settings, roles, variables)
+            | {one.user.name: one.user.uid for one in [*catalog.components.values(), *pipelines.values()]},
+            "kept": {name: settings[name].kept.model_dump() for name in result["settings"]},  # type: ignore[union-attr]
+            "logins": self._logins(settings, catalog, variables),
+            "scratch": self._connection._shell.get_option("remote_tmp"),
         }
         try:
             said = self._execute_module(module_name="berny_preflight", module_args=args, task_vars=task_vars)
@@ -73,11 +90,49 @@ class ActionModule(ActionBase):
                 words = [said.get("msg"), said.get("module_stderr")]
                 result["failure"] = " ".join(str(word).strip() for word in words if word) or "its module said nothing"
         except AnsibleConnectionFailure as error:
-            address = variables.get("ansible_host", "an address that the inventory does not tell")
+            address = variables["hostvars"][host].get("ansible_host") or "an address that the inventory does not tell"
             result["failure"] = (
                 f"{str(error).strip()}. Is it on, does {address} answer SSH, and are user and key the inventory's?"
             )
         return result
+
+    def _value(self, name: str, setting: Setting, roles: Path, variables: dict[str, Any]) -> Any:
+        """Return what a role's setting is here, or None where that can't be computed: set, or the role's default."""
+        own = variables["hostvars"][variables["inventory_hostname"]]
+        with suppress(AnsibleError):
+            if name in own:
+                return own[name]
+            file = roles / setting.role / "defaults" / "main.yml"
+            defaults = self._loader.load_from_file(str(file), cache="all", trusted_as_template=True) or {}
+            return self._templar.template(defaults.get(name))
+        return None
+
+    def _kept(self, settings: Mapping[str, Setting], roles: Path, variables: dict[str, Any]) -> dict[str, str]:
+        """Return the settings that data has on record, with their values here."""
+        names = [name for name, setting in settings.items() if setting.kept]
+        found = {name: self._value(name, settings[name], roles, variables) for name in names}
+        return {name: str(value) for name, value in found.items() if value is not None}
+
+    def _users(self, settings: Mapping[str, Setting], roles: Path, variables: dict[str, Any]) -> dict[str, int]:
+        """Return the users whose uid is a setting."""
+        found = {
+            one.user: whole(self._value(name, one, roles, variables)) for name, one in settings.items() if one.user
+        }
+        return {user: uid for user, uid in found.items() if uid is not None}
+
+    def _logins(
+        self, settings: Mapping[str, Setting], catalog: Catalog, variables: dict[str, Any]
+    ) -> list[dict[str, str]]:
+        """Return who is to log in on every node, and from where."""
+        machines = self._templar.template(variables["machine_names"])
+        nodes = {node: ssh_endpoint(variables["hostvars"][node]) for node in drivers(catalog, variables["groups"])}
+        return [
+            {"user": one.user, "machine": machines[node], "address": endpoint[0]}
+            for one in settings.values()
+            if one.user
+            for node, endpoint in nodes.items()
+            if endpoint
+        ]
 
     def _clock(self) -> list[float] | None:
         """Return the quickest of a few questions for the node's time: asked, said, answered."""

@@ -40,6 +40,7 @@ class ActionModule(ActionBase):
                 placed=set(said["placed"]),
                 groups=groups,
                 nofile=said["nofile"],
+                settings=said["settings"],
                 facts=said.get("facts") or {},
                 failure=said.get("failure", ""),
                 clock=tuple(said["clock"]) if said.get("clock") else None,

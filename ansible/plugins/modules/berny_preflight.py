@@ -12,6 +12,11 @@ options:
   mounts: {description: 'Data disks that the role node would mount: device and folder.', type: dict, default: {}}
   peers: {description: 'Of other nodes, by name: address, SSH port (ssh), services'' (ports).', type: dict, default: {}}
   placed: {description: Owners whose units need not be told., type: list, elements: str, default: []}
+  units: {description: Units that are to be written here., type: list, elements: str, default: []}
+  users: {description: Users that are to be here with the uid and gid of each., type: dict, default: {}}
+  kept: {description: 'Settings that data has on record: a line''s key, and files.', type: dict, default: {}}
+  logins: {description: 'Logins by SSH: user, machine, address (of who comes).', type: list, elements: dict, default: []}
+  scratch: {description: Where files of a play are put first., type: str, default: ~/.ansible/tmp}
 author: [Berny (@berny)]
 """
 EXAMPLES = """
@@ -24,8 +29,10 @@ RETURN = """
 facts: {description: What was read., type: dict, returned: always}
 """
 
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -39,6 +46,16 @@ from ansible.module_utils.basic import AnsibleModule
 
 RECORDS = Path("/var/lib/berny/installed")
 UNITS = Path("/etc/systemd/system")
+# Where systemd finds units, what is in the first hides the others.
+UNIT_FOLDERS = (
+    UNITS,
+    Path("/run/systemd/system"),
+    Path("/usr/local/lib/systemd/system"),
+    Path("/usr/lib/systemd/system"),
+)
+# A unit that has this is Berny's, on record or not.
+RECORD_START = re.compile(r"^ExecStartPre=\+/usr/local/lib/berny/record-start ", re.M)
+SSHD = Path("/usr/sbin/sshd")
 LISTEN = "0A"
 QUICK_SECONDS, REACH_SECONDS = 1, 3
 ATTEMPTS = 2
@@ -144,6 +161,94 @@ def owners(module: AnsibleModule) -> dict[str, Any]:
     return found
 
 
+def recorded() -> set[str]:
+    """Return the files that are on record."""
+    return {str(file) for record in RECORDS.glob("*.json") for file in json.loads(record.read_text()).get("files", [])}
+
+
+def read(path: Path) -> str:
+    """Return a file's text, or nothing where there is none."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def unrecorded() -> list[str]:
+    """Return Berny's units of which there is no record."""
+    known = recorded()
+    units = [path for path in sorted(UNITS.glob("*.service")) if path.is_file() and str(path) not in known]
+    return [path.stem for path in units if RECORD_START.search(read(path))]
+
+
+def foreign(units: list[str]) -> list[dict[str, str]]:
+    """Return the units of these names that somebody else has made: where, and what they run."""
+    known, found = recorded(), []
+    for unit in units:
+        paths = [folder / f"{unit}.service" for folder in UNIT_FOLDERS]
+        for path in (path for path in paths if path.is_file() and str(path) not in known):
+            text = read(path)
+            if not RECORD_START.search(text):
+                runs = re.search(r"^ExecStart=(.+)$", text, re.M)
+                found.append({"unit": unit, "path": str(path), "runs": runs[1].strip() if runs else ""})
+    return found
+
+
+def accounts(users: dict[str, int]) -> list[dict[str, Any]]:
+    """Return what is there of users and groups: by each name its number, and by each number the name that has it."""
+    found = []
+    for name, number in users.items():
+        facts: dict[str, Any] = {"name": name, "wanted": number}
+        for kind, by_name, by_number in (
+            ("user", lambda name: pwd.getpwnam(name).pw_uid, lambda number: pwd.getpwuid(number).pw_name),
+            ("group", lambda name: grp.getgrnam(name).gr_gid, lambda number: grp.getgrgid(number).gr_name),
+        ):
+            facts[kind] = {"number": None, "name": ""}
+            with suppress(KeyError):
+                facts[kind]["number"] = by_name(name)
+            with suppress(KeyError):
+                facts[kind]["name"] = by_number(number)
+        with suppress(KeyError):
+            facts["primary"] = pwd.getpwnam(name).pw_gid
+        found.append(facts)
+    return found
+
+
+def kept(wanted: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the values that data has on record, by setting and file."""
+    found: dict[str, dict[str, str]] = {}
+    for name, facts in wanted.items():
+        for file in facts["files"]:
+            line = re.search(rf"^{re.escape(facts['key'])}=(.*)$", read(Path(file)), re.M)
+            if line:
+                found.setdefault(name, {})[file] = line[1].strip()
+    return found
+
+
+def logins(module: AnsibleModule) -> list[dict[str, Any]]:
+    """Return what sshd says of each login: whom it lets in, and whether by key."""
+    found = []
+    for login in module.params["logins"] if SSHD.exists() else ():
+        spec = f"user={login['user']},host={login['machine']},addr={login['address']}"
+        code, out, _ = module.run_command([str(SSHD), "-T", "-C", spec])
+        rules: dict[str, list[str]] = {}
+        for line in out.splitlines() if code == 0 else ():
+            key, _, value = line.partition(" ")
+            if key in ("allowusers", "denyusers", "allowgroups", "denygroups", "pubkeyauthentication"):
+                rules.setdefault(key, []).extend(value.split())
+        found.append({**login, "rules": rules})
+    return found
+
+
+def home(path: str) -> Path:
+    """Return a folder of who logged in: sudo says who that is."""
+    user = os.environ.get("SUDO_USER", "")
+    try:
+        return Path(path.replace("~", f"~{user}", 1) if path.startswith("~/") else path).expanduser()
+    except RuntimeError:
+        return Path(path).expanduser()
+
+
 def answers(address: str, port: int, seconds: float) -> str:
     """Return why nothing answers there, or nothing. Who refuses a connection was reached as well."""
     try:
@@ -172,6 +277,11 @@ def main() -> None:
             "mounts": {"type": "dict", "default": {}},
             "peers": {"type": "dict", "default": {}},
             "placed": {"type": "list", "elements": "str", "default": []},
+            "units": {"type": "list", "elements": "str", "default": []},
+            "users": {"type": "dict", "default": {}},
+            "kept": {"type": "dict", "default": {}},
+            "logins": {"type": "list", "elements": "dict", "default": []},
+            "scratch": {"type": "str", "default": "~/.ansible/tmp"},
         },
         supports_check_mode=True,
     )
@@ -181,6 +291,7 @@ def main() -> None:
     release = Path("/etc/os-release")
     lines = release.read_text().splitlines() if release.exists() else []
     system = dict(line.split("=", 1) for line in lines if "=" in line)
+    scratch = home(module.params["scratch"])
     facts = {
         "id": system.get("ID", "").strip('"'),
         "version": system.get("VERSION_ID", "").strip('"'),
@@ -189,14 +300,22 @@ def main() -> None:
         "root": os.geteuid() == 0,
         "systemd": Path("/run/systemd/system").is_dir(),
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        # With the kernel's boot it is one machine for sure; numbers of machines are copied with their disks.
+        "processes": str(Path("/proc/self/ns/pid").readlink()),
         "memory": memory(),
         "disks": {
             str(path): disk(Path(path), module.params["mounts"])
             for path in [*module.params["directories"], "/opt/berny"]
         },
+        "scratch": {"path": str(scratch), **disk(scratch, {})},
         "listeners": listeners(module.params["ports"]),
         "limits": limits(),
         "owners": owners(module),
+        "unrecorded": unrecorded(),
+        "foreign": foreign(module.params["units"]),
+        "accounts": accounts(module.params["users"]),
+        "kept": kept(module.params["kept"]),
+        "logins": logins(module),
         "reach": reached,
     }
     module.exit_json(changed=False, facts=facts)
