@@ -55,15 +55,17 @@ def plan(
     groups: Groups,
     installed: Mapping[str, Collection[str]],
     remembered: Mapping[str, Collection[str]],
+    unrecorded: Mapping[str, Collection[str]],
 ) -> Plan:
     """Return what goes, on the nodes of the play (``--limit``).
 
     Args:
         installed: The owners of files by node.
         remembered: Those that were removed and left data, by node.
+        unrecorded: What a node has of which there is no record.
 
     Raises:
-        Refused: the request is none, names what there is not, or would take from others what they need.
+        Refused: the request is none, names what there is not, would take from others what they need, or records are lost.
     """
     if request.data:
         removable = {host: {*owners, *remembered[host]} for host, owners in installed.items()}
@@ -71,6 +73,12 @@ def plan(
         removable = {host: set(owners) for host, owners in installed.items()}
     seen = {owner for owners in removable.values() for owner in owners}
     problems = _check(request, cluster, catalog, pipelines, groups, seen, set(installed))
+    problems += [
+        f"{host}: there is no record (/var/lib/berny) of {', '.join(traces)}, so what they need is not known: have "
+        "it recorded anew by site.yml, then run this again"
+        for host, traces in unrecorded.items()
+        if traces
+    ]
     if problems:
         raise Refused(problems)
     wanted = _wanted(request, catalog, seen)

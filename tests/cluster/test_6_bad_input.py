@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from berny.lab.plan import CHECKOUT
 from support import PYTHON, Cluster, play, wait_until
 
 GARBAGE = ["no json", '{"identity": 7}', '{"identity": "cut in the mid', "\x00\xff", "[]"]
@@ -122,6 +125,39 @@ def test_a_wrong_inventory_touches_nothing(cluster: Cluster) -> None:
     before = cluster.processes()
     wrong = play("site.yml", "-e", "kafka_mesage_max_bytes=1", ok=False)
     assert wrong.code != 0 and "did you mean kafka_message_max_bytes?" in wrong.output, wrong.tail
+    assert cluster.processes() == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("kafka_heap=10g", "kafka_heap is 10g: allowed is a whole number from 32"),
+        ("hdfs_replication=9", "hdfs_replication is 9: allowed is a whole number from 1 to 3"),
+        (
+            "{firewall_operators: [203.0.113.7/8]}",
+            "firewall_operators is ['203.0.113.7/8']: allowed is a list of addresses",
+        ),
+        ("{preflight_allow: [orphn]}", "preflight_allow is ['orphn']: allowed is a list of any of"),
+        ("cluster_name=other", "hdfs_cluster_id is CID-berny-other, and the data here is that of CID-berny-"),
+    ],
+)
+def test_a_setting_that_cannot_be_touches_nothing(cluster: Cluster, setting: str, words: str) -> None:
+    before = cluster.processes()
+    wrong = play("site.yml", "-e", setting, ok=False)
+    assert wrong.code != 0 and words in wrong.output and "PLAY [Machines]" not in wrong.output, wrong.tail
+    assert "{{" not in wrong.output.partition("Nothing was touched")[2], wrong.tail
+    assert cluster.processes() == before
+
+
+def test_a_brokers_number_is_for_life(cluster: Cluster, tmp_path: Path) -> None:
+    before = cluster.processes()
+    inventory = tmp_path / "inventory"
+    shutil.copytree(CHECKOUT / "inventory" / "lab", inventory)
+    hosts = inventory / "hosts.yml"
+    hosts.write_text(hosts.read_text().replace("kafka_broker_id: 2", "kafka_broker_id: 3"))
+    wrong = play("site.yml", ok=False, inventory=str(inventory))
+    assert wrong.code != 0, wrong.tail
+    assert "worker_2: kafka_broker_id is 3, and the data here is that of 2" in wrong.output, wrong.tail
     assert cluster.processes() == before
 
 

@@ -99,6 +99,21 @@ def test_what_is_refused_touches_nothing(cluster: Cluster, options: list[str], w
     assert cluster.processes() == before
 
 
+def test_lost_records_are_not_taken_for_an_empty_node(cluster: Cluster) -> None:
+    """Refused before anything is removed; the next play records anew, and then a reset works."""
+    before = cluster.processes()
+    archives = cluster.sh("worker_2", "ls /opt/berny/archives")
+    cluster.sh("worker_2", "sudo rm -rf /var/lib/berny")
+    refused = play("playbooks/reset.yml", "-e", "component=kafka", "--limit", "worker_2", ok=False)
+    assert refused.code != 0 and "worker_2: there is no record (/var/lib/berny) of " in refused.output, refused.tail
+    assert (cluster.processes(), cluster.sh("worker_2", "ls /opt/berny/archives")) == (before, archives)
+    told = play("playbooks/preflight.yml")
+    assert "worker_2: has kafka, of which there is no record" in told.output, told.tail
+    play("site.yml")
+    assert cluster.processes() == before
+    play("playbooks/reset.yml", "-e", "component=kafka", "--limit", "worker_2", "--check")
+
+
 def kept(cluster: Cluster) -> tuple[set[str], str, str]:
     """Return what the pipeline keeps in the cluster: its topics, its folders in HDFS, its spool."""
     topics = cluster.sh("master", "kafka-topics.sh --bootstrap-server master:9092 --list").split()

@@ -69,6 +69,36 @@ def test_nothing_is_left(cluster: Cluster) -> None:
         assert left == "", node
 
 
+def test_what_is_somebody_elses_is_told_by_name(cluster: Cluster) -> None:
+    """On bare machines: a uid, a unit, SSH's door and a small home, before anything is written."""
+    user = load_catalog().components["yarn"].user
+    unit = "[Service]\\nExecStart=/usr/bin/python3 -m http.server 9092\\n"
+    cluster.sh("worker_0", f"sudo useradd -u {user.uid} alice")
+    cluster.sh("worker_2", f"printf '{unit}' | sudo tee /etc/systemd/system/kafka.service")
+    cluster.sh("worker_2", "sudo systemctl daemon-reload && sudo systemctl start kafka")
+    cluster.sh("worker_1", "echo 'AllowUsers berny' | sudo tee /etc/ssh/sshd_config.d/allow.conf")
+    cluster.sh("master", "sudo mount -t tmpfs -o size=64m,mode=0755,uid=$(id -u) small ~/.ansible")
+    try:
+        told = play("site.yml", ok=False)
+        serves = cluster.sh("worker_2", "systemctl show -P ActiveState,FragmentPath kafka")
+    finally:
+        cluster.sh("worker_0", "sudo userdel alice")
+        cluster.sh("worker_2", "sudo systemctl stop kafka && sudo rm /etc/systemd/system/kafka.service")
+        cluster.sh("worker_2", "sudo systemctl daemon-reload")
+        cluster.sh("worker_1", "sudo rm /etc/ssh/sshd_config.d/allow.conf")
+        cluster.sh("master", "sudo umount ~/.ansible")
+    assert told.code != 0 and "PLAY [Machines]" not in told.output
+    assert f"worker_0: the uid {user.uid} of Berny's user {user.name} is that of the user alice" in told.output, (
+        told.tail
+    )
+    assert "worker_2: there is a kafka.service that is not Berny's" in told.output, told.tail
+    assert "worker_1: its sshd does not let berny-control in from master (AllowUsers is berny)" in told.output, (
+        told.tail
+    )
+    assert re.search(r"master: \S+/\.ansible/tmp: \d+ MiB are free, an archive on its way", told.output), told.tail
+    assert serves.split() == ["active", "/etc/systemd/system/kafka.service"]
+
+
 @pytest.mark.second_tier
 def test_a_fresh_site_works_after(cluster: Cluster) -> None:
     play("site.yml")

@@ -456,7 +456,8 @@ def test_a_unit_of_our_name_that_is_not_ours(
         monkeypatch.setattr(reader, name, value)
     (etc / "kafka.service").write_text("[Service]\nExecStart=python3 -m http.server 9092\n")
     (packages / "zookeeper.service").write_text("[Service]\nType=forking\n")
-    (etc / "influxdb.service").write_text("[Service]\nExecStart=influxd\n")
+    for folder in (etc, packages):
+        (folder / "influxdb.service").write_text("[Service]\nExecStart=influxd\n")
     (records / "influxdb.json").write_text(json.dumps({"files": [str(etc / "influxdb.service")]}))
     ours = "[Service]\nExecStartPre=+/usr/local/lib/berny/record-start spark-master 1\nExecStart=java\n"
     (etc / "spark-master.service").write_text(ours)

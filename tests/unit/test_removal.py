@@ -21,12 +21,15 @@ WHOLE = {node: {*placed(CATALOG, PIPELINES, GROUPS, node), "node"} for node in G
 
 
 def asked(
-    installed: dict[str, set[str]] | None = None, remembered: dict[str, set[str]] | None = None, **words: Any
+    installed: dict[str, set[str]] | None = None,
+    remembered: dict[str, set[str]] | None = None,
+    unrecorded: dict[str, list[str]] | None = None,
+    **words: Any,
 ) -> Plan:
     """Return the plan for a request to the cluster named lab, with everything installed by default."""
     there = WHOLE if installed is None else installed
     left = {node: (remembered or {}).get(node, set()) for node in there}
-    return plan(Request(**words), "lab", CATALOG, PIPELINES, GROUPS, there, left)
+    return plan(Request(**words), "lab", CATALOG, PIPELINES, GROUPS, there, left, unrecorded or {})
 
 
 def without(*owners: str, nodes: list[str] | None = None) -> dict[str, set[str]]:
@@ -155,6 +158,20 @@ def test_an_orphan_is_nobodys_need() -> None:
     assert asked({"worker_1": WHOLE["worker_1"] | {"zookeeper"}}, component="zookeeper").owners == ["zookeeper"]
 
 
+@pytest.mark.parametrize("words", [{"component": "kafka"}, {"everything": True}, {"pipeline": "idfm"}])
+def test_a_node_without_records_is_not_taken_for_an_empty_one(words: dict[str, Any]) -> None:
+    """Nobody knows what else it has: archives of what runs would go, and the component would run on."""
+    there = without(nodes=["master", "worker_0"]) | {"worker_2": set()}
+    traces = {"master": [], "worker_2": ["/etc/systemd/system/kafka.service", "/etc/berny/cluster.json"]}
+    with pytest.raises(Refused) as error:
+        asked(there, unrecorded=traces, **words)
+    [problem] = [one for one in error.value.problems if "no record" in one]
+    assert problem.startswith(
+        "worker_2: there is no record (/var/lib/berny) of /etc/systemd/system/kafka.service, /etc/berny/cluster.json"
+    )
+    assert "site.yml" in problem
+
+
 # -- on the node -------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +261,30 @@ def test_what_is_written_goes_and_what_was_there_comes_back(
     remover = remove.Remover(Module())
     remover.owner("node", data=False)
     assert remover.removed == []
+
+
+def test_what_is_not_on_record_is_seen(
+    files: ModuleType, remove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that were removed under running services; those of a reset that was cut off leave no trace of it."""
+    unit, cluster = tmp_path / "units" / "kafka.service", tmp_path / "configuration" / "cluster.json"
+    text = "ExecStartPre=+/usr/local/lib/berny/record-start kafka 1\n"
+    write(files, monkeypatch, "kafka", **{str(unit): text})
+    write(files, monkeypatch, "node", **{str(cluster): "{}\n"})
+    (tmp_path / "units" / "theirs.service").write_text("ExecStart=theirs\n")
+    assert remove.unrecorded() == []
+    kept = {path: path.read_text() for path in (tmp_path / "state" / "installed").iterdir()}
+    for path in kept:
+        path.unlink()
+    assert remove.unrecorded() == [str(unit), str(cluster)]
+    for path, record in kept.items():
+        path.write_text(record)
+    # Cut off before the record goes, and after.
+    monkeypatch.setattr(remove.Remover, "keep_record", lambda *_: None)
+    remove.Remover(Module()).owner("kafka", data=False)
+    assert remove.unrecorded() == []
+    remove.Remover(Module()).owner("node", data=False)
+    assert remove.unrecorded() == [] and not cluster.exists()
 
 
 def test_a_file_of_two_owners_goes_with_the_second(

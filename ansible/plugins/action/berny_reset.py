@@ -33,10 +33,11 @@ class ActionModule(ActionBase):
         )
         hosts = variables["ansible_play_hosts"]
         said = {host: variables["hostvars"][host]["_reset_installed"] for host in hosts}
-        installed, remembered = ({host: facts[key] for host, facts in said.items()} for key in ("owners", "remembered"))
+        kinds = ("owners", "remembered", "unrecorded")
+        known = [{host: facts[kind] for host, facts in said.items()} for kind in kinds]
         catalog, pipelines, groups = load_catalog(), load_pipelines(), variables["groups"]
         try:
-            found = plan(request, str(words["cluster"]), catalog, pipelines, groups, installed, remembered)
+            found = plan(request, str(words["cluster"]), catalog, pipelines, groups, *known)
         except Refused as refused:
             result |= {"failed": True, "msg": "Nothing was touched. " + " | ".join(refused.problems)}
             return result

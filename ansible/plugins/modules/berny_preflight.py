@@ -182,15 +182,14 @@ def unrecorded() -> list[str]:
 
 
 def foreign(units: list[str]) -> list[dict[str, str]]:
-    """Return the units of these names that somebody else has made: where, and what they run."""
+    """Return the units of these names that somebody else has made: where, and what they run. One that ours hides is none."""
     known, found = recorded(), []
     for unit in units:
-        paths = [folder / f"{unit}.service" for folder in UNIT_FOLDERS]
-        for path in (path for path in paths if path.is_file() and str(path) not in known):
-            text = read(path)
-            if not RECORD_START.search(text):
-                runs = re.search(r"^ExecStart=(.+)$", text, re.M)
-                found.append({"unit": unit, "path": str(path), "runs": runs[1].strip() if runs else ""})
+        path = next((path for path in (folder / f"{unit}.service" for folder in UNIT_FOLDERS) if path.is_file()), None)
+        text = read(path) if path else ""
+        if path and str(path) not in known and not RECORD_START.search(text):
+            runs = re.search(r"^ExecStart=(.+)$", text, re.M)
+            found.append({"unit": unit, "path": str(path), "runs": runs[1].strip() if runs else ""})
     return found
 
 

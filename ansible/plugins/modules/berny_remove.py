@@ -27,6 +27,7 @@ EXAMPLES = """
 RETURN = """
 owners: {description: The owners of files on this node., type: list, returned: with look}
 remembered: {description: Those that were removed and left data., type: list, returned: with look}
+unrecorded: {description: Traces of Berny of which there is no record., type: list, returned: with look}
 removed: {description: What went., type: list, returned: always}
 left: {description: What is in data directories and is not the service's., type: list, returned: with data}
 """
@@ -52,6 +53,8 @@ STAMPS = Path("/var/lib/systemd/timers")
 KINDS = (".timer", ".target", ".socket", ".path", ".service")
 DATA = Path("/data")
 PROCESSES = Path("/proc")
+# A unit that has this is Berny's, on record or not.
+RECORD_START = re.compile(r"^ExecStartPre=\+/usr/local/lib/berny/record-start ", re.M)
 # The catalog's users: only what they own is data of a service.
 UIDS = range(6000, 7000)
 
@@ -59,6 +62,19 @@ UIDS = range(6000, 7000)
 def read_records() -> dict[str, dict[str, Any]]:
     """Return what is on record by owner."""
     return {path.stem: json.loads(path.read_text()) for path in sorted(RECORDS.glob("*.json"))}
+
+
+def unrecorded() -> list[str]:
+    """Return what a node has of Berny that is not on record: units, and what the role ``node`` writes everywhere.
+
+    A node whose records are gone is no empty one: nobody knows which archives and users it still needs. Both go before their
+    records do, so a reset that was cut off leaves neither.
+    """
+    known = {file for record in read_records().values() for file in record.get("files", [])}
+    units = [path for path in sorted(UNITS.glob("*.service")) if path.is_file() and str(path) not in known]
+    found = [str(path) for path in units if RECORD_START.search(path.read_text(errors="replace"))]
+    cluster = CONFIGURATION / "cluster.json"
+    return [*found, str(cluster)] if cluster.exists() and str(cluster) not in known else found
 
 
 def directories(tmpfiles: str) -> list[Path]:
@@ -273,9 +289,8 @@ def main() -> None:
     if words["phase"] == "look":
         records = read_records()
         installed = [name for name, record in records.items() if record.get("files")]
-        module.exit_json(
-            changed=False, owners=installed, remembered=[name for name in records if name not in installed]
-        )
+        left = [name for name in records if name not in installed]
+        module.exit_json(changed=False, owners=installed, remembered=left, unrecorded=unrecorded())
     if words["phase"] == "owner":
         remover.owner(words["owner"], words["data"])
     elif words["phase"] == "archives":
