@@ -77,7 +77,9 @@ def test_what_is_somebody_elses_is_told_by_name(cluster: Cluster) -> None:
     cluster.sh("worker_2", f"printf '{unit}' | sudo tee /etc/systemd/system/kafka.service")
     cluster.sh("worker_2", "sudo systemctl daemon-reload && sudo systemctl start kafka")
     cluster.sh("worker_1", "echo 'AllowUsers berny' | sudo tee /etc/ssh/sshd_config.d/allow.conf")
-    cluster.sh("master", "sudo mount -t tmpfs -o size=64m,mode=0755,uid=$(id -u) small ~/.ansible")
+    cluster.sh(
+        "master", "mkdir -p ~/.ansible && sudo mount -t tmpfs -o size=64m,mode=0755,uid=$(id -u) small ~/.ansible"
+    )
     try:
         told = play("site.yml", ok=False)
         serves = cluster.sh("worker_2", "systemctl show -P ActiveState,FragmentPath kafka")

@@ -76,6 +76,62 @@ def test_encrypted_where_a_vault_password_is_given(tmp_path: Path) -> None:
     assert without.returncode != 0 and "--ask-vault-pass" in without.stdout + without.stderr
 
 
+@pytest.mark.parametrize("nothing", ["", "null", "~", "''"])
+def test_a_name_without_a_value_is_a_missing_key(tmp_path: Path, nothing: str) -> None:
+    """Not a key that is called None: with one, a lab leaves its simulator and polls nothing."""
+    (tmp_path / "secrets.yml").write_text(f"prim_api_key: {nothing}\nadmin_token: {nothing}\n")
+    assert run(tmp_path).returncode == 0
+    found = yaml.safe_load((tmp_path / "secrets.yml").read_text())
+    assert set(found) == {"admin_token"} and len(found["admin_token"]) == 64
+
+
+@pytest.mark.parametrize("value", ["0123", "[a]", "true", "{a: b}"])
+def test_what_yaml_makes_no_text_of_is_told_and_not_shown(tmp_path: Path, value: str) -> None:
+    """Leading zeros are gone when it is read: nobody could tell what was meant."""
+    (tmp_path / "secrets.yml").write_text(f"prim_api_key: {value}\n")
+    done = run(tmp_path)
+    assert done.returncode != 0 and "prim_api_key: expected text; put the value in quotes" in done.stdout + done.stderr
+    assert (tmp_path / "secrets.yml").read_text() == f"prim_api_key: {value}\n"
+
+
+def identities(folder: Path, *names: str) -> list[str]:
+    """Return the options that give the passwords of vault identities."""
+    for name in names:
+        (folder / name).write_text(f"password of {name}\n")
+    return [word for name in names for word in ("--vault-id", f"{name}@{folder / name}")]
+
+
+def test_a_file_is_written_back_with_its_own_identity(tmp_path: Path) -> None:
+    """With the passwords of others given as well, in any order: who could read it still can, and nobody else."""
+    first, second = identities(tmp_path, "staging"), identities(tmp_path, "production")
+    assert run(tmp_path, *first).returncode == 0
+    file = tmp_path / "secrets.yml"
+    assert file.read_text().splitlines()[0] == "$ANSIBLE_VAULT;1.2;AES256;staging"
+    before = file.read_text()
+    done = run(tmp_path, *second, *first, PRIM_API_KEY="a key")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert file.read_text() != before and file.read_text().splitlines()[0] == before.splitlines()[0]
+    assert run(tmp_path, *first).returncode == 0
+    assert run(tmp_path, *second).returncode != 0
+
+
+def test_a_file_without_an_identity_keeps_its_password(tmp_path: Path) -> None:
+    """As --ask-vault-pass writes it: whose it is shows only when it opens."""
+    password = tmp_path / "password"
+    password.write_text("open sesame\n")
+    assert run(tmp_path, f"--vault-password-file={password}").returncode == 0
+    words = [*identities(tmp_path, "other"), "--vault-id", f"mine@{password}"]
+    assert run(tmp_path, *words, PRIM_API_KEY="a key").returncode == 0
+    assert (tmp_path / "secrets.yml").read_text().splitlines()[0] == "$ANSIBLE_VAULT;1.1;AES256"
+    assert run(tmp_path, f"--vault-password-file={password}").returncode == 0
+
+
+def test_a_new_file_has_the_identity_that_the_operator_encrypts_with(tmp_path: Path) -> None:
+    words = identities(tmp_path, "staging", "production")
+    assert run(tmp_path, *words, ANSIBLE_VAULT_ENCRYPT_IDENTITY="production").returncode == 0
+    assert (tmp_path / "secrets.yml").read_text().splitlines()[0] == "$ANSIBLE_VAULT;1.2;AES256;production"
+
+
 @pytest.mark.parametrize("garbage", ["{", "- a list", "\x00"])
 def test_a_broken_file_is_never_written_over(tmp_path: Path, garbage: str) -> None:
     file = tmp_path / "secrets.yml"

@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ansible import constants
 from ansible.errors import AnsibleActionFail
-from ansible.parsing.vault import VaultEditor, VaultLib
+from ansible.parsing.vault import VaultLib, is_encrypted, match_encrypt_secret, parse_vaulttext_envelope
 from ansible.plugins.action import ActionBase
 
 HEADER = "# Secrets of this cluster, made on the first run. Losing this file means losing access; it is never in git.\n"
 
 
 class ActionModule(ActionBase):
-    """Runs on the controller only. With a vault password given, the file is written encrypted."""
+    """Runs on the controller only. With a vault password given, the file is written encrypted.
+
+    With passwords of several vault identities it is written back with its own.
+    """
 
     _requires_connection = False
     _supports_check_mode = True
@@ -41,7 +45,11 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"{path}: expected names and values, found a {type(found).__name__}; restore the file"
             )
-        values = {str(key): str(value) for key, value in (found or {}).items()}
+        # A name without a value is no secret called None.
+        values = {str(key): value for key, value in (found or {}).items() if value not in (None, "")}
+        if odd := sorted(key for key, value in values.items() if not isinstance(value, str)):
+            raise AnsibleActionFail(f"{path}: {', '.join(odd)}: expected text; put the value in quotes")
+        values = {key: str(value) for key, value in values.items()}
         wanted = dict(values)
         for name in map(str, self._task.args["generate"]):
             wanted.setdefault(name, secrets.token_hex(32))
@@ -55,11 +63,22 @@ class ActionModule(ActionBase):
         result["_ansible_no_log"] = True
         return result
 
-    def _write(self, path: Path, text: str) -> None:
-        data = text.encode()
+    def _encrypt(self, path: Path, data: bytes) -> bytes:
+        """Return what a file is to hold: encrypted by the identity that it is encrypted by, or a new one by the play's."""
         vault: VaultLib = self._loader._vault
-        if vault.secrets:
-            data = VaultEditor(vault).vault.encrypt(data)
+        if not vault.secrets:
+            return data
+        before = path.read_bytes() if path.exists() else b""
+        if is_encrypted(before):
+            _, _, secret = vault.decrypt_and_get_vault_id(before)
+            identity = parse_vaulttext_envelope(before)[3]
+        else:
+            named = constants.config.get_config_value("DEFAULT_VAULT_ENCRYPT_IDENTITY")
+            identity, secret = match_encrypt_secret(vault.secrets, encrypt_vault_id=named)
+        return bytes(vault.encrypt(data, secret, vault_id=identity))
+
+    def _write(self, path: Path, text: str) -> None:
+        data = self._encrypt(path, text.encode())
         beside = path.with_name(f".{path.name}.new")
         beside.unlink(missing_ok=True)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
