@@ -90,3 +90,39 @@ def test_a_broker_that_cannot_start_leaves_the_other_serving(cluster: Cluster) -
     cluster.sh(broker, "sudo berny-probe kafka --wait 60 --want whole")
     assert cluster.processes()[other, "kafka"] == before[other, "kafka"]
     cluster.settle("one-broker")
+
+
+def test_the_second_of_two_plays_says_who_works_and_ends(cluster: Cluster) -> None:
+    before = cluster.processes()
+    # Records that differ have both brokers restarted once, not twice.
+    options = ["site.yml", "--tags", "kafka", "-e", "kafka_replica_lag_ms=9000"]
+    first = subprocess.Popen(ansible(*options), cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, text=True)
+    for line in first.stdout or ():
+        if "PLAY [The cluster]" in line or "PLAY [Machines]" in line or "TASK [Look at every node]" in line:
+            break
+    second = play("site.yml", ok=False)
+    assert second.code != 0 and "Nothing was touched." in second.output, second.tail
+    assert f"works on this cluster: site.yml (process {first.pid})" in second.output, second.tail
+    assert "PLAY [Machines]" not in second.output
+    said, _ = first.communicate(timeout=600)
+    assert first.returncode == 0, said
+    assert changed_units(before, cluster.processes()) == {("master", "kafka"), ("worker_2", "kafka")}
+    play("site.yml", "--tags", "kafka")
+
+
+def test_a_killed_play_does_not_keep_the_next_one_off(cluster: Cluster) -> None:
+    cut = subprocess.Popen(
+        ansible("site.yml"),
+        cwd=CHECKOUT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in cut.stdout or ():
+        if "TASK [Look at every node]" in line:
+            break
+    os.killpg(cut.pid, signal.SIGKILL)
+    cut.communicate()
+    wait_until(lambda: cluster.sh("master", "cat /run/lock/berny") == "", 10, "the lock is left over")
+    play("site.yml")
