@@ -8,6 +8,10 @@ STAMP := $(VENV)/.locked-$(shell cat requirements/dev.txt requirements/bootstrap
 , := ,
 # What the collection for Azure says that it needs; too much, and too strict, for .venv.
 AZURE := $(VENV)/lib/python3.11/site-packages/ansible_collections/azure/azcollection/requirements.txt
+# Ansible reads no ansible.cfg in a folder that everybody may write to, and then finds neither plugins nor inventory.
+ifneq ($(shell find . -maxdepth 0 -perm -o+w),)
+$(error $(CURDIR) may be written to by everybody, so Ansible would ignore its ansible.cfg: chmod o-w $(CURDIR))
+endif
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: help

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -335,6 +336,21 @@ def test_one_machine_under_two_names_is_refused_however_it_is_spelt(checkout: Pa
     assert code != 0
     assert "worker_0: has the address of master (::ffff:192.0.2.10), so it is that machine" in said
     assert "worker_2: others reach it by 10.0.0.1, which is the address of worker_1" in said
+
+
+def test_a_checkout_that_everybody_may_write_to_is_told_before_ansible_ignores_it(
+    checkout: Path, tmp_path: Path
+) -> None:
+    """By the first command of both ways; where only the owner may, nothing is said."""
+    shutil.copy(checkout / "Makefile", tmp_path)
+    said = {}
+    for mode in (0o755, 0o777):
+        tmp_path.chmod(mode)
+        done = subprocess.run(["make", "help"], cwd=tmp_path, capture_output=True, text=True)
+        said[mode] = done.returncode, done.stderr
+    tmp_path.chmod(0o755)
+    assert said[0o755] == (0, "")
+    assert said[0o777][0] != 0 and f"would ignore its ansible.cfg: chmod o-w {tmp_path}" in said[0o777][1]
 
 
 def test_inventories_override_what_they_share(checkout: Path, tmp_path: Path) -> None:

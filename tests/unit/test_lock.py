@@ -90,6 +90,7 @@ def plays(tmp_path: Path) -> Iterator[Plays]:
     """Plays that work on a cluster whose lock is a file of the test."""
     found = Plays(tmp_path)
     yield found
+    found.done()
     for play in found.begun:
         if play.poll() is None:
             os.killpg(play.pid, signal.SIGKILL)
