@@ -53,10 +53,3 @@ def test_second_run_changes_nothing_and_restarts_nothing(cluster: Cluster) -> No
     again = play("site.yml")
     assert again.recap("changed") == 0, again.tail
     assert cluster.processes() == before
-
-
-def test_check_and_diff_are_silent(cluster: Cluster) -> None:
-    looked = play("site.yml", "--check", "--diff")
-    assert looked.recap("changed") == 0, looked.tail
-    assert "--- before" not in looked.output
-    assert "\n+" not in looked.output, looked.output

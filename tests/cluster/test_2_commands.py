@@ -1,4 +1,4 @@
-"""Every command that the catalog lists, run as a person would, on each node that has it."""
+"""What only reads the cluster: every command that the catalog lists, on each node that has it, and a play that only looks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from berny.artifacts import Store
 from berny.artifacts.recipes import load_recipes, not_run
 from berny.catalog import load_catalog
-from support import Cluster
+from support import Cluster, Play, play
 
 # Most of a command's time is a JVM's start.
 AT_ONCE = 3
@@ -85,6 +85,16 @@ def test_every_listed_command_is_tested() -> None:
     }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def looked(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Future[Play] | None]:
+    """``site.yml --check --diff`` beside the commands: neither changes anything."""
+    if not any("looked_at" in item.name for item in request.session.items):
+        yield None
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(play, "site.yml", "--check", "--diff")
+
+
 def nodes_with(cluster: Cluster, command: str) -> list[str]:
     """Return the nodes that have a command."""
     catalog = load_catalog()
@@ -126,6 +136,14 @@ def test_command(cluster: Cluster, printed: dict[tuple[str, str], Future[str]], 
     for node in nodes:
         for line, expected in COMMANDS[command]:
             assert expected in printed[node, line].result(), (node, line)
+
+
+def test_it_is_looked_at_in_silence(looked: Future[Play]) -> None:
+    """A run that only looks finds nothing to change and shows no difference."""
+    found = looked.result()
+    assert found.recap("changed") == 0, found.tail
+    assert "--- before" not in found.output
+    assert "\n+" not in found.output, found.output
 
 
 def test_an_application_runs_on_the_workers(cluster: Cluster) -> None:
