@@ -237,6 +237,10 @@ def results(given: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Resul
             "spark.sql.session.timeZone": "UTC",
             "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
             "spark.log.level": "ERROR",
+            # As a stream's rows are: by code that is generated, and an error where that can't be compiled.
+            "spark.sql.optimizer.excludedRules": "org.apache.spark.sql.catalyst.optimizer.ConvertToLocalRelation",
+            "spark.sql.codegen.fallback": "false",
+            "spark.sql.codegen.factoryMode": "CODEGEN_ONLY",
         }
         builder = SparkSession.builder.master("local[1]").appName("tests")
         for name, value in settings.items():

@@ -47,39 +47,54 @@ def _moment(text: Column) -> Column:
     return F.when(F.regexp_extract(text, TIME, 0) == text, text.try_cast("timestamp"))
 
 
-def _time(name: str) -> Column:
-    """Return the text of a time, or null where it is not one."""
-    return F.when(_moment(F.col(name)).isNotNull(), F.col(name))
-
-
 def _cancels(status: Column) -> Column:
     return F.coalesce(F.lower(status) == "cancelled", F.lit(False))
 
 
-def processed(visit: str = "r.visit") -> dict[str, Column]:
-    """Return the columns of ``idfm-processed`` by name, of a parsed record ``r``.
+def judged(parsed: DataFrame, visit: str = "r.visit") -> DataFrame:
+    """Return the rows of parsed records ``r`` with what is found out of their visits, by the definition of ``prim.outcome``.
 
-    ``delay_sec`` and ``cancelled`` are by the definition of ``prim.outcome``; ``theoretical`` and ``predicted`` are the aimed
-    and expected time, ``status_told`` the status that it is about. Direction, mission and destination are taken from where
-    the source has them; what is told nowhere is null.
+    ``recorded`` is the moment of RecordedAtTime. ``delay_sec`` (seconds), ``cancelled`` and ``status`` are the verdict;
+    ``theoretical`` and ``predicted`` the aimed and expected time, ``status_told`` the status that it is about.
+
+    In steps: what is used more than once is a column of its own. As one expression it was repeated within itself, until the
+    code that Spark generates of it was longer than a method may be.
     """
-    journey, call = f"{visit}.MonitoredVehicleJourney", f"{visit}.MonitoredVehicleJourney.MonitoredCall"
-    aimed_departure, aimed_arrival = (_time(f"{call}.{one.aimed}") for one in (DEPARTURE, ARRIVAL))
-    expected_departure, expected_arrival = (_time(f"{call}.{one.expected}") for one in (DEPARTURE, ARRIVAL))
-    departure, arrival = (_told(F.col(f"{call}.{one.status}")) for one in (DEPARTURE, ARRIVAL))
-    departs = F.coalesce(expected_departure, aimed_departure).isNotNull()
-    arrives = F.coalesce(expected_arrival, aimed_arrival).isNotNull()
-    told = (
+    call = f"{visit}.MonitoredVehicleJourney.MonitoredCall"
+    departs, arrives, told, cancelled, delay = map(
+        F.col, ("departs", "arrives", "status_told", "cancelled", "delay_sec")
+    )
+    departure, arrival = F.col("departure_told"), F.col("arrival_told")
+
+    def chosen(name: str) -> Column:
+        """The moment of what counts."""
+        return F.when(departs, F.col(f"departure_{name}")).otherwise(F.col(f"arrival_{name}"))
+
+    def text(name: str) -> Column:
+        """The same as it was told, where it is a time."""
+        of_departure, of_arrival = (F.col(f"{call}.{getattr(one, name)}") for one in (DEPARTURE, ARRIVAL))
+        return F.when(chosen(name).isNotNull(), F.when(departs, of_departure).otherwise(of_arrival))
+
+    moments = {
+        f"{movement}_{name}": _moment(F.col(f"{call}.{getattr(fields, name)}"))
+        for movement, fields in (("departure", DEPARTURE), ("arrival", ARRIVAL))
+        for name in ("expected", "aimed")
+    }
+    told_by = {
+        f"{movement}_told": _told(F.col(f"{call}.{fields.status}"))
+        for movement, fields in (("departure", DEPARTURE), ("arrival", ARRIVAL))
+    }
+    known = {
+        verb: F.col(f"{movement}_expected").isNotNull() | F.col(f"{movement}_aimed").isNotNull()
+        for verb, movement in (("departs", "departure"), ("arrives", "arrival"))
+    }
+    status_told = (
         F.when(departs, F.coalesce(departure, arrival))
         .when(~arrives & _cancels(departure), departure)
         .otherwise(F.coalesce(arrival, departure))
     )
-    predicted = F.when(departs, expected_departure).otherwise(expected_arrival)
-    theoretical = F.when(departs, aimed_departure).otherwise(aimed_arrival)
-    cancelled = _cancels(told)
     # By whole microseconds: a difference of two fractions of seconds is not what was told.
-    microseconds = F.unix_micros(_moment(predicted)) - F.unix_micros(_moment(theoretical))
-    delay = F.when(~cancelled, microseconds / F.lit(1e6))
+    microseconds = F.unix_micros(chosen("expected")) - F.unix_micros(chosen("aimed"))
     status = (
         F.when(cancelled, "cancelled")
         .when(delay.isNull(), "unknown")
@@ -87,6 +102,25 @@ def processed(visit: str = "r.visit") -> dict[str, Column]:
         .when(delay < EARLY_SECONDS, "early")
         .otherwise("onTime")
     )
+    steps: list[dict[str, Column]] = [
+        {"recorded": _moment(F.col(f"{visit}.RecordedAtTime")), **moments, **told_by},
+        known,
+        {"status_told": status_told, "predicted": text("expected"), "theoretical": text("aimed")},
+        {"cancelled": _cancels(told)},
+        {"delay_sec": F.when(~cancelled, microseconds / F.lit(1e6))},
+        {"status": status},
+    ]
+    for step in steps:
+        parsed = parsed.withColumns(step)
+    return parsed
+
+
+def processed(visit: str = "r.visit") -> dict[str, Column]:
+    """Return the columns of ``idfm-processed`` by name, of a record ``r`` that was ``judged``.
+
+    Direction, mission and destination are taken from where the source has them; what is told nowhere is null.
+    """
+    journey, call = f"{visit}.MonitoredVehicleJourney", f"{visit}.MonitoredVehicleJourney.MonitoredCall"
     return {
         "identity": F.col("r.identity"),
         "line": F.regexp_extract(F.col(f"{journey}.LineRef.value"), r"(C\d+)", 1),
@@ -102,12 +136,10 @@ def processed(visit: str = "r.visit") -> dict[str, Column]:
         "platform": F.coalesce(
             _told(F.col(f"{call}.DeparturePlatformName.value")), _told(F.col(f"{call}.ArrivalPlatformName.value"))
         ),
-        "theoretical": theoretical,
-        "predicted": predicted,
-        "delay_sec": delay,
-        "status_told": told,
-        "status": status,
-        "cancelled": cancelled,
+        **{
+            name: F.col(name)
+            for name in ("theoretical", "predicted", "delay_sec", "status_told", "status", "cancelled")
+        },
         "at_stop": F.coalesce(F.col(f"{call}.VehicleAtStop"), F.lit(False)),
         "recorded_at": F.col(f"{visit}.RecordedAtTime"),
         "observed_at": F.col("r.observed_at"),
@@ -122,10 +154,11 @@ def transform(source: DataFrame) -> DataFrame:
     beginning, in base64: as ``dead_letter`` has it.
     """
     parsed = source.withColumn("r", F.from_json(F.col("value").cast("string"), SCHEMA, {"mode": "PERMISSIVE"}))
+    found = judged(parsed)
     understood = (
         F.col("r.identity").isNotNull()
         & F.col("r.visit.MonitoredVehicleJourney.MonitoredCall").isNotNull()
-        & _moment(F.col("r.visit.RecordedAtTime")).isNotNull()
+        & F.col("recorded").isNotNull()
     )
     keep_nulls = {"ignoreNullFields": "false"}
     good = F.to_json(F.struct(*(column.alias(name) for name, column in processed().items())), keep_nulls)
@@ -140,7 +173,7 @@ def transform(source: DataFrame) -> DataFrame:
         F.struct(reason.alias("reason"), origin.alias("origin"), size, one_line.alias("value_base64")), keep_nulls
     )
     good_row = F.coalesce(understood, F.lit(False))
-    return parsed.select(
+    return found.select(
         "key",
         F.when(good_row, good).otherwise(letter).alias("value"),
         F.when(good_row, OUT).otherwise(DEAD).alias("topic"),
