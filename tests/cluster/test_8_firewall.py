@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import signal
@@ -99,7 +100,7 @@ def test_operators_get_in(cluster: Cluster, other_address: str) -> None:
     ssh = cluster.lab.ssh(NODE, "true")
     command = [*ssh[:1], "-o", f"BindAddress={other_address}", *ssh[1:]]
     assert subprocess.run(command, capture_output=True).returncode == 255
-    network = json.dumps({"firewall_operators": [f"{other_address}/30"]})
+    network = json.dumps({"firewall_operators": [str(ipaddress.ip_network(f"{other_address}/30", strict=False))]})
     assert firewall("-e", network, "--limit", NODE)[0] == 1
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert firewall("--limit", NODE)[0] == 1

@@ -31,7 +31,7 @@ def ssh_endpoint(own: Any) -> tuple[str, int] | None:
     if not address:
         return None
     # A port that leads to another address belongs to whatever stands before the node.
-    return str(address), int(own.get("ansible_port") or SSH_PORT) if address == connect else SSH_PORT
+    return str(address), whole(own.get("ansible_port")) or SSH_PORT if address == connect else SSH_PORT
 
 
 def drivers(catalog: Catalog, groups: Any) -> list[str]:
@@ -54,7 +54,9 @@ class ActionModule(ActionBase):
         catalog, pipelines = load_catalog(), load_pipelines()
         size = self._templar.template(variables["node_size"])
         names = {name: f"{name.replace('-', '_')}_heap" for name in catalog.services}
-        heaps = {name: int(self._templar.template(variables[key])) for name, key in names.items() if key in variables}
+        given = {name: whole(self._templar.template(variables[key])) for name, key in names.items() if key in variables}
+        # What is no number is a finding of the inventory's.
+        heaps = {name: heap for name, heap in given.items() if heap is not None}
         wanted = need(catalog, pipelines, groups, host, size if size == "small" else "large", heaps)
         shown = placed(catalog, pipelines, groups, host)
         roles = Path(self._task.args["roles"])
@@ -62,7 +64,7 @@ class ActionModule(ActionBase):
         result["need"] = {"memory": wanted.memory, "jobs": wanted.jobs, "disks": wanted.disks, "ports": wanted.ports}
         settings = load_settings(roles, roles.parent / "ansible" / "settings.yml")
         result["settings"] = self._kept(settings, roles, variables)
-        result |= {"placed": sorted(shown), "nofile": int(variables.get("service_limit_nofile", nofile))}
+        result |= {"placed": sorted(shown), "nofile": whole(variables.get("service_limit_nofile")) or nofile}
         peers = {}
         for other in groups["all"]:
             endpoint = ssh_endpoint(variables["hostvars"][other])
