@@ -190,7 +190,9 @@ class Suite:
         part, following = part_of(item.nodeid), part_of(nextitem.nodeid) if nextitem else ""
         if item.session.testsfailed and part in QUICK and following and following not in QUICK:
             item.session.shouldfail = "style or unit tests failed, so no machine was tested"
-        if self.cluster and item.session.testsfailed > failed and following and not item.session.shouldfail:
+        broken = item.session.testsfailed > failed and following and not item.session.shouldfail
+        # Removed, it is not healthy, and need not be.
+        if self.cluster and broken and following != "removal":
             lacking = self.cluster.lacking(HEALTHY_SECONDS)
             if lacking:
                 item.session.shouldfail = f"after {item.name} the cluster is not healthy any more: {lacking}"

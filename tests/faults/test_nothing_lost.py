@@ -62,6 +62,7 @@ def test_nothing_is_lost(cluster: Cluster, outcomes: list[Outcome], name: str) -
         # Else a power cut proves nothing about syncing.
         assert cluster.sh("worker_0", f"sudo cat {PLANTED}-synced").strip() == "synced"
         assert cluster.sh("worker_0", f"sudo cat {PLANTED}-written", ok=False) == ""
+        cluster.sh("worker_0", f"sudo rm {PLANTED}-synced; sudo rm -f {PLANTED}-written")
 
 
 def test_what_was_served_is_there_after_the_last_fault(cluster: Cluster, outcomes: list[Outcome]) -> None:
