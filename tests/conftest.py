@@ -42,7 +42,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         suite.cluster = None
         return
     console.print(f"\n-- lab {NAME}", highlight=False)
-    failed = suite.begin(NAME).wait()
+    failed = suite.begin().wait()
     if failed:
         request.session.shouldfail = "the lab was not converged, so nothing that needs it was tested"
         pytest.fail(failed, pytrace=False)

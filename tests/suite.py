@@ -6,7 +6,6 @@ A part is a folder below ``tests``. Tests with the marker ``second_tier`` are th
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -21,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from berny.faults.results import add_line, read_lines
 from berny.lab.plan import CHECKOUT, state_folder
-from support import RATE, Cluster, console
+from support import NAME, RATE, Cluster, console
 
 PARTS = ("style", "unit", "lab", "vm", "roles", "cluster", "faults", "removal")
 """In the order in which they run, the cheapest first."""
@@ -59,25 +59,12 @@ class Ledger:
         self.file = (folder or state_folder().parent / "tests") / f"{of}.jsonl"
 
     def read(self) -> dict[str, float]:
-        """Return the seconds that each test took which passed. What a crash left of a last line is not counted."""
-        found = {}
-        for line in self.file.read_text().splitlines() if self.file.exists() else []:
-            with suppress(ValueError, TypeError, KeyError):
-                entry = json.loads(line)
-                found[str(entry["test"])] = float(entry["seconds"])
-        return found
+        """Return the seconds that each test took which passed."""
+        return {entry["test"]: entry["seconds"] for entry in read_lines(self.file)}
 
     def add(self, test: str, seconds: float) -> None:
         """Keep that a test passed."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a+b") as file:
-            # A line that a crash cut off must not swallow this one.
-            torn = file.tell() and self.file.read_bytes()[-1:] != b"\n"
-            file.write(
-                (b"\n" if torn else b"") + json.dumps({"test": test, "seconds": round(seconds, 2)}).encode() + b"\n"
-            )
-            file.flush()
-            os.fsync(file.fileno())
+        add_line(self.file, {"test": test, "seconds": round(seconds, 2)})
 
 
 class Build:
@@ -134,7 +121,6 @@ class Suite:
     """The plugin; one for each session."""
 
     def __init__(self, config: pytest.Config) -> None:
-        self.config = config
         self.ledger = Ledger(revision(config.rootpath)) if config.getoption("--continue") else None
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.seconds: dict[str, float] = defaultdict(float)
@@ -172,11 +158,11 @@ class Suite:
         parts = {part_of(item.nodeid) for item in session.items}
         alone = parts & CLUSTER and parts <= QUICK | CLUSTER
         if alone and "BERNY_LAB" not in os.environ and not session.config.option.collectonly:
-            self.begin("test")
+            self.begin()
 
-    def begin(self, name: str) -> Build:
+    def begin(self) -> Build:
         """Begin the lab unless that was done."""
-        self.build = self.build or Build(name)
+        self.build = self.build or Build(NAME)
         return self.build
 
     # -- where it stops ----------------------------------------------------------------------------------------------

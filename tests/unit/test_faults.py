@@ -169,6 +169,8 @@ def test_results_are_kept_by_commit_and_survive_half_a_line(tmp_path: Path) -> N
     with kept.file.open("a") as file:
         file.write('{"row": "cut-mas')
     assert kept.read() == {"none": outcome()}
+    kept.add(outcome(lost=2))
+    assert kept.read() == {"none": outcome(lost=2)}, "what a crash left of a line has swallowed the next"
     assert results.Results("def", tmp_path).read() == {}
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from berny.faults.bench import AGAIN, Outcome
 from berny.faults.rows import Row
@@ -33,6 +35,28 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
 
 
+def read_lines(file: Path) -> list[Any]:
+    """Return the entries of a file of JSON lines, none where there is no file. What a crash left of a line is none."""
+    found = []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def add_line(file: Path, entry: dict[str, Any]) -> None:
+    """Append an entry to a file of JSON lines, synced. A line that a crash cut off does not swallow it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+b") as lines:
+        if lines.tell():
+            lines.seek(-1, os.SEEK_END)
+            if lines.read() != b"\n":
+                lines.write(b"\n")
+        lines.write(json.dumps(entry).encode() + b"\n")
+        lines.flush()
+        os.fsync(lines.fileno())
+
+
 class Results:
     """The outcomes of one commit, a line of JSON each; a row that is run again replaces its outcome."""
 
@@ -41,23 +65,17 @@ class Results:
         self.file = (folder or state_folder().parent / "faults") / f"{of}.jsonl"
 
     def read(self) -> dict[str, Outcome]:
-        """Return the newest outcome of each row. What a crash left of a last line is no outcome."""
+        """Return the newest outcome of each row. One of other fields than today's is none."""
         found = {}
-        for line in self.file.read_text().splitlines() if self.file.exists() else []:
-            try:
-                outcome = Outcome(**json.loads(line))
-            except (ValueError, TypeError):
-                continue
-            found[outcome.row] = outcome
+        for entry in read_lines(self.file):
+            with suppress(TypeError):
+                outcome = Outcome(**entry)
+                found[outcome.row] = outcome
         return found
 
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a") as file:
-            file.write(json.dumps(outcome.as_dict()) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        add_line(self.file, outcome.as_dict())
 
 
 def seconds(value: float | None) -> str:
