@@ -548,7 +548,7 @@ def test_a_small_home_is_told_before_an_archive_fills_it() -> None:
 def test_the_home_is_that_of_who_logged_in(reader: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module is root by sudo."""
     monkeypatch.setenv("SUDO_USER", "root")
-    assert reader.home("~/.ansible/tmp") == Path("/root/.ansible/tmp")
+    assert reader.home("~/.ansible/tmp") == Path("~root/.ansible/tmp").expanduser()
     assert reader.home("/var/tmp/ansible") == Path("/var/tmp/ansible")
 
 
