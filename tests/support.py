@@ -69,9 +69,9 @@ class Play:
 
     @property
     def tail(self) -> str:
-        """What a failing test should show."""
-        failed = [part for part in self.output.split("\nTASK ") if "fatal:" in part]
-        return "\n".join([*failed, self.output[-1500:]])
+        """What a failing test should show: tasks that failed or changed something, and the end."""
+        tasks = [part for part in self.output.split("\nTASK ") if re.search(r"^(fatal|failed|changed):", part, re.M)]
+        return "\n".join([*tasks, self.output[-1500:]])
 
 
 def ansible(playbook: str, *options: str, inventory: str = "inventory/lab") -> list[str]:

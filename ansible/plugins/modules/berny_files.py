@@ -45,7 +45,7 @@ RECORDS = "installed"
 # What was there before Berny wrote over it, by its path; it comes back with a reset.
 BEFORE = "before"
 # Files that a machine has anyway: kept even where the text is the same.
-SYSTEM_FILES = {"/etc/hostname", "/etc/hosts"}
+SYSTEM_FILES = {"/etc/hostname"}
 
 
 def current(path: Path) -> tuple[str | None, int, int]:
