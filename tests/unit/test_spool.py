@@ -333,6 +333,20 @@ def test_identities_are_forgotten_with_time(spool: Spool, monkeypatch: pytest.Mo
     assert spool.was_published(["old", "young"]) == {"young"}
 
 
+def test_clock_that_is_ahead_for_a_moment_forgets_no_identity(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the source repeats in the next second would be published again."""
+    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 1000.0)
+    assert spool.now() == 1000.0
+    spool.advance("kafka", 1, ["one"])
+    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 1e9)
+    assert spool.now() == 1000.0
+    spool.advance("kafka", 2, ["two"])
+    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 1001.0)
+    assert spool.now() == 1001.0
+    spool.prune(spool.now() - 2)
+    assert spool.was_published(["one", "two"]) == {"one", "two"}
+
+
 def test_planned_file_stays_until_it_is_landed(tmp_path: Path, spool: Spool) -> None:
     """A second attempt at a file writes the same: what it holds was recorded before the first."""
     offsets = fill(spool, 6)
@@ -364,6 +378,14 @@ def test_calls_are_counted_across_restarts(tmp_path: Path, spool: Spool) -> None
     assert again.count_call("2025-11-25", 40.0) == 1
     assert (again.calls("2025-11-24"), again.calls("2025-11-26")) == (3, 0)
     again.close()
+
+
+def test_call_on_record_for_the_future_ends_with_the_next(spool: Spool) -> None:
+    """The clock was a month ahead for a week: today is counted all the same, and no wait is longer than the pace."""
+    for day in range(20, 27):
+        spool.count_call(f"2025-12-{day}", float(day) * 86400)
+    assert [spool.count_call("2025-11-24", 1000.0), spool.count_call("2025-11-24", 1001.0)] == [1, 2]
+    assert spool.last_call() == 1001.0
 
 
 def test_calls_of_old_days_are_dropped(spool: Spool) -> None:

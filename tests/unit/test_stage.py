@@ -22,18 +22,23 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY, start_http_server
 from simulated import Served
 
 from berny.delivery.spool import Spool
 from berny.delivery.stage import (
     CONFIGURATION_ERROR,
+    READY,
     ConfigurationError,
     EnvironmentSettings,
     LogfmtFormatter,
+    expect,
     pause,
     read_settings,
 )
 from berny.pipelines.idfm import influx_consumer, producer
+from berny.probe import Cluster
+from berny.probe.ask import ask
 from berny.sources import prim
 
 COMMON = {
@@ -372,6 +377,74 @@ def test_restart_does_not_poll_sooner(variables: dict[str, str]) -> None:
     with running(variables):
         time.sleep(1)
     assert asked(variables) == 1
+
+
+def test_last_call_a_month_ahead_holds_up_no_poll(variables: dict[str, str], tmp_path: Path) -> None:
+    """The clock was wrong when it was made: the wait is that between two calls, and it is logged, once."""
+    spool = Spool(tmp_path / "spool", 50_000_000, ["kafka", "hdfs"])
+    ahead = time.time() + 30 * 86400
+    spool.count_call(time.strftime("%Y-%m-%d", time.gmtime(ahead)), ahead)
+    spool.close()
+    with process(producer.__name__, variables | {"PRIM_POLL_SECONDS": "0.5"}) as stage:
+        try:
+            until(lambda: asked(variables) >= 3)
+        finally:
+            stage.kill()
+            _, said = stage.communicate()
+    assert said.count("the last call is on record for the future") == 1, said
+
+
+def test_producer_that_should_have_polled_and_has_not_is_overdue(
+    variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its spool is full, so it pauses; once there is room again it is in time again."""
+    monkeypatch.setattr(producer, "LATE_SECONDS", 0.5)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("BERNY_SPOOL_MAX_BYTES", "1")
+    stop = threading.Event()
+    running = producer.Producer(read_settings(producer.Settings), stop)
+    spool = Spool(tmp_path / "spool", 1, ["kafka", "hdfs"])
+    polling = threading.Thread(target=lambda: running.poll(running.spool()))
+    polling.start()
+    try:
+        until(lambda: asked(variables) == 1)
+        assert overdue() == 0
+        until(lambda: overdue() > 1)
+        assert asked(variables) == 1
+        monkeypatch.setattr(Spool, "append", lambda *words: 1)
+        until(lambda: asked(variables) > 3)
+        assert overdue() == 0
+    finally:
+        stop.set()
+        polling.join()
+        spool.close()
+
+
+def overdue() -> float:
+    """Return the metric of this process."""
+    return REGISTRY.get_sample_value("berny_overdue_seconds") or 0.0
+
+
+def test_overdue_stage_serves_and_is_not_whole() -> None:
+    """By its metrics, as berny-probe asks a stage: stages after it may start, and health says what is wrong."""
+    server, thread = start_http_server(0, addr="127.0.0.1")
+    here = {"nodes": ["n"], "unit": "berny-p-s", "metrics_port": server.server_port}
+    facts = {"nodes": {"n": {"machine": "127.0.0.1"}, "m": {}}, "services": {},
+             "pipelines": {"p": {"stages": {"s": here}}}}  # fmt: skip
+    try:
+        READY.set(1)
+        expect(60)
+        health = ask(Cluster(facts, "m"), "berny-p-s")
+        assert (health.serving, health.whole) == (True, True), health
+        expect(-7)
+        health = ask(Cluster(facts, "m"), "berny-p-s")
+        assert (health.serving, health.whole) == (True, False)
+        assert "its next work is 7 s overdue" in health.detail
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_sigterm_ends_a_producer_in_order(variables: dict[str, str]) -> None:

@@ -6,6 +6,8 @@ import datetime as dt
 import json
 import re
 import time
+from collections.abc import Mapping
+from itertools import takewhile
 
 from hdfs import InsecureClient
 from hdfs.util import HdfsError
@@ -31,6 +33,18 @@ def one_line(body: bytes) -> bytes | None:
     except (ValueError, RecursionError):
         return None
     return body.replace(b"\r", b" ").replace(b"\n", b" ").strip()
+
+
+def expired(written: Mapping[str, float], now: float, keep_seconds: float) -> list[str]:
+    """Return the days to drop, given when each was last written to by HDFS's record, in Unix seconds.
+
+    Their age is counted from when the newest day but one was written to, or from ``now`` where that is earlier. So a
+    clock that is far ahead drops nothing, and neither does the one day that it had written, unless it was wrong on two.
+    """
+    if len(written) < 2:
+        return []
+    today = min(now, sorted(written.values())[-2])
+    return sorted(day for day, moment in written.items() if moment < today - keep_seconds)
 
 
 class Landing:
@@ -71,10 +85,11 @@ class Landing:
         if not waiting:
             return None
         day = _day(waiting[0])
-        batch = [answer for answer in waiting if _day(answer) == day]
+        batch = list(takewhile(lambda answer: _day(answer) == day, waiting))
         size = sum(len(answer.body) for answer in batch)
         due = (
-            time.time() - batch[0].fetched_at >= self._roll_seconds
+            # Fetched in the future is by a clock that was ahead: it is not waited for.
+            not 0 <= time.time() - batch[0].fetched_at < self._roll_seconds
             or size >= self._roll_bytes
             or len(batch) < len(waiting)
         )
@@ -98,15 +113,16 @@ class Landing:
         except (HdfsError, RequestException) as error:
             raise LandingError(f"{path}: {str(error).splitlines()[0][:300]}") from error
 
-    def drop_before(self, day: dt.date) -> list[str]:
-        """Remove the folders of days before ``day``; return their names.
+    def drop_expired(self, keep_seconds: float) -> list[str]:
+        """Remove the folders of days that are over ``keep_seconds`` old (see ``expired``); return their names.
 
         Raises:
             LandingError: HDFS refused.
         """
         try:
-            folders = self._client.list(self._root) if self._client.status(self._root, strict=False) else []
-            old = [name for name in folders if name.startswith("dt=") and name[3:] < day.isoformat()]
+            found = self._client.list(self._root, status=True) if self._client.status(self._root, strict=False) else []
+            days = {name: status["modificationTime"] / 1000 for name, status in found if name.startswith("dt=")}
+            old = expired(days, time.time(), keep_seconds)
             for name in old:
                 self._client.delete(f"{self._root}/{name}", recursive=True)
             return old

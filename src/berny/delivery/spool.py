@@ -173,6 +173,14 @@ class Spool:
         ).fetchone()
         return (int(row[0]), int(row[1]), str(row[2])) if row else None
 
+    def now(self) -> float:
+        """Return Unix time, or when an identity was published last if that is earlier.
+
+        By this clock nothing is forgotten for a machine's clock that is far ahead for a moment.
+        """
+        row = self._db.execute("SELECT max(at) FROM published").fetchone()
+        return min(time.time(), time.time() if row[0] is None else float(row[0]))
+
     def prune(self, identities_older_than: float) -> None:
         """Drop answers that all sinks have, and identities published before a Unix time; give the space back."""
         with self._transaction() as db:
@@ -201,13 +209,20 @@ class Spool:
     # -- calls of the source, kept across restarts -----------------------------------------------------------------
 
     def count_call(self, day: str, now: float) -> int:
-        """Count a call of the source before it is made; returns how many were made that day."""
+        """Count a call of the source before it is made; returns how many were made that day.
+
+        No call is later than this one: what is on record for the future was counted while the clock was wrong.
+        """
         with self._transaction() as db:
             db.execute(
                 "INSERT INTO calls VALUES (?, 1, ?) ON CONFLICT (day) DO UPDATE SET count = count + 1, last = excluded.last",
                 (day, now),
             )
-            db.execute("DELETE FROM calls WHERE day NOT IN (SELECT day FROM calls ORDER BY day DESC LIMIT 7)")
+            db.execute("UPDATE calls SET last = ? WHERE last > ?", (now, now))
+            db.execute(
+                "DELETE FROM calls WHERE day NOT IN (SELECT day FROM calls ORDER BY day = ? DESC, last DESC LIMIT 7)",
+                (day,),
+            )
         return self.calls(day)
 
     def calls(self, day: str) -> int:

@@ -22,6 +22,7 @@ READY = Gauge("berny_ready", "1 once the stage does its work")
 RECORDS_IN = Counter("berny_records_in", "Records taken in")
 RECORDS_OUT = Counter("berny_records_out", "Records that the sink has acknowledged")
 DEAD_LETTERS = Counter("berny_dead_letters", "Records that could not be understood and went to a dead-letter topic")
+OVERDUE = Gauge("berny_overdue_seconds", "Seconds since the stage should have done its next work; 0: in time")
 LAG = Gauge("berny_lag_records", "Records that wait upstream of this stage")
 BATCH_SECONDS = Histogram("berny_batch_seconds", "Time from a batch's first record to its acknowledgement")
 END_TO_END = Histogram(
@@ -117,6 +118,12 @@ def main(model: type[Settings], run: Callable[[Settings, Stop], None]) -> None:
 def pause(stop: threading.Event, seconds: float) -> None:
     """Sleep, but no longer than until the stage is to stop."""
     stop.wait(max(0.0, seconds))
+
+
+def expect(seconds: float) -> None:
+    """Promise the stage's next work within so many seconds; once they are over, ``berny_overdue_seconds`` counts."""
+    due = time.monotonic() + seconds
+    OVERDUE.set_function(lambda: max(0.0, time.monotonic() - due))
 
 
 def since(moment: float) -> float:

@@ -72,9 +72,12 @@ def _ask_stage(cluster: Cluster, name: str, stage: dict[str, object]) -> Health:
         state = _systemctl(f"{name}.service", "ActiveState", "SubState") if here else []
         return Health(name, node, "", False, False, " ".join([*state, str(error)]), here, memory)
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
-    ready = float(samples.get("berny_ready", 1))
+    ready, overdue = float(samples.get("berny_ready", 1)), float(samples.get("berny_overdue_seconds", 0))
     words = f"{float(samples.get('berny_records_out_total', 0)):.0f} out since its start"
-    return Health(name, node, "", bool(ready), bool(ready), words if ready else "not ready yet", here, memory)
+    if overdue:
+        words += f"; its next work is {overdue:.0f} s overdue"
+    whole = bool(ready) and not overdue
+    return Health(name, node, "", bool(ready), whole, words if ready else "not ready yet", here, memory)
 
 
 def _systemctl(unit: str, *properties: str) -> list[str]:

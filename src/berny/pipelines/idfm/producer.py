@@ -30,6 +30,9 @@ TOPIC = "idfm-realtime"
 # How long an identity is remembered: the API repeats a train for as long as it is near.
 IDENTITY_SECONDS = 2 * 86400
 BATCH_ANSWERS = 50
+# How much longer than the pace a call may be on its way before the stage is overdue.
+LATE_SECONDS = 60
+RETENTION_SECONDS = 3600
 OVERHEAD_BYTES = 4096
 
 POLLS = Counter("berny_polls", "Calls of the source by outcome", ["outcome"])
@@ -103,6 +106,7 @@ class Producer:
         self.settings = settings
         self.stop = stop
         self.failure: BaseException | None = None
+        self._used_up: dt.date | None = None
 
     def spool(self) -> Spool:
         """Open the spool; each thread has a connection of its own."""
@@ -155,16 +159,20 @@ class Producer:
             raise ConfigurationError(str(error)) from None
         failures = 0
         retry_after: float | None = None
+        called = time.monotonic()
         while not self.stop.is_set():
             wait = settings.prim_poll_seconds
             if failures:
                 wait = max(wait, prim.backoff(failures, retry_after))
-            pause(self.stop, spool.last_call() + wait - time.time())
+            stage.expect(called + wait + LATE_SECONDS - time.monotonic())
+            self._await_turn(spool, wait)
             if self.stop.is_set():
                 return
             try:
                 if not self._within_quota(spool):
+                    called = time.monotonic()
                     continue
+                called = time.monotonic()
                 fetched_at = time.time()
                 body = source.poll()
                 offset = self._keep(spool, body, fetched_at)
@@ -185,13 +193,24 @@ class Producer:
                 failures, retry_after = 0, None
                 POLLS.labels("answer").inc()
 
+    def _await_turn(self, spool: Spool, wait: float) -> None:
+        """Wait until ``wait`` seconds have passed since the last call, whatever the clock was when it was made."""
+        ahead = spool.last_call() - time.time()
+        if ahead > 0:
+            words = "the last call is on record for the future: the clock was wrong then, or is now"
+            log(LOGGER, logging.WARNING, words, ahead_seconds=round(ahead), waiting_seconds=wait)
+        pause(self.stop, min(wait, ahead + wait))
+
     def _within_quota(self, spool: Spool) -> bool:
         day = dt.datetime.now(dt.UTC).date()
         quota = self.settings.prim_daily_quota
         if quota and spool.calls(day.isoformat()) >= quota:
             tomorrow = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp()
-            log(LOGGER, logging.WARNING, "the daily quota is used up; going on tomorrow (UTC)", quota=quota)
-            pause(self.stop, tomorrow - time.time())
+            if self._used_up != day:
+                log(LOGGER, logging.WARNING, "the daily quota is used up; going on tomorrow (UTC)", quota=quota)
+            self._used_up = day
+            # In steps: the clock may be wrong now, and be set.
+            pause(self.stop, min(self.settings.prim_poll_seconds, tomorrow - time.time()))
             return False
         spool.count_call(day.isoformat(), time.time())
         return True
@@ -219,7 +238,7 @@ class Producer:
             try:
                 sent = self._publish_some(spool, publisher)
                 if time.monotonic() - pruned > 60:
-                    spool.prune(time.time() - IDENTITY_SECONDS)
+                    spool.prune(spool.now() - IDENTITY_SECONDS)
                     pruned = time.monotonic()
             except (NotAcknowledged, SpoolUnavailable) as error:
                 log(LOGGER, logging.WARNING, "not published; trying again", reason=error)
@@ -271,16 +290,17 @@ class Producer:
             settings.berny_roll_seconds,
             settings.berny_roll_bytes,
         )
-        keep = dt.timedelta(seconds=seconds(load_pipelines()[settings.berny_pipeline].sinks["hdfs"]["keep"]))
-        dropped: dt.date | None = None
+        keep = seconds(load_pipelines()[settings.berny_pipeline].sinks["hdfs"]["keep"])
+        dropped: float | None = None
         while not self.stop.is_set():
-            today = dt.datetime.now(dt.UTC).date()
             try:
                 landed = target.land(spool)
                 LANDED.inc(landed)
-                if dropped != today:
-                    target.drop_before(today - keep)
-                    dropped = today
+                if dropped is None or time.monotonic() - dropped > RETENTION_SECONDS:
+                    days = target.drop_expired(keep)
+                    if days:
+                        log(LOGGER, logging.INFO, "dropped raw days", days=", ".join(days))
+                    dropped = time.monotonic()
             except (LandingError, SpoolUnavailable) as error:
                 log(LOGGER, logging.WARNING, "not landed; trying again", reason=error)
                 landed = 0
