@@ -73,8 +73,57 @@ def test_nodes_open_what_the_catalog_says_and_nothing_else(cluster: Cluster) -> 
     assert differences(cluster.lab) == []
 
 
-def test_rules_that_somebody_flushed_are_loaded_again(cluster: Cluster) -> None:
+def health(cluster: Cluster) -> tuple[int, str]:
+    """Return what berny-probe ends with and says of the firewall."""
+    done = cluster.lab.run(NODE, "sudo berny-probe berny-firewall --want whole")
+    return done.returncode, done.stdout
+
+
+def test_rules_are_back_by_themselves_and_health_says_so_while_they_are_not(cluster: Cluster) -> None:
+    """Whoever takes them away. The watch is halted meanwhile: it would be quicker than the question."""
     before = rules(cluster)
+    assert health(cluster)[0] == 0, health(cluster)
+    for command, said in (
+        ("nft flush ruleset", "the table inet berny is not loaded: every port is open"),
+        (
+            "nft insert rule inet berny input accept",
+            "the table inet berny is not what /etc/berny/firewall/rules.nft says",
+        ),
+        ("nft flush set inet berny members", "the table inet berny is not what"),
+        ("systemctl enable --now nftables", "is not loaded"),
+        ("systemctl reload nftables", "is not loaded"),
+        ("systemctl restart nftables", "is not loaded"),
+        ("systemctl disable --now nftables", "is not loaded"),
+    ):
+        cluster.sh(NODE, f"sudo systemctl kill -s STOP berny-firewall && sudo {command}")
+        assert rules(cluster) != before, command
+        code, words = health(cluster)
+        assert code == 1 and "NOT SERVING" in words and said in words, (command, words)
+        cluster.sh(NODE, "sudo systemctl kill -s CONT berny-firewall")
+        wait_until(lambda: rules(cluster) == before, 5, f"after {command} the rules are not back")
+        assert health(cluster)[0] == 0, (command, health(cluster))
+    assert firewall()[0] == 0
+
+
+def test_check_and_status_say_that_the_rules_are_gone(cluster: Cluster) -> None:
+    cluster.sh(NODE, "sudo systemctl kill -s STOP berny-firewall && sudo nft flush ruleset")
+    try:
+        told = play("playbooks/check.yml", "--limit", NODE, "-e", "check_wait=1", ok=False)
+        assert told.code != 0 and "berny-firewall on worker_0: NOT SERVING" in told.output, told.tail
+    finally:
+        cluster.sh(NODE, "sudo systemctl kill -s CONT berny-firewall")
+    play("playbooks/check.yml", "--limit", NODE)
+
+
+def test_a_watch_that_is_killed_or_stopped(cluster: Cluster) -> None:
+    """Killed, it comes back with the rules; stopped by a person, what serves is not healthy, and a play mends it."""
+    before = rules(cluster)
+    cluster.sh(NODE, "sudo systemctl kill -s KILL berny-firewall; sudo nft flush ruleset")
+    wait_until(lambda: rules(cluster) == before, 5, "the rules are not back")
+    cluster.sh(NODE, "sudo systemctl stop berny-firewall")
+    assert rules(cluster) == before
+    code, words = health(cluster)
+    assert code == 1 and ": serving: " in words and "nobody brings them back" in words, words
     cluster.sh(NODE, "sudo nft flush ruleset")
     assert firewall("--check", "--diff")[0] == 1
     assert rules(cluster) == ""

@@ -32,7 +32,11 @@ class ActionModule(ActionBase):
         result.update(self._execute_module(module_name="berny_firewall", module_args=args, task_vars=task_vars))
         digest = result.pop("unconfirmed", None)
         if digest:
-            kept, said = self._confirm({"digest": digest, "unit": args["unit"]}, int(args["seconds"]), task_vars)
+            kept, said = self._confirm(
+                {"digest": digest, "unit": args["unit"], "watch": args.get("watch", "")},
+                int(args["seconds"]),
+                task_vars,
+            )
             if kept.get("rolled_back"):
                 raise AnsibleActionFail(
                     f"no new connection came through within {args['seconds']} s of loading the new rules, so they were "

@@ -13,7 +13,8 @@ module: berny_firewall
 short_description: Load nftables rules that roll themselves back unless a new connection confirms them
 options:
   rules: {description: "The table C(inet berny) as C(nft -f) reads it; empty for none.", type: str, default: ''}
-  unit: {description: The unit that loads the rules at boot., type: str, default: ''}
+  unit: {description: 'The unit that loads the rules at boot, and watches over them.', type: str, default: ''}
+  watch: {description: What the unit runs to watch., type: str, default: ''}
   operators: {description: Addresses and networks for the sets of operators., type: list, elements: str, default: []}
   seconds: {description: New rules that are not confirmed in that time are rolled back., type: int, default: 60}
   phase:
@@ -35,6 +36,7 @@ unconfirmed: {description: Digest of rules that are loaded and wait to be confir
 rolled_back: {description: The rules are not loaded any more., type: bool, returned: to confirm and to ask}
 """
 
+import fcntl
 import hashlib
 import ipaddress
 import os
@@ -47,7 +49,7 @@ NFT = "/usr/sbin/nft"
 LIST = [NFT, "--stateless", "list", "table", "inet", "berny"]
 FOLDER = Path("/etc/berny/firewall")
 RULES, CANDIDATE, FORMER = FOLDER / "rules.nft", FOLDER / "candidate.nft", FOLDER / "former.nft"
-UNIT = Path("/etc/systemd/system/berny-firewall.service")
+UNIT, WATCH = Path("/etc/systemd/system/berny-firewall.service"), FOLDER / "watch.sh"
 ROLLBACK = "berny-firewall-rollback"
 SSH_PORT = 22
 
@@ -92,13 +94,22 @@ def read(path: Path) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write aside, sync, rename: after a crash the old file or the new one is there, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    for folder in reversed([folder for folder in path.parents if not folder.exists()]):
+        folder.mkdir()
+        folder.chmod(0o755)
     beside = path.with_name(f".{path.name}.berny")
     with beside.open("w") as file:
         file.write(text)
         file.flush()
+        os.fchmod(file.fileno(), 0o644)
         os.fsync(file.fileno())
     beside.rename(path)
+
+
+def lock() -> None:
+    """Have the watch load nothing until this process ends: what is loaded is not what is to be kept in between."""
+    if FOLDER.is_dir():
+        fcntl.flock(os.open(FOLDER, os.O_RDONLY), fcntl.LOCK_EX)
 
 
 class Firewall:
@@ -152,7 +163,7 @@ class Firewall:
         """Take everything away."""
         self.module.run_command(["systemctl", "disable", "--now", UNIT.name])
         self.module.run_command([NFT, "delete", "table", "inet", "berny"])
-        for path in (UNIT, RULES, CANDIDATE, FORMER):
+        for path in (UNIT, WATCH, RULES, CANDIDATE, FORMER):
             path.unlink(missing_ok=True)
         if FOLDER.exists():
             FOLDER.rmdir()
@@ -172,6 +183,7 @@ class Firewall:
             return False
         CANDIDATE.rename(RULES)
         write(UNIT, self.module.params["unit"])
+        write(WATCH, self.module.params["watch"])
         self.run("systemctl", "daemon-reload")
         self.run("systemctl", "enable", "--quiet", UNIT.name)
         self.run("systemctl", "restart", UNIT.name)
@@ -184,6 +196,7 @@ def main() -> None:
         argument_spec={
             "rules": {"type": "str", "default": ""},
             "unit": {"type": "str", "default": ""},
+            "watch": {"type": "str", "default": ""},
             "operators": {"type": "list", "elements": "str", "default": []},
             "seconds": {"type": "int", "default": 60},
             "phase": {"type": "str", "choices": ["load", "confirm", "ask"], "default": "load"},
@@ -192,6 +205,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     firewall = Firewall(module)
+    if not module.check_mode:
+        lock()
     if module.params["phase"] != "load":
         there = firewall.keep if module.params["phase"] == "confirm" else firewall.holds
         module.exit_json(changed=True, rolled_back=not there(module.params["digest"]))
@@ -205,8 +220,9 @@ def main() -> None:
         # Of a play that was cut off: what it loaded is not to be taken for the former rules.
         firewall.run("systemctl", "start", f"{ROLLBACK}.service")
         firewall.disarm()
-    wanted = {"loaded rules": firewall.told(rules), str(RULES): rules, str(UNIT): rules and module.params["unit"]}
-    found = {"loaded rules": firewall.loaded(), str(RULES): read(RULES), str(UNIT): read(UNIT)}
+    files = {str(UNIT): rules and module.params["unit"], str(WATCH): rules and module.params["watch"]}
+    wanted = {"loaded rules": firewall.told(rules), str(RULES): rules, **files}
+    found = {"loaded rules": firewall.loaded(), str(RULES): read(RULES), str(UNIT): read(UNIT), str(WATCH): read(WATCH)}
     diff = [
         {"before_header": name, "after_header": name, "before": found[name], "after": text}
         for name, text in wanted.items()

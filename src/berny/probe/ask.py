@@ -1,4 +1,4 @@
-"""Ask by name: a service, a component or a pipeline's stage."""
+"""Ask by name: a service, a component, a pipeline's stage or the firewall."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from pathlib import Path
 
 from berny.probe import Cluster, Health, NotServing, get_json
 from berny.probe.components import COMPONENTS, INSTANCES
+from berny.probe.firewall import UNIT as FIREWALL
+from berny.probe.firewall import WATCH, firewall
 
 
 def names_here(cluster: Cluster) -> list[str]:
-    """Return the services and stages that run on this node; of what is optional, what is installed."""
+    """Return what runs on this node: services (of what is optional, what is installed), stages, the firewall if it is on."""
     services = [
         name
         for name, facts in cluster.facts["services"].items()
@@ -23,11 +25,11 @@ def names_here(cluster: Cluster) -> list[str]:
         for stage in pipeline["stages"].values()
         if cluster.here in stage["nodes"] and Path(f"/etc/systemd/system/{stage['unit']}.service").exists()
     ]
-    return services + stages
+    return services + stages + ([FIREWALL] if WATCH.exists() else [])
 
 
 def ask(cluster: Cluster, name: str) -> Health:
-    """Return the health of a service, component or stage.
+    """Return the health of a service, component or stage, or of this node's firewall.
 
     Raises:
         KeyError: nothing has that name.
@@ -39,6 +41,8 @@ def ask(cluster: Cluster, name: str) -> Health:
     }
     if name in stages:
         return _ask_stage(cluster, name, stages[name][1])
+    if name == FIREWALL:
+        return _ask_firewall(cluster)
     services = cluster.facts["services"]
     here = name in services and cluster.here in cluster.nodes(name)
     probe = INSTANCES[name] if name in services else COMPONENTS[name]
@@ -58,6 +62,15 @@ def ask(cluster: Cluster, name: str) -> Health:
         except Exception as error:  # a malformed answer is an answer, too
             failure = failure or f"{type(error).__name__}: {error}"
     return Health(name, cluster.here if here else asked[0], version, False, False, failure, here, memory)
+
+
+def _ask_firewall(cluster: Cluster) -> Health:
+    serving, memory = True, memory_bytes(f"{FIREWALL}.service")
+    try:
+        whole, detail = firewall()
+    except NotServing as error:
+        serving, whole, detail = False, False, str(error)
+    return Health(FIREWALL, cluster.here, "", serving, whole, detail, True, memory)
 
 
 def _ask_stage(cluster: Cluster, name: str, stage: dict[str, object]) -> Health:
