@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -192,9 +194,47 @@ def test_stale_neighbour_is_no_obstacle(plugin: Plugin, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("precious")
     (tmp_path / ".a.conf.berny").symlink_to(tmp_path / "other")
     module.write(tmp_path / "a.conf", "text", 0o640, ME)
-    assert module.current(tmp_path / "a.conf") == ("text", 0o640, ME.pw_uid)
+    assert module.current(tmp_path / "a.conf") == ("text", 0o640, ME.pw_uid, ME.pw_gid)
     assert (tmp_path / "other").read_text() == "precious"
-    assert module.current(tmp_path / "absent") == (None, 0, 0)
+    assert module.current(tmp_path / "absent") == (None, 0, 0, 0)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Return the modes of all that is in a folder."""
+    return {str(path.relative_to(folder)): path.lstat().st_mode & 0o777 for path in folder.rglob("*")}
+
+
+def test_umask_of_sudo_closes_nothing(checkout: Path, tmp_path: Path) -> None:
+    """Services read what is in these folders: modes are the module's, whatever the session's umask is."""
+    before = os.umask(0o077)
+    try:
+        configured(checkout, tmp_path, "one")
+    finally:
+        os.umask(before)
+    assert modes(tmp_path) == {
+        "etc": 0o755, "etc/a.conf": 0o644, "etc/stage.env": 0o600, "state": 0o755, "state/installed": 0o755,
+        "state/installed/unit.json": 0o644,
+    }  # fmt: skip
+
+
+def test_folders_that_were_closed_are_opened_again(checkout: Path, tmp_path: Path) -> None:
+    """By an earlier umask, or by a person: the run after says so, and the one after that nothing."""
+    configured(checkout, tmp_path, "one")
+    (tmp_path / "etc").chmod(0o700)
+    for check in (True, False):
+        answer = configured(checkout, tmp_path, "one", check=check)
+        assert answer["changed"] and answer["written"] == [str(tmp_path / "etc")]
+        assert "mode 0700" in answer["diff"][0]["before"] and "mode 0755" in answer["diff"][0]["after"]
+    assert (tmp_path / "etc").stat().st_mode & 0o777 == 0o755
+    assert not configured(checkout, tmp_path, "one")["changed"]
+
+
+def test_folders_of_berny_are_its_own_all_of_them(plugin: Plugin) -> None:
+    """Also one that something else made before; a machine's own, and what others put below it, are not."""
+    own = plugin("modules/berny_files.py").own_folders
+    paths = [Path("/etc/berny/control/.ssh/authorized_keys"), Path("/etc/systemd/system/x.service"), Path("/srv/a/b")]
+    assert own(paths, ["/srv/a"]) == [Path("/etc/berny"), Path("/etc/berny/control"), Path("/etc/berny/control/.ssh"),
+                                      Path("/srv/a")]  # fmt: skip
 
 
 # -- berny_archive -----------------------------------------------------------------------------------------------------
@@ -294,6 +334,87 @@ def test_going_back_is_only_a_link(node: Node) -> None:
     assert (node.link / "bin" / "tool").read_text() == "one"
 
 
+@pytest.fixture
+def unpacked(node: Node) -> Path:
+    """The folder of an archive with a jar, a program, a link and folders that it only implies."""
+    jar, program, link = node.folder / "a.jar", node.folder / "program", node.folder / "link"
+    jar.write_text("jar")
+    program.write_text("program")
+    program.chmod(0o755)
+    link.symlink_to("a.jar")
+    members = {"lib/deep/a.jar": jar, "bin/program": program, "lib/deep/b.jar": link}
+    before = os.umask(0o077)
+    try:
+        source = node.folder / "x.tar.zst", write_archive(members, node.folder / "x.tar.zst")
+        node.have("1-aaaa", source)
+    finally:
+        os.umask(before)
+    (node.folder / "source").write_text(json.dumps([str(source[0]), source[1]]))
+    return node.root / "tool-1-aaaa"
+
+
+def again(node: Node) -> dict[str, Any]:
+    """Unpack the archive again, as the action plugin does where the module says that it is missing."""
+    path, digest = json.loads((node.folder / "source").read_text())
+    return node.have("1-aaaa", (Path(path), digest))
+
+
+def test_unpacked_archive_is_everybodys_to_read(node: Node, unpacked: Path) -> None:
+    """Under any umask, with the folders above it; what is added later, such as bytecode, is no damage."""
+    closed = {name: mode for name, mode in modes(node.root).items() if mode & 0o444 != 0o444}
+    assert closed == {}
+    assert {modes(unpacked)[name] for name in ("lib", "lib/deep", "bin", "bin/program")} == {0o755}
+    assert node.root.stat().st_mode & 0o777 == 0o755
+    (unpacked / "lib" / "__pycache__").mkdir()
+    assert node.have("1-aaaa") | {"invocation": None} == {
+        "changed": False, "missing": False, "damage": [], "home": str(unpacked), "invocation": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda home: (home / "lib/deep/a.jar").unlink(), "lib/deep/a.jar is missing"),
+        (lambda home: (home / "lib/deep/a.jar").write_text("jar!"), "lib/deep/a.jar is another"),
+        (lambda home: (home / "lib/deep/a.jar").write_text("raj"), "lib/deep/a.jar is another"),
+        (lambda home: shutil.rmtree(home / "bin"), "bin is missing"),
+        (lambda home: (home / "lib/deep/b.jar").unlink() or (home / "lib/deep/b.jar").symlink_to("/dev/null"),
+         "lib/deep/b.jar is another"),
+        (lambda home: (home / ".manifest").unlink(), ".manifest is missing, or is none"),
+        (lambda home: (home / ".manifest").write_text("{torn"), ".manifest is missing, or is none"),
+    ],
+)  # fmt: skip
+def test_damaged_archive_is_found_and_unpacked_again(
+    node: Node, unpacked: Path, damage: Callable[[Path], object], said: str
+) -> None:
+    """By name, before a service misses it at its next restart."""
+    damage(unpacked)
+    before = {path: path.lstat().st_ino for path in unpacked.rglob("*")}
+    for check in (True, False):
+        answer = node.have("1-aaaa", check=check)
+        assert (answer["missing"], answer["changed"]) == (True, True)
+        assert f"{unpacked}: {said}" in answer["damage"]
+    assert {path: path.lstat().st_ino for path in unpacked.rglob("*")} == before, "looking changes nothing"
+    assert again(node)["changed"] is True
+    assert (unpacked / "lib/deep/b.jar").read_text() == "jar" and os.access(unpacked / "bin/program", os.X_OK)
+    answer = node.have("1-aaaa")
+    assert (answer["missing"], answer["changed"], answer["damage"]) == (False, False, [])
+    assert node.folders() == {"tool-1-aaaa"}
+
+
+def test_modes_of_an_archive_are_mended_where_it_is(node: Node, unpacked: Path) -> None:
+    """As an old version unpacked it under another umask: nothing is sent anew, and what it was is told."""
+    for path in (node.root, unpacked, unpacked / "lib", unpacked / "bin" / "program"):
+        path.chmod(0o700)
+    for check in (True, False):
+        answer = node.have("1-aaaa", check=check)
+        assert (answer["missing"], answer["changed"]) == (False, True)
+        assert f"{unpacked}: lib had mode 0700, owner {ME.pw_uid}:{ME.pw_gid}" in answer["damage"]
+        assert len(answer["damage"]) == 4
+    assert node.have("1-aaaa")["changed"] is False
+    assert {modes(unpacked)[name] for name in ("lib", "bin/program")} == {0o755}
+
+
 # -- berny_service -----------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +441,76 @@ def test_log_line_that_says_why(plugin: Plugin, journal: str, told: str) -> None
     """A play that stops shows one line: the last error of the program, not what systemd adds to it."""
     service = SimpleNamespace(unit="x.service", module=SimpleNamespace(run_command=lambda command: (0, journal, "")))
     assert told in plugin("modules/berny_service.py").Service.log_line(service, "0")
+
+
+@pytest.fixture
+def owned(plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[..., str], Path]:
+    """What mends a service's directories, and the directory: it has a file two levels down, and lost+found."""
+    module = plugin("modules/berny_service.py")
+    monkeypatch.setattr(module, "TMPFILES", tmp_path)
+    monkeypatch.setattr(module, "DATA", tmp_path / "data")
+    data = tmp_path / "data" / "kafka"
+    for folder in ("log/topic-0", "lost+found"):
+        (data / folder).mkdir(parents=True)
+    for file in ("log/topic-0/00.log", "log/meta"):
+        (data / file).write_text(file)
+    group = grp.getgrgid(ME.pw_gid).gr_name
+    lines = "".join(f"d {path} 0750 {ME.pw_name} {group}\n" for path in (data, data / "log"))
+    (tmp_path / "kafka.conf").write_text(f"# managed\n{lines}")
+    for path in (data, data / "log"):
+        path.chmod(0o750)
+    (data / "lost+found").chmod(0)
+
+    def mend(check: bool = False) -> str:
+        service = SimpleNamespace(name="kafka", module=SimpleNamespace(check_mode=check, run_command=command))
+        return str(module.Service.mend(service))
+
+    def command(words: list[str], environ_update: dict[str, str] | None = None) -> tuple[int, str, str]:
+        if words[0] == "systemd-tmpfiles":
+            for path in (data, data / "log"):
+                path.chmod(0o750)
+            return 0, "", ""
+        done = subprocess.run(words, capture_output=True, text=True, env=os.environ | (environ_update or {}))
+        return done.returncode, done.stdout, done.stderr
+
+    return mend, data
+
+
+def test_data_is_its_services_to_use(owned: tuple[Callable[..., str], Path]) -> None:
+    """However deep: folders that can't be entered, files that can't be read. Fewer rights for others are its own affair."""
+    mend, data = owned
+    assert mend() == ""
+    (data / "log").chmod(0o700)
+    assert mend() == ""
+    for path, mode in ((data / "log" / "topic-0", 0o600), (data / "log" / "topic-0" / "00.log", 0o200)):
+        path.chmod(mode)
+        assert f"{path} had mode {mode:o}, owner {ME.pw_name}:" in mend(check=True)
+        assert path.stat().st_mode & 0o777 == mode, "check mode changes nothing"
+        assert str(path) in mend()
+        assert mend() == ""
+    data.chmod(0o777)
+    assert mend() == f"{data} is open to others"
+    data.parent.chmod(0o700)
+    assert mend() == f"{data.parent} is closed to services"
+    assert mend() == ""
+    assert (data / "lost+found").stat().st_mode & 0o777 == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_data_is_given_back_to_its_service(owned: tuple[Callable[..., str], Path]) -> None:
+    """``chown -R`` by a person; a link is given back itself, and not what it leads to."""
+    mend, data = owned
+    outside = data.parents[1] / "outside"
+    outside.write_text("")
+    (data / "log" / "link").symlink_to(outside)
+    other = pwd.getpwnam("nobody")
+    for path in (data, data / "log" / "topic-0" / "00.log", data / "log" / "link", outside, data / "lost+found"):
+        os.chown(path, other.pw_uid, other.pw_gid, follow_symlinks=False)
+    assert mend() == f"{data} had mode 750, owner nobody:{grp.getgrgid(other.pw_gid).gr_name}"
+    assert mend() == ""
+    found = {path for path in data.rglob("*") if path.lstat().st_uid != 0}
+    assert found == {data / "lost+found"}
+    assert outside.stat().st_uid == other.pw_uid
 
 
 def unit(checkout: Path, **words: Any) -> str:
@@ -425,6 +616,53 @@ def test_start_is_recorded_from_all_it_starts_from(record: Callable[..., str], t
     differs("unit1")
     assert (tmp_path / "run" / "berny" / "kafka" / "started").read_text().strip() == started, "--print records nothing"
     assert [path.name for path in (tmp_path / "run" / "berny" / "kafka").iterdir()] == ["started"]
+
+
+def test_archive_that_was_unpacked_again_is_another_start(record: Callable[..., str], tmp_path: Path) -> None:
+    """A program that missed a file once may go on missing it."""
+    conf, home = tmp_path / "etc" / "berny" / "kafka", tmp_path / "home"
+    for folder in (conf, home):
+        folder.mkdir(parents=True)
+    (conf / "inputs").write_text(f"{home}\n")
+    seen = {record("--print", "kafka")}
+    for text in ("first", "second"):
+        (home / ".manifest").write_text(text)
+        seen.add(record("--print", "kafka"))
+    assert len(seen) == 3
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
+def test_no_start_where_an_input_can_not_be_read(checkout: Path, tmp_path: Path) -> None:
+    """A NodeManager would run on Hadoop's defaults, on 0.0.0.0: its user, its unit's first program, says what is closed."""
+    conf, home = tmp_path / "etc", tmp_path / "home"
+    for folder in (conf, home):
+        folder.mkdir()
+    for path in (tmp_path, *list(tmp_path.parents)[:-2]):
+        path.chmod(path.stat().st_mode | 0o055)
+    (conf / "site.xml").write_text("")
+    (conf / "inputs").write_text(f"{home}\n{conf}/site.xml\n")
+    script = tmp_path / "record-start"
+    text = (checkout / "roles" / "node" / "templates" / "record-start.j2").read_text()
+    script.write_text(text.replace("/etc/berny/$1/", f"{conf}/"))
+
+    def ask() -> tuple[int, str]:
+        command = ["runuser", "-u", "nobody", "--", "sh", str(script), "--readable", "kafka"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        return done.returncode, done.stderr
+
+    assert ask() == (0, "")
+    for path, mode, said in (
+        (conf / "site.xml", 0o600, f"nobody can't read {conf}/site.xml"),
+        (home, 0o700, f"nobody can't read {home}"),
+        (home, 0o744, f"nobody can't enter {home}"),
+        (conf, 0o700, f"nobody can't read {conf}/inputs"),
+    ):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        code, told = ask()
+        assert code == 1 and told.startswith(said), told
+        path.chmod(before)
+    assert "\nExecStartPre=/usr/local/lib/berny/record-start --readable kafka\n" in unit(checkout)
 
 
 @pytest.mark.parametrize(

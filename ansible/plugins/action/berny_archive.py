@@ -40,6 +40,9 @@ class ActionModule(ActionBase):
         home = f"{ROOT}/{archive.name}-{archive.version}-{archive.sha256[:12]}"
         args: dict[str, Any] = {"home": home, "link": f"/opt/berny/{name}"}
         result.update(self._execute_module(module_name="berny_archive", module_args=args, task_vars=task_vars))
+        damage = result.get("damage", [])
+        for line in damage:
+            self._display.display(f"{(task_vars or {}).get('inventory_hostname')}: {line}")
         if result.get("missing") and not result.get("failed") and not self._task.check_mode:
             tmpdir = self._connection._shell.tmpdir or self._make_tmp_path()
             source = self._connection._shell.join_path(tmpdir, archive.path.name)
@@ -50,6 +53,7 @@ class ActionModule(ActionBase):
             finally:
                 self._remove_tmp_path(tmpdir)
         result.pop("missing", None)
+        result["damage"] = damage
         result["home"] = home
         result["version"] = archive.version
         return result

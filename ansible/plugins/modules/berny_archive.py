@@ -1,5 +1,9 @@
 #!/usr/bin/python3
-"""Unpack an archive beside its folder and rename it last, so that a half unpacked tree is never current."""
+"""Unpack an archive beside its folder and rename it last, so that a half unpacked tree is never current.
+
+With it goes a list of what was unpacked, in ``.manifest``. What is there is held against it in each run: other modes and
+owners are mended, and an archive with a file that is missing or another is unpacked again.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +27,82 @@ EXAMPLES = """
 """
 RETURN = """
 home: {description: The folder; empty where an optional archive is in neither store nor node., type: str, returned: always}
-missing: {description: The folder is not there yet., type: bool, returned: always}
+missing: {description: 'The archive has to be unpacked: its folder is not there, or damaged.', type: bool, returned: always}
+damage: {description: What was not as it had been unpacked., type: list, returned: with home}
 """
 
+import json
 import os
 import shutil
+import stat
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
+# What a service was started from is a function of it (record-start): what is unpacked again restarts what runs from it.
+MANIFEST = ".manifest"
+SHOWN = 5
+
+
+def facts(path: str, status: os.stat_result) -> list[Any]:
+    """Return type with mode, and what tells another file or link: size and time, or where it leads."""
+    if stat.S_ISLNK(status.st_mode):
+        return [stat.S_IFLNK, os.readlink(path)]  # noqa: PTH115
+    if stat.S_ISDIR(status.st_mode):
+        return [status.st_mode]
+    return [status.st_mode, status.st_size, int(status.st_mtime)]
+
+
+def take_stock(folder: Path) -> None:
+    """Write the list of what is in a folder."""
+    paths = {".": folder} | {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
+    entries = {name: facts(str(path), path.lstat()) for name, path in paths.items()}
+    (folder / MANIFEST).write_text(json.dumps({"unpacked": time.time_ns(), "entries": entries}))
+
+
+def hold(folder: Path, check: bool) -> tuple[list[str], list[str]]:
+    """Mend modes and owners of what was unpacked; return what was mended, and what only unpacking it again mends.
+
+    What was added since, such as bytecode, is none of its business.
+    """
+    mended, damage = [], []
+    try:
+        entries = json.loads((folder / MANIFEST).read_text())["entries"]
+    except (OSError, ValueError, KeyError):
+        return [], [f"{MANIFEST} is missing, or is none"]
+    owner = os.geteuid(), os.getegid()
+    for name, wanted in entries.items():
+        path = f"{folder}/{name}"
+        try:
+            status = os.lstat(path)
+            found = facts(path, status)
+        except OSError:
+            damage.append(f"{name} is missing")
+            continue
+        if [stat.S_IFMT(found[0]), *found[1:]] != [stat.S_IFMT(wanted[0]), *wanted[1:]]:
+            damage.append(f"{name} is another")
+            continue
+        if found[0] != wanted[0] or (status.st_uid, status.st_gid) != owner:
+            was = f"mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid}"
+            mended.append(f"{name} had {was}")
+            if not check:
+                os.lchown(path, *owner)
+                if not stat.S_ISLNK(wanted[0]):
+                    os.chmod(path, stat.S_IMODE(wanted[0]))  # noqa: PTH101
+    return mended, damage
+
+
+def mend_folders(folders: set[Path], check: bool) -> list[str]:
+    """Have the folders that archives are in be everybody's to read; return those that were not."""
+    closed = [
+        str(folder) for folder in sorted(folders) if folder.is_dir() and stat.S_IMODE(folder.stat().st_mode) != 0o755
+    ]
+    for folder in [] if check else closed:
+        Path(folder).chmod(0o755)
+    return [f"{folder} had another mode than 0755" for folder in closed]
 
 
 def unpack(module: AnsibleModule, home: Path) -> None:
@@ -50,8 +121,15 @@ def unpack(module: AnsibleModule, home: Path) -> None:
     module.run_command(
         ["tar", "--zstd", "--no-same-owner", "-xf", module.params["source"], "-C", str(beside)], check_rc=True
     )
+    take_stock(beside)
     module.run_command(["sync", "-f", str(beside)], check_rc=True)
-    beside.rename(home)
+    if home.exists():
+        damaged = home.with_name(f".{home.name}.damaged")
+        home.rename(damaged)
+        beside.rename(home)
+        shutil.rmtree(damaged)
+    else:
+        beside.rename(home)
 
 
 def prune(home: Path, name: str) -> None:
@@ -74,11 +152,17 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # Folders that the archive only implies get their mode by it.
+    os.umask(0o022)
     link = Path(module.params["link"])
     if not module.params["home"]:
         module.exit_json(changed=False, missing=False, home=str(link.resolve()) if link.is_dir() else "")
     home = Path(module.params["home"])
-    missing = not home.is_dir()
+    mended, damage = mend_folders({link.parent, home.parent}, module.check_mode), []
+    if home.is_dir() and not module.params["source"]:
+        in_home, damage = hold(home, module.check_mode)
+        mended += in_home
+    missing = not home.is_dir() or bool(damage) or bool(module.params["source"])
     if missing and module.params["source"] and not module.check_mode:
         unpack(module, home)
         os.utime(home)
@@ -86,14 +170,17 @@ def main() -> None:
         missing = False
         changed = True
     else:
-        changed = missing
+        changed = missing or bool(mended)
     if not link.is_symlink() or os.readlink(link) != str(home):  # noqa: PTH115 - readlink() normalises
         changed = True
         if not missing and not module.check_mode:
             beside = link.with_name(f".{link.name}.{os.getpid()}")
             beside.symlink_to(home)
             beside.rename(link)
-    module.exit_json(changed=changed, home=str(home), missing=missing)
+    found = [f"{home}: {line}" for line in [*mended, *damage]]
+    if len(found) > SHOWN:
+        found[SHOWN:] = [f"{home}: and {len(found) - SHOWN} more"]
+    module.exit_json(changed=changed, home=str(home), missing=missing, damage=found)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ formatted: {description: Devices that got a file system., type: list, returned: 
 mounted: {description: Folders that were mounted., type: list, returned: always}
 """
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -190,6 +191,7 @@ def main():
             beside.chmod(0o644)
             beside.rename(fstab)
             do("systemctl", "daemon-reload")
+        os.umask(0o022)
         for disk in mounted:
             Path(disk.folder).mkdir(parents=True, exist_ok=True)
             do("mount", disk.folder)

@@ -44,17 +44,20 @@ from ansible.module_utils.basic import AnsibleModule
 RECORDS = "installed"
 # What was there before Berny wrote over it, by its path; it comes back with a reset.
 BEFORE = "before"
+# Folders that only Berny has, and so with the modes that it gives them.
+OWN_FOLDERS = {Path("/etc/berny"), Path("/usr/local/lib/berny")}
+FOLDER_MODE = 0o755
 # Files that a machine has anyway: kept even where the text is the same.
 SYSTEM_FILES = {"/etc/hostname"}
 
 
-def current(path: Path) -> tuple[str | None, int, int]:
-    """Return text, mode and uid of a file; the text is None where there is none."""
+def current(path: Path) -> tuple[str | None, int, int, int]:
+    """Return text, mode, uid and gid of a file; the text is None where there is none."""
     try:
         status = path.stat()
-        return path.read_text(), stat.S_IMODE(status.st_mode), status.st_uid
+        return path.read_text(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
     except FileNotFoundError:
-        return None, 0, 0
+        return None, 0, 0, 0
 
 
 def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd) -> None:
@@ -81,6 +84,27 @@ def missing_folders(paths: list[Path]) -> list[str]:
     return sorted({str(folder) for path in paths for folder in path.parents if not folder.exists()})
 
 
+def own_folders(paths: list[Path], made: list[str]) -> list[Path]:
+    """Return the folders of files that are Berny's, outermost first: what was made for them, and all of its own."""
+    above = {folder for path in paths for folder in path.parents if {folder, *folder.parents} & OWN_FOLDERS}
+    return sorted(above | set(map(Path, made)))
+
+
+def mend_folder(folder: Path, check: bool) -> str:
+    """Have a folder be root's, and everybody's to read: a service reads what is in it. Returns what it was if it was not."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return ""
+    mode, owner = stat.S_IMODE(status.st_mode), (os.geteuid(), os.getegid())
+    if (mode, status.st_uid, status.st_gid) == (FOLDER_MODE, *owner):
+        return ""
+    if not check:
+        os.chown(folder, *owner)
+        folder.chmod(FOLDER_MODE)
+    return f"mode {mode:04o}, owner {status.st_uid}:{status.st_gid}"
+
+
 def keep(path: Path, folder: Path) -> None:
     """Keep a file that Berny is to write over, once."""
     kept = folder / path.relative_to("/")
@@ -102,6 +126,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # A umask of sudo's would keep services from reading what is theirs.
+    os.umask(0o022)
     written, diffs = [], []
     state = Path(module.params["state"])
     record_file = state / RECORDS / f"{module.params['owner']}.json"
@@ -117,6 +143,12 @@ def main() -> None:
         # Before the files: what a play that was cut off has written is known as well.
         record_file.parent.mkdir(parents=True, exist_ok=True)
         write(record_file, json.dumps(wanted, indent=1) + "\n", 0o644, root)
+    for folder in own_folders(paths, wanted["folders"]):
+        was = mend_folder(folder, module.check_mode)
+        if was:
+            written.append(str(folder))
+            header = {"before_header": str(folder), "after_header": str(folder)}
+            diffs.append({**header, "before": f"{was}\n", "after": f"mode {FOLDER_MODE:04o}, owner 0:0\n"})
     for file in module.params["files"]:
         path, mode = Path(file["dest"]), int(file["mode"], 8)
         secret = file["dest"] in module.params["secret_contents"]
@@ -131,7 +163,7 @@ def main() -> None:
         new = file["dest"] not in record["files"] and before[0] is not None
         if new and not module.check_mode and (before[0] != text or file["dest"] in SYSTEM_FILES):
             keep(path, state / BEFORE)
-        if before == (text, mode, owner.pw_uid):
+        if before == (text, mode, owner.pw_uid, owner.pw_gid):
             continue
         written.append(str(path))
         if not secret:

@@ -94,14 +94,11 @@ def read(path: Path) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write aside, sync, rename: after a crash the old file or the new one is there, whole."""
-    for folder in reversed([folder for folder in path.parents if not folder.exists()]):
-        folder.mkdir()
-        folder.chmod(0o755)
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.berny")
     with beside.open("w") as file:
         file.write(text)
         file.flush()
-        os.fchmod(file.fileno(), 0o644)
         os.fsync(file.fileno())
     beside.rename(path)
 
@@ -204,6 +201,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)
     firewall = Firewall(module)
     if not module.check_mode:
         lock()

@@ -31,10 +31,14 @@ EXAMPLES = """
   berny_service: {name: kafka, phase: start, probe: kafka}
 """
 RETURN = """
+mended: {description: The first in its directories that its user could not use; else empty., type: str, returned: with start}
 differs: {description: The service runs from something else than what is on disk., type: bool, returned: always}
 """
 
+import grp
+import pwd
 import re
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 RECORD = "/usr/local/lib/berny/record-start"
+TMPFILES = Path("/etc/tmpfiles.d")
+DATA = Path("/data")
 # A service that needs another one may die once or twice while that one starts.
 PATIENCE = 4
 SETTLE_SECONDS = 2
@@ -81,6 +87,50 @@ class Service:
         """Return the digest recorded at the last start, or an empty string."""
         record = Path(f"/run/berny/{self.name}/started")
         return record.read_text().strip() if record.exists() else ""
+
+    def mend(self) -> str:
+        """Have all that is in the service's directories be its user's to use; return the first that was not, or nothing.
+
+        ``find`` walks them: it takes a second for a million files whose names are in memory.
+        """
+        conf = TMPFILES / f"{self.name}.conf"
+        lines = (
+            [line.split() for line in conf.read_text().splitlines() if line.startswith("d ")] if conf.exists() else []
+        )
+        there = {Path(line[1]): int(line[2], 8) for line in lines if Path(line[1]).is_dir()}
+        if not there:
+            return ""
+        uid, gid = pwd.getpwnam(lines[0][3]).pw_uid, grp.getgrnam(lines[0][4]).gr_gid
+        shut = [
+            folder for path in there for folder in path.parents if folder == DATA and not folder.stat().st_mode & 0o001
+        ]
+        wide = [path for path, mode in there.items() if stat.S_IMODE(path.stat().st_mode) & ~mode]
+        outer = [str(path.resolve()) for path in there if not there.keys() & {*path.parents}]
+        # What a file system keeps for itself stays root's.
+        walk = ["find", "-H", *outer, "-ignore_readdir_race", "-name", "lost+found", "-prune", "-o"]
+        owner = ["(", "!", "-uid", str(uid), "-o", "!", "-gid", str(gid), ")"]
+        folder, file = ["(", "-type", "d", "!", "-perm", "-u=rwx", ")"], ["(", "-type", "f", "!", "-perm", "-u=r", ")"]
+        words = "%p had mode %m, owner %u:%g"
+        _, out, _ = self.module.run_command(
+            [*walk, "(", *owner, "-o", *folder, "-o", *file, ")", "-printf", words, "-quit"]
+        )
+        found = [f"{path} is open to others" for path in wide] + [f"{path} is closed to services" for path in shut]
+        found = [out] if out else found
+        if found and not self.module.check_mode:
+            for path in shut:
+                path.chmod(0o755)
+            # -execdir: a path that is swapped for a link meanwhile leads nowhere else.
+            for which, command in (
+                (owner, ["chown", "-h", f"{uid}:{gid}"]),
+                (folder, ["chmod", "u+rwx"]),
+                (file, ["chmod", "u+rw"]),
+            ):
+                self.module.run_command(
+                    [*walk, *which, "-execdir", *command, "{}", "+"],
+                    environ_update={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                )
+            self.module.run_command(["systemd-tmpfiles", "--create", conf.name])
+        return found[0] if found else ""
 
     def systemctl(self, *words: str) -> tuple[int, str]:
         code, out, err = self.module.run_command(["systemctl", *words])
@@ -151,10 +201,12 @@ class Service:
 def start(service: Service) -> dict[str, Any]:
     """Start the service where it is down, enable it where it is not, and compare a running one."""
     module = service.module
+    mended = service.mend()
     found = service.properties()
     wanted = service.wanted()
+    result: dict[str, Any] = {"mended": mended, "diff": {"before": f"{mended}\n", "after": ""} if mended else {}}
     if Path(f"/etc/berny/{service.name}/stopped").exists():
-        return {"changed": False, "differs": False, "held": True}
+        return {**result, "changed": bool(mended), "differs": False, "held": True}
     up = found["ActiveState"] == "active" and found["SubState"] == "running"
     differs = up and service.started() != wanted
     units = {service.unit: found}
@@ -171,7 +223,8 @@ def start(service: Service) -> dict[str, Any]:
             service.run()
         if reach:
             service.systemctl("start", "--no-block", target)
-    return {"changed": bool(enable) or reach or not up, "differs": differs, "down": not up, "held": False}
+    changed = bool(mended) or bool(enable) or reach or not up
+    return {**result, "changed": changed, "differs": differs, "down": not up, "held": False}
 
 
 def restart(service: Service) -> dict[str, Any]:

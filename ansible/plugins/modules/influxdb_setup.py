@@ -237,6 +237,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    os.umask(0o022)
     try:
         result = converge(module, Influx(module.params["url"], module.params["admin_token"]))
     except Refused as error:
