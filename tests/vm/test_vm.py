@@ -5,6 +5,7 @@ The guest is ``worker_0`` of ``inventory/azure``: connected to by an address tha
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -186,3 +187,31 @@ def test_a_mount_hides_no_files(guest: Guest, converged: dict[str, str]) -> None
     done, said = disks(guest, {other: "/data/kafka"})
     assert done, said
     assert sh(guest, "findmnt -n -o LABEL /data/kafka") == "berny"
+
+
+# A source of cloud-init's beside the guest's: it is to manage /etc/hosts, and to leave alone how the guest is reached.
+CLOUD = {
+    "/etc/cloud/cloud.cfg.d/99-network.cfg": "network: {config: disabled}\n",
+    "/var/lib/cloud/seed/nocloud/meta-data": "instance-id: guest\nlocal-hostname: worker-0\n",
+    "/var/lib/cloud/seed/nocloud/user-data": "#cloud-config\nmanage_etc_hosts: true\nssh_deletekeys: false\nusers: []\n"
+    "apt: {preserve_sources_list: true}\n",
+}
+
+
+def test_cloud_init_does_not_undo_the_names(guest: Guest, converged: dict[str, str]) -> None:
+    """Its template has the guest's own name at 127.0.1.1, and is written over /etc/hosts at each boot."""
+    for path, text in CLOUD.items():
+        words = base64.b64encode(text.encode()).decode()
+        sh(guest, f"mkdir -p {Path(path).parent}; echo {words} | base64 -d > {path}")
+    for _ in range(2):
+        with steps("reboot with cloud-init") as shown, shown.step("reboot") as say:
+            guest.reboot(say)
+        sh(guest, "cloud-init status --wait")
+        hosts = sh(guest, "cat /etc/hosts")
+        assert "manage_etc_hosts" in hosts, "cloud-init has not written it"
+        for name, address in guest.plan.addresses.items():
+            found = sh(guest, f"getent ahostsv4 {name.replace('_', '-')}").split()
+            assert {word for word in found if re.fullmatch(r"[\d.]+", word)} == {address}, hosts
+        assert sh(guest, "hostname") == "worker-0"
+    again = play(guest, "--diff")
+    assert again.recap("changed") == 0, again.output[-6000:]

@@ -11,8 +11,8 @@ from berny.lab.box import run
 from berny.lab.golden import SETUP, SUITE, make_root, making, packages
 from berny.progress import Say
 
-# Clouds' images have python3-apt, and lists that are some days old.
-PACKAGES = ["initramfs-tools", "linux-image-cloud-amd64", "python3-apt"]
+# Clouds' images have python3-apt, lists that are some days old, and cloud-init, which does nothing until it has a source.
+PACKAGES = ["cloud-init", "initramfs-tools", "linux-image-cloud-amd64", "python3-apt"]
 KEPT = "--skip=cleanup/apt/lists"
 GIB = 4
 LABEL = "berny-vm"
