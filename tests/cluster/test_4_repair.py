@@ -74,7 +74,8 @@ def umask(cluster: Cluster) -> Iterator[str]:
 
 def test_a_umask_of_sudo_closes_nothing(cluster: Cluster, umask: str) -> None:
     """What it closed is opened again, what is made under it is open, and no service runs on defaults meanwhile."""
-    cluster.sh(umask, "sudo sh -c 'chmod 0700 $(find /etc/berny /opt/berny /usr/local/lib/berny -type d)'")
+    folders = "/etc/berny /etc/berny/hdfs* /etc/berny/yarn* $(find /opt/berny /usr/local/lib/berny -type d)"
+    cluster.sh(umask, f"sudo sh -c 'chmod 0700 {folders}'")
     cluster.sh(umask, "sudo sh -c 'systemctl restart --no-block yarn-nodemanager; sleep 3'")
     said = cluster.sh(umask, "sudo journalctl -u yarn-nodemanager -n 20 --no-pager -o cat")
     # Even record-start is closed to it; with that open, it says which file it can't read.
@@ -82,7 +83,7 @@ def test_a_umask_of_sudo_closes_nothing(cluster: Cluster, umask: str) -> None:
     assert "activ" in cluster.sh(umask, "systemctl is-active yarn-nodemanager", ok=False)
     assert cluster.sh(umask, "pgrep -f '[n]odemanager.NodeManager'", ok=False) == "", "it runs on Hadoop's defaults"
     cluster.sh(umask, "sudo sh -c 'rm -rf /etc/berny/yarn-nodemanager /opt/berny/archives/hadoop-*'")
-    mended = play("site.yml", "--tags", "node,hdfs,yarn,pipeline", "--diff")
+    mended = play("site.yml", "--tags", "node,hdfs,yarn", "--diff")
     assert "mode 0700" in mended.output
     assert cluster.sh(umask, CLOSED).split() == []
     cluster.sh(umask, "sudo berny-probe yarn-nodemanager hdfs-datanode --wait 60 --want whole")
