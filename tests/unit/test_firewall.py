@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,3 +121,56 @@ def test_the_connection_is_found_above_sudo(checkout: Path) -> None:
     ):
         said = subprocess.check_output(words, env={"SSH_CONNECTION": told, "PATH": "/usr/bin:/bin"}, text=True)
         assert found in said
+
+
+RULES = """table inet berny
+delete table inet berny
+table inet berny {
+    set members { type ipv4_addr; elements = { 10.0.0.2, 10.0.0.1 } }
+    chain input { type filter hook input priority filter; policy drop; ip saddr @members tcp dport { 9866, 22 } accept; }
+}
+"""
+# In a network of its own: rules are loaded, taken away in each way, and asked for at once and after the watch has looked.
+WATCHING = """
+nft -f rules.nft
+sh watch.sh check
+sh watch.sh > log 2> /dev/null &
+watch=$!
+for change in "flush ruleset" "flush set inet berny members" "insert rule inet berny input accept"; do
+    kill -STOP $watch
+    nft $change
+    sh watch.sh check || echo wrong
+    kill -CONT $watch
+    for _ in $(seq 50); do
+        ! sh watch.sh check > /dev/null 2>&1 || break
+        sleep 0.2
+    done
+    sh watch.sh check
+done
+kill $watch
+cat log
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="only root loads rules, by nft")
+def test_rules_that_are_taken_away_are_loaded_again(checkout: Path, tmp_path: Path) -> None:
+    """The watch, with the kernel's own nftables: flushed, emptied or opened by another program."""
+    text = (checkout / "roles" / "firewall" / "templates" / "watch.sh.j2").read_text()
+    assert "{{" not in text and "folder=/etc/berny/firewall\n" in text
+    (tmp_path / "watch.sh").write_text(text.replace("folder=/etc/berny/firewall\n", f"folder={tmp_path}\n"))
+    (tmp_path / "rules.nft").write_text(RULES)
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", WATCHING], cwd=tmp_path, stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    open_, other = (
+        "the table inet berny is not loaded: every port is open",
+        f"the table inet berny is not what {tmp_path}",
+    )
+    said = done.stdout.splitlines()
+    assert said[:10] == [
+        "its rules are loaded",
+        open_, "wrong", "its rules are loaded",
+        f"{other}/rules.nft says", "wrong", "its rules are loaded",
+        f"{other}/rules.nft says", "wrong", "its rules are loaded",
+    ], done.stdout  # fmt: skip
+    assert said[10:] == [f"the table inet berny was not what {tmp_path}/rules.nft says: loaded it again"] * 3
