@@ -3,8 +3,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
-# Installed once per lock: the stamp's name holds the lock's digest.
-STAMP := $(VENV)/.locked-$(shell cat requirements/dev.txt requirements/bootstrap.txt 2>/dev/null | sha256sum | cut -c1-16)
+# Installed once per lock: the stamp's name holds the digest of the locks, and of what is done with them.
+STAMP := $(VENV)/.locked-$(shell cat requirements/dev.txt requirements/bootstrap.txt Makefile 2>/dev/null | sha256sum | cut -c1-16)
 , := ,
 # What the collection for Azure says that it needs; too much, and too strict, for .venv.
 AZURE := $(VENV)/lib/python3.11/site-packages/ansible_collections/azure/azcollection/requirements.txt
@@ -83,5 +83,8 @@ $(STAMP): requirements/dev.txt requirements/bootstrap.txt
 	@echo "$(CURDIR)/src" > $$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/berny-src.pth
 	@printf '#!/bin/sh\nexec "%s/bin/python" -m berny.cli "$$@"\n' "$(CURDIR)/$(VENV)" > $(VENV)/bin/berny
 	@chmod +x $(VENV)/bin/berny
+	@_BERNY_COMPLETE=source_bash $(VENV)/bin/berny > $(VENV)/bin/berny-completion.bash
+	@grep -q berny-completion $(VENV)/bin/activate || \
+	    echo '[ -z "$${BASH_VERSION:-}" ] || . "$$VIRTUAL_ENV/bin/berny-completion.bash"' >> $(VENV)/bin/activate
 	@rm -f $(VENV)/.locked-*
 	@touch $@

@@ -95,6 +95,46 @@ class Service(_Strict):
         return self
 
 
+class JavaLine(_Strict):
+    """What the command lines of a component's Java commands share; the shell expands it."""
+
+    classpath: str
+    options: str
+    begin: str = ""
+    """Lines before."""
+
+
+class Call(_Strict):
+    """A command line as a login user types it; tests run it."""
+
+    run: str
+    """``@GROUP@`` is the machine of that inventory group's first node."""
+    shows: str
+    """What it prints among other things, which proves that it worked."""
+
+
+class Commands(_Strict):
+    """Commands on nodes: ``roles/<component>/commands.yml``."""
+
+    archive: str = ""
+    """An optional archive that they are from: without it they are not there."""
+    java: JavaLine | None = None
+    names: dict[str, str | dict[str, str] | None] = {}
+    """By name the class (with its first arguments), or that of each subcommand, or nothing where a role has a template of
+    its own; an empty class is the user's first argument."""
+    calls: list[Call] = []
+    """In this order: some use what others made."""
+
+    @model_validator(mode="after")
+    def _calls_are_of_names(self) -> Commands:
+        called = " ".join(call.run for call in self.calls)
+        if missing := [name for name in self.names if not re.search(rf"(^|[\s;|&(]){re.escape(name)}($|[\s;|&)])", called)]:
+            raise ValueError(f"calls: nothing calls {', '.join(missing)}")
+        if not self.java and any(line is not None for line in self.names.values()):
+            raise ValueError("java: is missing, and a command has a class")
+        return self
+
+
 class Component(_Strict):
     """A product of the distribution and the services it runs as."""
 
@@ -104,7 +144,7 @@ class Component(_Strict):
     user: User
     needs: list[str]
     services: dict[str, Service]
-    commands: list[str] = []
+    commands: Commands = Commands()
     control: dict[str, list[str]] = {}
     """``dfs`` has ``start-dfs.sh`` and ``stop-dfs.sh`` drive these services, in this order, from the first one's node."""
     secrets: list[str] = []
@@ -218,12 +258,13 @@ def _parse(model: type[Any], data: Any, file: Path) -> Any:
 
 
 @cache
-def load_catalog(folder: Path | None = None) -> Catalog:
-    """Read every component of the catalog, ordered so that each comes after what it needs.
+def load_catalog(folder: Path | None = None, roles: Path | None = None) -> Catalog:
+    """Read every component of the catalog with its commands, ordered so that each comes after what it needs.
 
     Raises:
         CatalogError: a file is malformed, or a component needs one that is missing or that needs it.
     """
+    roles = roles or (None if folder else catalog_folder().parents[2] / "roles")
     folder = folder or catalog_folder()
     found: dict[str, Component] = {}
     for file in sorted(folder.glob("*.yml")):
@@ -235,7 +276,11 @@ def load_catalog(folder: Path | None = None) -> Catalog:
             name: {**service, "name": name, "component": file.stem}
             for name, service in entry.get("services", {}).items()
         }
-        found[file.stem] = _parse(Component, {**entry, "name": file.stem, "services": services}, file)
+        entry = {**entry, "name": file.stem, "services": services}
+        commands = roles / file.stem / "commands.yml" if roles else None
+        if commands and commands.is_file():
+            entry["commands"] = _parse(Commands, _read(commands), commands)
+        found[file.stem] = _parse(Component, entry, file)
     ordered: dict[str, Component] = {}
 
     def add(name: str, path: tuple[str, ...]) -> None:

@@ -20,4 +20,5 @@ app.add_typer(vm, name="vm")
 app.command("bundle-logs", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bundle_logs)
 
 if __name__ == "__main__":
-    app()
+    # Run as a module; completion goes by the name.
+    app(prog_name="berny")

@@ -1,93 +1,44 @@
-"""What only reads the cluster: every command that the catalog lists, on each node that has it, and a play that only looks."""
+"""Commands on nodes as the login user types them: those of the components' ``commands.yml``, and the scripts; a play that looks."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from berny.artifacts import Store
 from berny.artifacts.recipes import load_recipes, not_run
-from berny.catalog import load_catalog
-from support import Cluster, Play, play
+from berny.catalog import Component, load_catalog
+from berny.lab.plan import CHECKOUT
+from support import Cluster, Play, environment, play
 
 # Most of a command's time is a JVM's start.
 AT_ONCE = 3
-
-BROKERS = "master:9092,worker_2:9092"
-EXAMPLES = f"/opt/berny/hadoop/lib/hadoop-mapreduce-examples-{load_catalog().components['yarn'].version}.jar"
-COMMANDS = {
-    "hdfs": [
-        ("hdfs dfs -ls /data/idfm", "raw_landing.json"),
-        ("sudo -u hdfs hdfs dfsadmin -report", "Live datanodes (3)"),
-        ("sudo -u hdfs hdfs fsck /", "is HEALTHY"),
-    ],
-    "yarn": [
-        ("yarn application -list -appStates ALL", "Total number of applications"),
-        ("yarn node -list", "Total Nodes:3"),
-        ("yarn queue -status default", "State : RUNNING"),
-        ("yarn logs -applicationId application_1_0001 2>&1 || true", "application_1_0001"),
-        (f"yarn jar {EXAMPLES} 2>&1 || true", "wordcount"),
-        ("yarn rmadmin -getGroups yarn", "yarn : yarn"),
-    ],
-    "mapred": [
-        ("mapred job -list all", "Total jobs:"),
-        ("mapred queue -list", "Queue Name : default"),
-        ("mapred streaming -info 2>&1 || true", "-mapper"),
-    ],
-    "kafka-topics.sh": [
-        (f"kafka-topics.sh --bootstrap-server {BROKERS} --describe --topic idfm-realtime", "ReplicationFactor: 2"),
-    ],
-    "kafka-console-consumer.sh": [
-        (
-            f"kafka-console-consumer.sh --bootstrap-server {BROKERS} --topic idfm-realtime --from-beginning"
-            " --max-messages 1 --timeout-ms 30000",
-            '"identity"',
-        ),
-    ],
-    "kafka-consumer-groups.sh": [
-        (
-            f"kafka-consumer-groups.sh --bootstrap-server {BROKERS} --describe --group idfm-influx-consumer",
-            "idfm-processed",
-        ),
-    ],
-    # Stopping is tested in test_C_control.py.
-    "start-dfs.sh": [("sudo start-dfs.sh", "hdfs-datanode on worker_1: active already")],
-    "stop-dfs.sh": [("stop-dfs.sh --help", "It stays stopped, over reboots and over site.yml")],
-    "start-yarn.sh": [("sudo start-yarn.sh", "yarn-nodemanager on worker_1: active already")],
-    "stop-yarn.sh": [("stop-yarn.sh --help", "It stays stopped, over reboots and over site.yml")],
-    "zkCli.sh": [("zkCli.sh -server master:2181 ls /brokers/ids", "[1, 2]")],
-    "spark-submit": [("spark-submit --version 2>&1", "4.2.0")],
-    "pyspark": [
-        # A shell whose input is no terminal is told to be interactive.
-        (
-            "echo 'print(\"sum\", spark.range(1000).count())'"
-            " | PYSPARK_DRIVER_PYTHON_OPTS=-i pyspark --master 'local[1]' 2>&1",
-            "sum 1000",
-        ),
-    ],
-    "influx": [
-        ("influx version", f"Influx CLI {load_recipes()['influx'].version}"),
-        ("influx ping", "OK"),
-        # Without the token that root may read, or one of one's own, nobody gets in.
-        ("influx query 'buckets()' || echo refused", "refused"),
-        ("sudo influx query 'from(bucket: \"idfm_metrics\") |> range(start: -1d) |> count()'", "Table: keys:"),
-    ],
+COMPONENTS = {name: component for name, component in load_catalog().components.items() if component.commands.calls}
+# Stopping is tested in test_C_control.py.
+SCRIPTS = {
+    "start-dfs.sh": ("sudo start-dfs.sh", "hdfs-datanode on worker_1: active already"),
+    "stop-dfs.sh": ("stop-dfs.sh --help", "It stays stopped, over reboots and over site.yml"),
+    "start-yarn.sh": ("sudo start-yarn.sh", "yarn-nodemanager on worker_1: active already"),
+    "stop-yarn.sh": ("stop-yarn.sh --help", "It stays stopped, over reboots and over site.yml"),
 }
-OPTIONAL = {"influx": "influx"}
-"""Commands whose archive is optional, and which it is."""
-
-
-def test_every_listed_command_is_tested() -> None:
-    assert set(COMMANDS) == {
-        name for component in load_catalog().components.values() for name in [*component.commands, *component.scripts]
-    }
+# Reads a list of classes, and prints those that no jar of a folder has.
+MISSING = """
+import sys, zipfile, pathlib
+have = {name for jar in pathlib.Path(sys.argv[1]).glob("*.jar") for name in zipfile.ZipFile(jar).namelist()}
+print(*[name for name in sys.argv[2:] if name.replace(".", "/") + ".class" not in have])
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def looked(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Future[Play] | None]:
-    """``site.yml --check --diff`` beside the commands: neither changes anything."""
+    """``site.yml --check --diff`` beside the commands: none of them changes what a play does."""
     if not any("looked_at" in item.name for item in request.session.items):
         yield None
         return
@@ -95,47 +46,90 @@ def looked(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[Future[
         yield pool.submit(play, "site.yml", "--check", "--diff")
 
 
-def nodes_with(cluster: Cluster, command: str) -> list[str]:
-    """Return the nodes that have a command."""
-    catalog = load_catalog()
-    component = next(c for c in catalog.components.values() if command in [*c.commands, *c.scripts])
-    services = component.services.values()
-    if command in component.scripts:
-        # On the node of the first service that it drives.
-        services = [catalog.services[order[0]] for kind, order in component.control.items() if kind in command]
-    return sorted({node for service in services for node in cluster.groups[service.group]})
+def nodes_with(cluster: Cluster, component: Component) -> list[str]:
+    """Return the nodes that have a component's commands."""
+    return sorted({node for service in component.services.values() for node in cluster.groups[service.group]})
 
 
-def absent(command: str) -> bool:
-    """Tell whether a command is not there because its archive can't be had."""
-    return command in OPTIONAL and not Store().find(OPTIONAL[command])
+class Lane:
+    """The calls of a component, one after the other, on the nodes that have it in turn."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.calls = COMPONENTS[name].commands.calls
+        self.printed: list[Future[str]] = [Future() for _ in self.calls]
+        self.nodes = nodes_with(cluster, COMPONENTS[name])
+
+    def run(self) -> None:
+        """Run them all; one that fails is told where it is waited for."""
+        for node, call, printed in zip(itertools.cycle(self.nodes), self.calls, self.printed, strict=False):
+            line = call.run
+            for group, members in self.cluster.groups.items():
+                line = line.replace(f"@{group}@", members[0].replace("_", "-"))
+            try:
+                printed.set_result(self.cluster.sh(node, line, 240))
+            except Exception as error:
+                printed.set_exception(error)
+
+
+def without_archive(component: str) -> str:
+    """Return why a component's commands are not there, or nothing where they are."""
+    archive = COMPONENTS[component].commands.archive
+    return not_run(load_recipes()[archive]) if archive and not Store().find(archive) else ""
 
 
 @pytest.fixture(scope="module")
-def printed(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[dict[tuple[str, str], Future[str]]]:
-    """What the commands that are tested print, by node and line: they only read, so some run at once."""
-    chosen = [item.callspec.params["command"] for item in request.session.items if hasattr(item, "callspec")
-              and "command" in item.callspec.params]  # fmt: skip
+def lanes(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[dict[str, Lane]]:
+    """The components whose calls are tested, some at once."""
+    chosen = {
+        item.callspec.params["component"]
+        for item in request.session.items
+        if hasattr(item, "callspec") and item.path == request.path and "component" in item.callspec.params
+    }
+    # The longest first.
+    order = sorted(chosen, key=lambda name: -len(COMPONENTS[name].commands.calls))
+    found = {name: Lane(cluster, name) for name in order if not without_archive(name)}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {
-            (node, line): pool.submit(cluster.sh, node, line, 240)
-            for command in chosen
-            if not absent(command)
-            for node in nodes_with(cluster, command)
-            for line, _ in COMMANDS[command]
-        }
-        pool.shutdown(cancel_futures=True)
+        for lane in found.values():
+            pool.submit(lane.run)
+        yield found
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_command(cluster: Cluster, printed: dict[tuple[str, str], Future[str]], command: str) -> None:
-    if absent(command):
-        pytest.skip(not_run(load_recipes()[OPTIONAL[command]]))
-    nodes = nodes_with(cluster, command)
-    assert nodes
-    for node in nodes:
-        for line, expected in COMMANDS[command]:
-            assert expected in printed[node, line].result(), (node, line)
+@pytest.mark.parametrize(
+    ("component", "number"),
+    [
+        pytest.param(name, number, id=f"{name}-{number}-{call.run.split(maxsplit=1)[0]}")
+        for name, component in COMPONENTS.items()
+        for number, call in enumerate(component.commands.calls)
+    ],
+)
+def test_call(cluster: Cluster, lanes: dict[str, Lane], component: str, number: int) -> None:
+    """It prints what proves that it worked."""
+    if reason := without_archive(component):
+        pytest.skip(reason)
+    call = COMPONENTS[component].commands.calls[number]
+    shows = call.shows
+    for group, members in cluster.groups.items():
+        shows = shows.replace(f"@{group}@", members[0].replace("_", "-"))
+    assert shows in lanes[component].printed[number].result(600), call.run
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_node_of_a_component_has_all_its_commands(cluster: Cluster, component: str) -> None:
+    """Each may be run by anybody, and each class is in the jars; those that are called are some of these."""
+    if reason := without_archive(component):
+        pytest.skip(reason)
+    commands = COMPONENTS[component].commands
+    nodes = nodes_with(cluster, COMPONENTS[component])
+    paths = " ".join(f"/usr/local/bin/{name}" for name in commands.names)
+    there = cluster.each(f"stat -c '%a %n' {paths}", nodes)
+    assert all(said.count("755 ") == len(commands.names) for said in there.values()), there
+    if commands.java:
+        lines = [line for line in commands.names.values() if line]
+        words = [word for line in lines for word in (line.values() if isinstance(line, dict) else [line])]
+        classes = " ".join(word.split()[0] for word in words)
+        folder = commands.java.classpath.split("/lib/*")[0].split(":")[-1] + "/lib"
+        assert cluster.sh(nodes[0], f"python3 -c '{MISSING}' {folder} {classes}").strip() == ""
 
 
 def test_it_is_looked_at_in_silence(looked: Future[Play]) -> None:
@@ -146,14 +140,77 @@ def test_it_is_looked_at_in_silence(looked: Future[Play]) -> None:
     assert "\n+" not in found.output, found.output
 
 
+def test_every_script_is_tested() -> None:
+    assert set(SCRIPTS) == {name for component in load_catalog().components.values() for name in component.scripts}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script(cluster: Cluster, script: str) -> None:
+    """On the node of the first service that it drives."""
+    orders = [order for c in load_catalog().components.values() for kind, order in c.control.items() if kind in script]
+    line, expected = SCRIPTS[script]
+    for node in cluster.groups[load_catalog().services[orders[0][0]].group]:
+        assert expected in cluster.sh(node, line)
+
+
+def test_options_of_hadoop_and_wrong_commands(cluster: Cluster) -> None:
+    """What all of Hadoop's scripts take: another configuration, a class by its name; and a usage where there is no such command."""
+    said = cluster.sh("master", "mkdir -p /tmp/empty && hdfs --config /tmp/empty getconf -confKey fs.defaultFS")
+    assert said.strip() == "file:///"
+    assert "Hadoop 3." in cluster.sh("master", "yarn org.apache.hadoop.util.VersionInfo")
+    done = cluster.lab.run("master", "mapred nothing")
+    assert done.returncode == 2 and "streaming" in done.stderr
+
+
+def test_a_home_in_hdfs_is_its_owners(cluster: Cluster) -> None:
+    """Made with its owner; what the owner does to it later stays; in check mode nothing is made."""
+    home = "/user/berny-somebody"
+    words = {"url": "http://master:9870", "directories": {home: {"owner": "berny-somebody"}}}
+    ansible = [str(Path(sys.executable).with_name("ansible")), "-i", "inventory/lab", "master", "-o"]
+
+    def run(*options: str) -> str:
+        command = [*ansible, "-m", "hdfs_directories", "-a", json.dumps(words), *options]
+        done = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    stat = f"hdfs dfs -stat '%u %a' {home}"
+    try:
+        assert "CHANGED" in run("--check")
+        assert "CHANGED" in run()
+        assert cluster.sh("master", f"{stat} /user/berny").splitlines() == ["berny-somebody 755", "berny 755"]
+        cluster.sh("master", f"HADOOP_USER_NAME=berny-somebody hdfs dfs -chmod 700 {home}")
+        assert "SUCCESS" in run("--check") and "SUCCESS" in run()
+        assert cluster.sh("master", stat).strip() == "berny-somebody 700"
+    finally:
+        cluster.sh("master", f"sudo -u hdfs hdfs dfs -rm -r -f -skipTrash {home}")
+
+
 def test_an_application_runs_on_the_workers(cluster: Cluster) -> None:
-    """Beside the streaming driver: computed by executors, its event log in HDFS."""
+    """Beside the streaming driver: computed by executors, its event log in HDFS. /tmp of where it is submitted is noexec."""
     program = "spark.sparkContext.parallelize(range(100), 2).map(lambda n: n * n).sum()"
     script = f"from pyspark.sql import SparkSession as S; spark = S.builder.getOrCreate(); print('squares', {program})"
-    cluster.sh("master", f'echo "{script}" > /tmp/squares.py')
-    said = cluster.sh("master", "spark-submit --name squares /tmp/squares.py 2>&1", timeout=240)
-    assert "squares 328350" in said
+    cluster.sh("master", f'echo "{script}" > /tmp/squares.py; sudo mount -o remount,bind,noexec /tmp')
+    try:
+        said = cluster.sh("master", "spark-submit --name squares /tmp/squares.py 2>&1", timeout=240)
+    finally:
+        cluster.sh("master", "sudo mount -o remount,bind,exec /tmp")
+    assert "squares 328350" in said and "UnsatisfiedLinkError" not in said
     assert "eventlog" in cluster.sh("master", "hdfs dfs -ls /spark/events")
+
+
+def test_services_may_load_libraries_from_a_tmp_that_is_noexec(cluster: Cluster) -> None:
+    """A unit has a /tmp of its own, in which what Java unpacks can be run whatever the machine's allows."""
+    units = cluster.sh("worker_2", "systemctl show -P ExecPaths kafka spark-worker influxdb").split()
+    assert units == ["/tmp"] * 3
+    run = "sudo systemd-run -q --wait --pipe -p PrivateTmp=yes"
+    copy = "sh -c 'cp /bin/true /tmp/copy && /tmp/copy && echo ran' 2>&1"
+    cluster.sh("worker_2", "sudo mount -o remount,bind,noexec /tmp")
+    try:
+        assert "Permission denied" in cluster.sh("worker_2", f"{run} {copy}", ok=False)
+        assert cluster.sh("worker_2", f"{run} -p ExecPaths=/tmp {copy}").strip() == "ran"
+    finally:
+        cluster.sh("worker_2", "sudo mount -o remount,bind,exec /tmp")
 
 
 def test_old_event_logs_are_removed_and_young_ones_kept(cluster: Cluster) -> None:

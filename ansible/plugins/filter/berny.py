@@ -91,6 +91,15 @@ def hdfs_directories(pipelines: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     }
 
 
+def homes(hosts: Mapping[str, Mapping[str, Any]], users: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Return the home directories in HDFS of ``users`` and of whom Ansible logs in as, with their owners.
+
+    ``hosts`` are the variables of all hosts by name.
+    """
+    logins = {str(hosts[host]["ansible_user"]) for host in hosts if "ansible_user" in hosts[host]}
+    return {f"/user/{user}": {"owner": user} for user in sorted({*logins, *users})}
+
+
 def open_ports(
     catalog: Mapping[str, Any], pipelines: Mapping[str, Any], groups: Mapping[str, list[str]], node: str
 ) -> dict[str, list[str]]:
@@ -138,6 +147,7 @@ class FilterModule:
             "stages": stages,
             "environment_value": environment_value,
             "hdfs_directories": hdfs_directories,
+            "homes": homes,
             "open_ports": open_ports,
             "ipv4": ipv4,
             "dashboards": dashboards,

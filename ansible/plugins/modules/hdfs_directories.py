@@ -8,7 +8,10 @@ module: hdfs_directories
 short_description: Have directories in HDFS with owner and mode
 options:
   url: {description: The NameNode's web address., type: str, required: true}
-  directories: {description: 'By path: owner, mode (octal digits).', type: dict, required: true}
+  directories:
+    description: 'By path: owner, and mode (octal digits). Without a mode it is the owner''s to set; it begins as 755.'
+    type: dict
+    required: true
   user: {description: HDFS's superuser., type: str, default: hdfs}
 author: [Berny (@berny)]
 """
@@ -80,7 +83,7 @@ def main() -> None:
     hdfs = WebHdfs(module)
     changes = []
     for path, wanted in module.params["directories"].items():
-        owner, mode = wanted["owner"], str(wanted["mode"])
+        owner, mode = wanted["owner"], str(wanted.get("mode", "755"))
         status = (hdfs.call("GET", path, "GETFILESTATUS") or {}).get("FileStatus")
         if status is None:
             changes.append(f"{path}: made")
@@ -90,7 +93,7 @@ def main() -> None:
             changes.append(f"{path}: owner {owner}")
             if not module.check_mode:
                 hdfs.call("PUT", path, "SETOWNER", owner=owner, group=owner)
-        if status is None or status["permission"] != mode:
+        if status is None or ("mode" in wanted and status["permission"] != mode):
             changes.append(f"{path}: mode {mode}")
             if not module.check_mode:
                 hdfs.call("PUT", path, "SETPERMISSION", permission=mode)
