@@ -128,7 +128,8 @@ class Commands(_Strict):
     @model_validator(mode="after")
     def _calls_are_of_names(self) -> Commands:
         called = " ".join(call.run for call in self.calls)
-        if missing := [name for name in self.names if not re.search(rf"(^|[\s;|&(]){re.escape(name)}($|[\s;|&)])", called)]:
+        word = r"(^|[\s;|&(]){}($|[\s;|&)])"
+        if missing := [name for name in self.names if not re.search(word.format(re.escape(name)), called)]:
             raise ValueError(f"calls: nothing calls {', '.join(missing)}")
         if not self.java and any(line is not None for line in self.names.values()):
             raise ValueError("java: is missing, and a command has a class")

@@ -154,7 +154,7 @@ def test_script(cluster: Cluster, script: str) -> None:
 
 
 def test_options_of_hadoop_and_wrong_commands(cluster: Cluster) -> None:
-    """What all of Hadoop's scripts take: another configuration, a class by its name; and a usage where there is no such command."""
+    """What all of Hadoop's scripts take: another configuration, a class by its name. A wrong word gets the usage."""
     said = cluster.sh("master", "mkdir -p /tmp/empty && hdfs --config /tmp/empty getconf -confKey fs.defaultFS")
     assert said.strip() == "file:///"
     assert "Hadoop 3." in cluster.sh("master", "yarn org.apache.hadoop.util.VersionInfo")

@@ -167,6 +167,15 @@ def test_cluster_as_probes_read_it(filters: ModuleType) -> None:
     json.dumps(told)
 
 
+def test_who_logs_in_has_a_home(filters: ModuleType) -> None:
+    """Whom Ansible logs in as on any node, and whom the setting names; each once, and their own."""
+    hosts = {"master": {"ansible_user": "azureuser"}, "worker_0": {"ansible_user": "debian"}, "worker_1": {}}
+    assert filters.homes(hosts, ["alice", "debian"]) == {
+        "/user/alice": {"owner": "alice"}, "/user/azureuser": {"owner": "azureuser"}, "/user/debian": {"owner": "debian"},
+    }  # fmt: skip
+    assert filters.homes({"master": {}}, []) == {}
+
+
 def test_stages_keep_the_manifests_order(filters: ModuleType) -> None:
     """Units are deployed and started in this order."""
     pipelines = {name: pipeline.model_dump(mode="json") for name, pipeline in load_pipelines().items()}

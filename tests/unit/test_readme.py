@@ -12,6 +12,7 @@ import pytest
 import typer.main
 import yaml
 
+import documented
 from berny import cli
 from berny.catalog import load_catalog, load_pipelines
 from berny.lab.plan import read_mapping
@@ -125,15 +126,14 @@ def check_node_command(words: list[str]) -> None:
     """A wrapper's arguments: subcommands, ports, topics and names that exist."""
     facts = load_catalog().services
     pipelines = load_pipelines().values()
-    for role, wrapper in (("hdfs", "hdfs"), ("yarn", "yarn"), ("yarn", "mapred")):
-        if words[0] == wrapper:
-            cases = text(f"roles/{role}/templates/{wrapper}.sh.j2")
-            assert re.search(rf"^ +(\w+ \| )*{words[1]}( \| \w+)*\)", cases, re.M), words
+    for component in load_catalog().components.values():
+        subcommands = component.commands.names.get(words[0])
+        assert not isinstance(subcommands, dict) or words[1] in subcommands, words
     if "-examples-" in " ".join(words):
         assert f"-{load_catalog().components['yarn'].version}.jar" in words[2], words
     for server in options(words, "--bootstrap-server"):
         node, port = server.split(":")
-        assert node in read_mapping()["kafka"] and int(port) == facts["kafka"].ports["broker"]
+        assert node in [*read_mapping()["kafka"], "localhost"] and int(port) == facts["kafka"].ports["broker"]
     for topic in options(words, "--topic"):
         assert any(topic in pipeline.topics for pipeline in pipelines)
     if "-triggerBlockReport" in words:
@@ -168,7 +168,7 @@ def check(words: list[str]) -> None:
     words = without_sudo(words)
     if words[0] == "env":
         words = [word for word in words[1:] if not re.match(r"[A-Z_]+=", word)]
-    wrappers = {name for component in load_catalog().components.values() for name in component.commands}
+    wrappers = {name for component in load_catalog().components.values() for name in component.commands.names}
     wrappers |= {script for component in load_catalog().components.values() for script in component.scripts}
     wrappers |= set(yaml.safe_load(text("roles/node/defaults/main.yml"))["node_commands"])
     if words[0] == "make":
@@ -231,11 +231,32 @@ def test_a_wrong_command_is_noticed(line: str) -> None:
             check(words)
 
 
-def test_wrappers_are_installed_by_their_roles() -> None:
-    """Each command of the catalog is one that its component's role installs."""
-    for name, component in load_catalog().components.items():
-        tasks = text(f"roles/{name}/tasks/main.yml")
-        assert all(f"{command}: " in tasks for command in component.commands), name
+def test_every_line_is_typed_by_a_test_or_can_not_be() -> None:
+    """The README's commands work because a test types them; the others are named with their reason, and are still there."""
+    lines = [line for block in documented.readme() for line in block]
+    for names in (documented.ELSEWHERE, documented.NEVER, documented.AFTER):
+        assert set(names) <= {*lines}, set(names) - {*lines}
+    for lists in (documented.SLOW, documented.ENDLESS, documented.NODES):
+        assert set(lists) <= {*lines}, set(lists) - {*lines}
+    assert not documented.ELSEWHERE.keys() & documented.NEVER.keys()
+    for line in (line for block in documented.readme() for line in documented.typed(block)):
+        assert documented.program(line) in documented.CONTROLLER | documented.node_programs(), line
+    for test in documented.ELSEWHERE.values():
+        file, name = test.split("::")
+        assert re.search(rf"^def {name}\(", text(file), re.M), f"there is no test {test}"
+
+
+def test_the_table_of_commands_is_the_catalogs() -> None:
+    """Each command of a component once, with the nodes that have it."""
+    rows = re.findall(r"^\| (`.+?) \| (.+?) \|$", text("README.md").partition("## Commands on nodes")[2], re.M)
+    told = {name: where for names, where in rows for name in re.findall(r"`([^`]+)`", names)}
+    mapping = read_mapping()
+    for component in load_catalog().components.values():
+        nodes = {node for service in component.services.values() for node in mapping[service.group]}
+        where = "all nodes" if nodes == {*mapping["all"]} else ", ".join(sorted(nodes))
+        for name in component.commands.names:
+            assert told.get(name) == where, f"{name}: {where}"
+        assert told.keys() >= {*component.scripts}
 
 
 def test_the_table_is_the_mapping() -> None:

@@ -543,8 +543,9 @@ def test_unit_records_what_it_starts_from(checkout: Path, plugin: Plugin) -> Non
 def test_unit_is_hardened(checkout: Path) -> None:
     """Own user, nothing writable but its data, no start limit."""
     text = unit(checkout)
-    for line in ("User=kafka", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "ExecPaths=/tmp",
-                 "ReadWritePaths=/data/kafka", "LimitNOFILE=65536", "ExecStart=java -X kafka.Kafka"):  # fmt: skip
+    for line in ("User=kafka", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes",
+                 "ExecPaths=/tmp", "ReadWritePaths=/data/kafka", "LimitNOFILE=65536",
+                 "ExecStart=java -X kafka.Kafka"):  # fmt: skip
         assert f"\n{line}\n" in text, line
     assert "ReadWritePaths" not in unit(checkout, service_directories=[])
 

@@ -1,0 +1,140 @@
+"""The command blocks of the README: what a test types, and why another line is typed by none.
+
+A line that is in neither ``ELSEWHERE`` nor ``NEVER`` is typed by ``cluster/test_2_readme.py``, on a node as the login user
+or on the controller; ``unit/test_readme.py`` holds both against the README.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+from berny.catalog import load_catalog
+from berny.lab.plan import CHECKOUT
+
+GUEST = "tests/vm/test_vm.py::test_it_is_a_kernel_of_its_own"
+FAULTS = "tests/faults/test_nothing_lost.py::test_nothing_is_lost"
+MACHINES = "tests/lab/test_lab.py::test_down_and_up_keep_the_disks"
+# Lines that a test of their own types, or calls what they call, and which.
+ELSEWHERE = {
+    "make lab": "tests/conftest.py::cluster",
+    "pyspark": "tests/cluster/test_2_commands.py::test_call",
+    "mapred streaming -files mapper.py,reducer.py -mapper mapper.py -reducer reducer.py -input /tmp/in -output /tmp/out":
+        "tests/cluster/test_7_yarn.py::test_streaming_outlives_a_node_manager",
+    "spark-submit --master yarn --deploy-mode cluster job.py":
+        "tests/cluster/test_7_yarn.py::test_spark_outlives_a_node_manager",
+    "ansible-playbook playbooks/preflight.yml":
+        "tests/cluster/test_9_reset.py::test_preflight_finds_nothing_and_is_quick",
+    "ansible-playbook playbooks/reset.yml -e component=spark-worker --limit worker_1":
+        "tests/cluster/test_9_reset.py::test_an_orphan_is_removed_by_the_command_that_is_told",
+    "ansible-playbook playbooks/reset.yml -e pipeline=idfm":
+        "tests/cluster/test_9_reset.py::test_a_pipeline_goes_without_its_data_and_comes_back",
+    "ansible-playbook playbooks/reset.yml -e pipeline=idfm -e data=lab":
+        "tests/cluster/test_9_reset.py::test_a_pipeline_goes_with_its_data_and_comes_back",
+    "ansible-playbook playbooks/reset.yml -e everything=true -e data=lab":
+        "tests/cluster/test_9_reset.py::test_everything_goes_even_where_a_reset_is_cut_off",
+    "ansible-playbook -i inventory/production site.yml --ask-vault-pass":
+        "tests/cluster/test_B_rotate.py::test_an_encrypted_file_needs_its_password",
+    "ansible-playbook playbooks/rotate.yml": "tests/cluster/test_B_rotate.py::test_tokens_are_renewed_under_load",
+    "berny bundle-logs": "tests/cluster/test_A_support.py::test_everything_is_in_it_but_secrets",
+    "berny artifacts bundle berny.tar": "tests/unit/test_air_gap.py::test_bundle_comes_back_as_it_was",
+    "berny artifacts load berny.tar": "tests/unit/test_air_gap.py::test_bundle_comes_back_as_it_was",
+    "BERNY_MIRROR=http://mirror.example/berny berny artifacts fetch":
+        "tests/unit/test_air_gap.py::test_archives_come_from_the_mirror",
+    "berny lab up": MACHINES,
+    "berny lab down": MACHINES,
+    "berny lab down --purge": "tests/support.py::remove",
+    "berny lab up --name two": MACHINES,
+    "berny lab down --name two --purge": "tests/support.py::remove",
+    "BERNY_LAB=two ansible-playbook playbooks/check.yml": "tests/cluster/test_2_readme.py::test_block",
+    "berny faults run kill-kafka-master cut-worker_1": FAULTS,
+    "berny faults run 'power-*' --rate 20": FAULTS,
+    "berny faults heal": FAULTS,
+    "make vm": GUEST,
+    "berny vm up": GUEST,
+    "berny vm ssh": GUEST,
+    "berny vm ssh -- sudo nft list ruleset": GUEST,
+    "berny vm down": GUEST,
+    "python -m berny.mapping README.md": "tests/unit/test_readme.py::test_the_table_is_the_mapping",
+}  # fmt: skip
+VMS = "needs four virtual machines; tests/vm converges one"
+AZURE = "needs an account of Azure; tests/unit/test_azure.py holds plan, refusals and arguments"
+GRAFANA = "needs the vendor's archive and digest, given by a person; with one tests/cluster/test_A_grafana.py runs"
+LOST = "runs where disks are lost; the rows lost-* of the fault bench do that (make faults)"
+# Lines that no test can type, and why.
+NEVER = {
+    "make test": "is this run",
+    "cp -r inventory/azure inventory/production": VMS,
+    "nano inventory/production/hosts.yml inventory/production/group_vars/all.yml": "an editor, for a person",
+    "PRIM_API_KEY=KEY ansible-playbook -i inventory/production site.yml": VMS,
+    "make azure": AZURE,
+    "ansible-playbook -i inventory/production playbooks/azure.yml": AZURE,
+    "ansible-playbook -i inventory/production playbooks/azure.yml -e do=make": AZURE,
+    "ansible-playbook -i inventory/production playbooks/azure.yml -e do=stop": AZURE,
+    "ansible-playbook -i inventory/production playbooks/azure.yml -e do=start": AZURE,
+    "ansible-playbook -i inventory/production playbooks/azure.yml -e do=delete -e data=NAME": AZURE,
+    "BERNY_GRAFANA_SHA256=DIGEST berny artifacts fetch grafana": GRAFANA,
+    "ansible-playbook site.yml --tags grafana": GRAFANA,
+    "BERNY_GRAFANA_ARCHIVE=grafana-12.4.3.linux-amd64.tar.gz BERNY_GRAFANA_SHA256=DIGEST berny artifacts fetch grafana":
+        GRAFANA,
+    'berny bundle-logs -i inventory/production --since "3 days ago" --to /tmp': VMS,
+    "BERNY_LAB=two make lab": "a second whole lab needs the memory of two",
+    "berny faults random --seconds 600 --seed 7": "takes ten minutes and breaks what other tests need",
+    "make faults": "takes hours",
+    "ansible-playbook playbooks/restore.yml": LOST,
+    "ansible-playbook playbooks/restore.yml -e data=lab": LOST,
+}  # fmt: skip
+# Lines that are typed in the second tier alone, with the others of their block.
+SLOW = {
+    "ansible-playbook playbooks/pipelines.yml -e pipeline=idfm -e do=stop",
+    "ansible-playbook playbooks/reset.yml -e component=kafka --limit worker_2",
+    "sudo stop-dfs.sh",
+}
+# What has to follow a line before other tests go on.
+AFTER = {
+    "ansible-playbook playbooks/reset.yml -e component=kafka --limit worker_2": "ansible-playbook site.yml --tags kafka",
+}
+# Nodes other than master that lines are typed on.
+NODES = {"sudo systemctl restart berny-idfm-influx-consumer": "worker_2"}
+# Lines that a person ends.
+ENDLESS = {"sudo journalctl -u berny-idfm-producer -f"}
+CONTROLLER = {".", "ansible-playbook", "berny", "make", "python"}
+
+
+def blocks(text: str) -> list[list[str]]:
+    """Return the commands of each ``sh`` block of a document, continued lines joined, without comments."""
+    found = []
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.M | re.S):
+        lines = block.replace("\\\n", " ").splitlines()
+        found.append([line.split(" #")[0].strip() for line in lines if line.strip()])
+    return found
+
+
+def readme() -> list[list[str]]:
+    """Return the blocks of the README."""
+    return blocks((CHECKOUT / "README.md").read_text())
+
+
+def typed(block: list[str]) -> list[str]:
+    """Return the lines of a block that ``cluster/test_2_readme.py`` types."""
+    return [line for line in block if line not in ELSEWHERE and line not in NEVER]
+
+
+def program(line: str) -> str:
+    """Return the program of a line, past variables and sudo."""
+    words = [word for word in shlex.split(line) if not re.match(r"[A-Z0-9_]+=", word)]
+    if words[0] == "sudo":
+        words = words[3:] if words[1] == "-u" else words[1:]
+    return words[0]
+
+
+def on_node(line: str) -> bool:
+    """Tell whether a line is typed on a node."""
+    return program(line) not in CONTROLLER
+
+
+def node_programs() -> set[str]:
+    """Return the programs that nodes have: components' commands and scripts, probes, and systemd's."""
+    components = load_catalog().components.values()
+    names = {name for component in components for name in [*component.commands.names, *component.scripts]}
+    return names | {"berny-probe", "systemctl", "journalctl"}
