@@ -14,6 +14,7 @@ from berny.lab.plan import CHECKOUT
 
 GUEST = "tests/vm/test_vm.py::test_it_is_a_kernel_of_its_own"
 FAULTS = "tests/faults/test_nothing_lost.py::test_nothing_is_lost"
+OPERATORS = "tests/unit/test_supply.py::test_operators_archive_is_taken_instead"
 MACHINES = "tests/lab/test_lab.py::test_down_and_up_keep_the_disks"
 # Lines that a test of their own types, or calls what they call, and which.
 ELSEWHERE = {
@@ -32,11 +33,20 @@ ELSEWHERE = {
     "ansible-playbook playbooks/reset.yml -e pipeline=idfm -e data=lab":
         "tests/cluster/test_9_reset.py::test_a_pipeline_goes_with_its_data_and_comes_back",
     "ansible-playbook playbooks/reset.yml -e everything=true -e data=lab":
-        "tests/cluster/test_9_reset.py::test_everything_goes_even_where_a_reset_is_cut_off",
+        "tests/removal/test_removal.py::test_everything_goes_even_where_a_reset_is_cut_off",
     "ansible-playbook -i inventory/production site.yml --ask-vault-pass":
         "tests/cluster/test_B_rotate.py::test_an_encrypted_file_needs_its_password",
     "ansible-playbook playbooks/rotate.yml": "tests/cluster/test_B_rotate.py::test_tokens_are_renewed_under_load",
     "berny bundle-logs": "tests/cluster/test_A_support.py::test_everything_is_in_it_but_secrets",
+    "berny artifacts fetch": "tests/support.py::machines",
+    "BERNY_INFLUXDB_SHA256=DIGEST berny artifacts fetch influxdb":
+        "tests/unit/test_supply.py::test_operators_digest_goes_before_the_catalogs",
+    "BERNY_INFLUXDB_ARCHIVE=influxdb2-2.7.12_linux_amd64.tar.gz BERNY_INFLUXDB_SHA256=DIGEST berny artifacts fetch influxdb":
+        OPERATORS,
+    "BERNY_INFLUX_ARCHIVE=influxdb2-client-2.7.5-linux-amd64.tar.gz BERNY_INFLUX_SHA256=DIGEST berny artifacts fetch influx":
+        OPERATORS,
+    "BERNY_GRAFANA_ARCHIVE=grafana-13.1.1.linux-amd64.tar.gz BERNY_GRAFANA_SHA256=DIGEST berny artifacts fetch grafana":
+        OPERATORS,
     "berny artifacts bundle berny.tar": "tests/unit/test_air_gap.py::test_bundle_comes_back_as_it_was",
     "berny artifacts load berny.tar": "tests/unit/test_air_gap.py::test_bundle_comes_back_as_it_was",
     "BERNY_MIRROR=http://mirror.example/berny berny artifacts fetch":
@@ -59,11 +69,13 @@ ELSEWHERE = {
 }  # fmt: skip
 VMS = "needs four virtual machines; tests/vm converges one"
 AZURE = "needs an account of Azure; tests/unit/test_azure.py holds plan, refusals and arguments"
-GRAFANA = "needs the vendor's archive and digest, given by a person; with one tests/cluster/test_A_grafana.py runs"
+GRAFANA = "needs the vendor's archive; where the store has it tests/cluster/test_A_grafana.py runs"
 LOST = "runs where disks are lost; the rows lost-* of the fault bench do that (make faults)"
 # Lines that no test can type, and why.
 NEVER = {
     "make test": "is this run",
+    "make test-all": "is this run",
+    "make test-all ONLY='roles vm'": "is this run",
     "cp -r inventory/azure inventory/production": VMS,
     "nano inventory/production/hosts.yml inventory/production/group_vars/all.yml": "an editor, for a person",
     "PRIM_API_KEY=KEY ansible-playbook -i inventory/production site.yml": VMS,
@@ -73,10 +85,8 @@ NEVER = {
     "ansible-playbook -i inventory/production playbooks/azure.yml -e do=stop": AZURE,
     "ansible-playbook -i inventory/production playbooks/azure.yml -e do=start": AZURE,
     "ansible-playbook -i inventory/production playbooks/azure.yml -e do=delete -e data=NAME": AZURE,
-    "BERNY_GRAFANA_SHA256=DIGEST berny artifacts fetch grafana": GRAFANA,
+    "berny artifacts fetch grafana": GRAFANA,
     "ansible-playbook site.yml --tags grafana": GRAFANA,
-    "BERNY_GRAFANA_ARCHIVE=grafana-12.4.3.linux-amd64.tar.gz BERNY_GRAFANA_SHA256=DIGEST berny artifacts fetch grafana":
-        GRAFANA,
     'berny bundle-logs -i inventory/production --since "3 days ago" --to /tmp': VMS,
     "BERNY_LAB=two make lab": "a second whole lab needs the memory of two",
     "berny faults random --seconds 600 --seed 7": "takes ten minutes and breaks what other tests need",
@@ -95,7 +105,11 @@ AFTER = {
     "ansible-playbook playbooks/reset.yml -e component=kafka --limit worker_2": "ansible-playbook site.yml --tags kafka",
 }
 # Nodes other than master that lines are typed on.
-NODES = {"sudo systemctl restart berny-idfm-influx-consumer": "worker_2"}
+NODES = {
+    "sudo systemctl restart berny-idfm-influx-consumer": "worker_2",
+    "influx ping": "worker_2",
+    "sudo influx query 'from(bucket: \"idfm_metrics\") |> range(start: -1h) |> count()'": "worker_2",
+}
 # Lines that a person ends.
 ENDLESS = {"sudo journalctl -u berny-idfm-producer -f"}
 CONTROLLER = {".", "ansible-playbook", "berny", "make", "python"}
@@ -131,6 +145,12 @@ def program(line: str) -> str:
 def on_node(line: str) -> bool:
     """Tell whether a line is typed on a node."""
     return program(line) not in CONTROLLER
+
+
+def optional_archive(line: str) -> str:
+    """Return the optional archive that a line's program is from, or nothing."""
+    components = load_catalog().components.values()
+    return next((c.commands.archive for c in components if program(line) in c.commands.names), "")
 
 
 def node_programs() -> set[str]:

@@ -7,8 +7,10 @@ import subprocess
 
 import pytest
 
+from berny.artifacts import Store
+from berny.artifacts.recipes import load_recipes, not_run
 from berny.lab.plan import CHECKOUT
-from documented import AFTER, ENDLESS, NODES, SLOW, on_node, readme, typed
+from documented import AFTER, ENDLESS, NODES, SLOW, on_node, optional_archive, readme, typed
 from support import Cluster, console, environment
 
 FOLDER = "readme"
@@ -65,6 +67,10 @@ def node(cluster: Cluster, folder: str, line: str) -> str:
 def test_block(cluster: Cluster, folder: str, block: list[str]) -> None:
     """Each line ends with 0, in the block's order."""
     for line in typed(block):
+        archive = optional_archive(line)
+        if archive and not Store().find(archive):
+            console.print(not_run(load_recipes()[archive]), highlight=False, soft_wrap=True)
+            continue
         console.print(f"$ {line}", highlight=False, markup=False)
         try:
             said = node(cluster, folder, line) if on_node(line) else controller(line)
