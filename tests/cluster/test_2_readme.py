@@ -11,7 +11,7 @@ from berny.artifacts import Store
 from berny.artifacts.recipes import load_recipes, not_run
 from berny.lab.plan import CHECKOUT
 from documented import AFTER, ENDLESS, NODES, SLOW, on_node, optional_archive, readme, typed
-from support import Cluster, console, environment
+from support import Cluster, console, environment, wait_until
 
 FOLDER = "readme"
 JOB = """
@@ -50,6 +50,8 @@ def node(cluster: Cluster, folder: str, line: str) -> str:
     if EXAMPLE in line:
         ids = re.findall(r"application_\d+_\d+", cluster.sh("master", "yarn application -list -appStates FINISHED"))
         line = line.replace(EXAMPLE, ids[-1])
+        # Nodes upload logs a while after an application has ended.
+        wait_until(lambda: cluster.lab.run("master", line).returncode == 0, 120, f"no logs: {line}")
     if line in ENDLESS:
         line = f"timeout 5 {line}; [ $? = 124 ]"
     where = NODES.get(line, "master")
