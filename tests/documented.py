@@ -33,7 +33,7 @@ ELSEWHERE = {
     "ansible-playbook playbooks/reset.yml -e pipeline=idfm -e data=lab":
         "tests/cluster/test_9_reset.py::test_a_pipeline_goes_with_its_data_and_comes_back",
     "ansible-playbook playbooks/reset.yml -e everything=true -e data=lab":
-        "tests/removal/test_removal.py::test_everything_goes_even_where_a_reset_is_cut_off",
+        "tests/removal/test_nothing_is_left.py::test_everything_goes_even_where_a_reset_is_cut_off",
     "ansible-playbook -i inventory/production site.yml --ask-vault-pass":
         "tests/cluster/test_B_rotate.py::test_an_encrypted_file_needs_its_password",
     "ansible-playbook playbooks/rotate.yml": "tests/cluster/test_B_rotate.py::test_tokens_are_renewed_under_load",

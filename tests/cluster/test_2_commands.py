@@ -1,4 +1,4 @@
-"""Commands on nodes as the login user types them: those of the components' ``commands.yml``, and the scripts; a play that looks."""
+"""Commands on nodes as the login user types them: those of the components, and the scripts; beside them a play that looks."""
 
 from __future__ import annotations
 
