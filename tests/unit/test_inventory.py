@@ -163,7 +163,12 @@ def test_cluster_as_probes_read_it(filters: ModuleType) -> None:
     }  # fmt: skip
     assert set(told["services"]) == set(SERVICES)
     stage = told["pipelines"]["idfm"]["stages"]["influx-consumer"]
-    assert stage == {"nodes": ["worker_2"], "unit": "berny-idfm-influx-consumer", "metrics_port": 9302}
+    assert stage == {
+        "nodes": ["worker_2"], "unit": "berny-idfm-influx-consumer", "metrics_port": 9302, "needs": ["kafka", "influxdb"],
+    }  # fmt: skip
+    assert told["pipelines"]["idfm"]["directories"] == ["/data/idfm", "/data/idfm/raw_landing.json", "/user/idfm"]
+    assert told["pipelines"]["idfm"]["buckets"] == ["idfm_metrics"]
+    assert "idfm-processed" in told["pipelines"]["idfm"]["topics"]
     json.dumps(told)
 
 
@@ -186,10 +191,12 @@ def test_stages_keep_the_manifests_order(filters: ModuleType) -> None:
 
 
 def test_pipelines_own_their_directories(filters: ModuleType) -> None:
-    """A pipeline writes below its own folders, as its own user."""
-    assert filters.hdfs_directories({"one": {"user": {"name": "someone"}}}) == {
-        "/data/one": {"owner": "someone", "mode": "755"}, "/user/one": {"owner": "someone", "mode": "755"},
-    }  # fmt: skip
+    """A pipeline writes below its own folders, as its own user; where it lands files is there before the first one."""
+    manifest = {"user": {"name": "someone"}, "sinks": {}}
+    own = {"owner": "someone", "mode": "755"}
+    assert filters.hdfs_directories({"one": manifest}) == {"/data/one": own, "/user/one": own}
+    manifest["sinks"] = {"hdfs": {"path": "/data/one/raw"}}
+    assert list(filters.hdfs_directories({"one": manifest})) == ["/data/one", "/user/one", "/data/one/raw"]
 
 
 # -- the whole, as an operator meets it --------------------------------------------------------------------------------

@@ -557,9 +557,9 @@ def test_unit_ends_before_what_it_needs(checkout: Path) -> None:
 
 
 def test_stage_waits_for_what_it_needs(checkout: Path) -> None:
-    """By a probe, in the manifest's order, for as long as it takes, and as part of its pipeline."""
+    """By a probe, in the manifest's order, for as long as it takes, and as part of its pipeline: for components, wherever."""
     text = unit(checkout, service_needs=["kafka", "hdfs"], service_part_of="berny-idfm.target")
-    assert "\nExecStartPre=/usr/local/bin/berny-probe kafka hdfs --wait 86400 --want serving\n" in text
+    assert "\nExecStartPre=/usr/local/bin/berny-probe --component kafka hdfs --wait 86400 --want serving\n" in text
     assert "\nTimeoutStartSec=infinity\n" in text
     assert "\nPartOf=berny-idfm.target\n" in text
     assert text.rstrip().endswith("WantedBy=berny-idfm.target")

@@ -47,7 +47,14 @@ COMMON = {
     "BERNY_METRICS_PORT": "9399",
     "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9",
 }
-INFLUX = {"INFLUX_URL": "http://127.0.0.1:9", "INFLUX_ORG": "o", "INFLUX_BUCKET": "b", "INFLUX_TOKEN": "t"}
+INFLUX = {
+    "INFLUX_URL": "http://127.0.0.1:9",
+    "INFLUX_ORG": "o",
+    "INFLUX_BUCKET": "b",
+    "INFLUX_BUCKET_ID": "0123456789abcdef",
+    "INFLUX_TOKEN": "t",
+    "BERNY_STATE_DIR": "/nowhere",
+}
 PRODUCER = {
     "HDFS_WEB_URL": "http://127.0.0.1:9",
     "HDFS_USER": "idfm",

@@ -34,13 +34,17 @@ def describe_cluster(
     }
     stages = {
         pipeline: {
+            "name": pipeline,
             "title": manifest["title"],
             "topics": sorted(manifest["topics"]),
+            "directories": sorted(hdfs_directories({pipeline: manifest})),
+            "buckets": [manifest["sinks"]["influxdb"]["bucket"]] if "influxdb" in manifest["sinks"] else [],
             "stages": {
                 stage: {
                     "nodes": sorted(groups.get(facts["on"], [])),
                     "unit": f"berny-{pipeline}-{stage}",
                     "metrics_port": facts["metrics_port"],
+                    "needs": facts["needs"],
                 }
                 for stage, facts in manifest["stages"].items()
             },
@@ -84,11 +88,12 @@ def environment_value(value: object) -> str:
 
 def hdfs_directories(pipelines: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return the directories of HDFS that pipelines write to, with owner and mode."""
-    return {
-        f"/{folder}/{name}": {"owner": manifest["user"]["name"], "mode": "755"}
-        for name, manifest in pipelines.items()
-        for folder in ("data", "user")
-    }
+    found = {}
+    for name, manifest in pipelines.items():
+        landing = manifest["sinks"].get("hdfs", {}).get("path")
+        for path in [f"/data/{name}", f"/user/{name}", *([landing] if landing else [])]:
+            found[path] = {"owner": manifest["user"]["name"], "mode": "755"}
+    return found
 
 
 def homes(hosts: Mapping[str, Mapping[str, Any]], users: Iterable[str]) -> dict[str, dict[str, str]]:

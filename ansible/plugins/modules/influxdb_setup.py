@@ -37,6 +37,7 @@ RETURN = """
 write_token: {description: Writes into every bucket and reads nothing., type: str, returned: always}
 read_token: {description: Reads every bucket and writes nothing., type: str, returned: always}
 new_admin_token: {description: The newest of the first user., type: str, returned: when it is another than C(admin_token)}
+bucket_ids: {description: The ids of the buckets by name., type: dict, returned: always}
 changes: {description: What was changed in words., type: list, returned: always}
 """
 
@@ -108,7 +109,7 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
     buckets = {name: seconds(keep) for name, keep in words["buckets"].items()}
     if influx.call("GET", "setup")["allowed"]:
         if module.check_mode:
-            return {"changes": ["set up"], "write_token": "", "read_token": ""}
+            return {"changes": ["set up"], "write_token": "", "read_token": "", "bucket_ids": {}}
         changes.append("set up")
         first, keep = next(iter(buckets.items()))
         body = {"username": "admin", "password": words["admin_password"], "token": words["admin_token"]}
@@ -147,7 +148,8 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
             tokens["new_admin_token"] = newest
     if words["phase"] == "revoke":
         revoke(module, influx, list(found.values()), known, tokens, changes)
-    return {"changes": changes, **tokens}
+    ids_by_name = {name: found[name]["id"] for name in buckets if name in found}
+    return {"changes": changes, "bucket_ids": ids_by_name, **tokens}
 
 
 class Kind:

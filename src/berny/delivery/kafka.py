@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
+
+from berny.delivery import stage
+from berny.delivery.skipped import Gap, Skipped
+from berny.delivery.stage import log, pause
+
+LOGGER = logging.getLogger("kafka")
+ASK_SECONDS = 5.0
+"""What one question may take."""
+WATCH_SECONDS = 5.0
+"""How often it is asked whether a topic is still the same."""
 
 LETTER_BYTES = 256 << 10
 RECORD_BYTES = 4 << 20
@@ -102,21 +124,227 @@ class Publisher:
         return sent
 
 
-def consumer(bootstrap_servers: str, group: str, topic: str) -> Consumer:
-    """Return a consumer of a topic, from its beginning where the group has no offset; the caller commits."""
-    subscribed = Consumer(
-        {
+def topic_id(admin: AdminClient, topic: str) -> str | None:
+    """Return the id that Kafka gave a topic when it was created, or None where there is no such topic.
+
+    Raises:
+        KafkaException: no broker answers.
+    """
+    described = admin.describe_topics(TopicCollection([topic]), request_timeout=ASK_SECONDS)[topic]
+    try:
+        return str(described.result().topic_id)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return None
+        raise
+
+
+class TopicWatch:
+    """Notices that a topic is gone, or is another one of the same name."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self.topic = topic
+        self.id: str | None = None
+        """Of the topic that is there; None while there is none."""
+        self._doubted = False
+        self._next = 0.0
+
+    def begin(self, stop: threading.Event) -> str | None:
+        """Wait until the topic exists; return its id, or None if the stage is to stop before."""
+        self.id = None
+        told = 0.0
+        while not stop.is_set():
+            try:
+                self.id = topic_id(self._admin, self.topic)
+                reason = "it does not exist; site.yml creates it"
+            except KafkaException as error:
+                reason = error.args[0].str()
+            if self.id:
+                self._doubted = False
+                self._next = time.monotonic() + WATCH_SECONDS
+                return self.id
+            if time.monotonic() - told > 60:
+                told = time.monotonic()
+                log(LOGGER, logging.ERROR, "waiting for the topic", topic=self.topic, reason=reason)
+            pause(stop, 1)
+        return None
+
+    def same(self) -> bool:
+        """Ask whether the topic is the one that it was in the beginning.
+
+        Raises:
+            KafkaException: no broker answers.
+        """
+        return topic_id(self._admin, self.topic) == self.id
+
+    def changed(self) -> bool:
+        """Tell whether the topic is no longer the one that it was in the beginning; asks every few seconds.
+
+        A broker may not have heard of a new topic yet: only what two questions in a row find is so.
+        """
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + WATCH_SECONDS
+        try:
+            same = self.same()
+        except KafkaException:
+            return False
+        doubted, self._doubted = self._doubted, not same
+        if not same and not doubted:
+            self._next = time.monotonic() + 1
+        return not same and doubted
+
+
+def watermarks(bootstrap_servers: str, topic: str) -> dict[int, tuple[int, int]]:
+    """Return, by partition, the earliest offset that is there and the one that will be written next.
+
+    Raises:
+        KafkaException: a leader does not answer.
+    """
+    client = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "berny-offsets", "log_level": 3})
+    try:
+        partitions = client.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
+        return {
+            number: client.get_watermark_offsets(TopicPartition(topic, number), timeout=ASK_SECONDS)
+            for number in partitions
+        }
+    finally:
+        client.close()
+
+
+def resume(first: int, low: int, high: int) -> tuple[int, int]:
+    """Return where to go on reading a partition, and how many records before that are gone unread.
+
+    Args:
+        first: the offset that would have been next.
+        low: the earliest that is there.
+        high: the one that will be written next. Where it is before ``first`` what was read is gone again, and what is there
+            may be something else: it is read from its beginning.
+    """
+    if first < low:
+        return low, low - first
+    return (first, 0) if first <= high else (low, 0)
+
+
+class Reader:
+    """Reads a topic as a group, at least once: take a batch, deliver it, commit it.
+
+    With each offset the group's commit has the ids of the topic and of the sink. Where one of the two is another one by now
+    (it was deleted and created again), the topic is read from its beginning. Records that are gone before they were read
+    are recorded, and reading goes on after them.
+    """
+
+    def __init__(self, bootstrap_servers: str, group: str, topic: str, sink: str, skipped: Skipped) -> None:
+        self._topic = topic
+        self._sink = sink
+        self._skipped = skipped
+        self._watch = TopicWatch(bootstrap_servers, topic)
+        self._consumer: Consumer | None = None
+        self._lost: dict[int, int] = {}
+        self._settings = {
             "bootstrap.servers": bootstrap_servers,
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            "auto.offset.reset": "earliest",
+            # An offset that is not there is an error, or what is missing would be passed over in silence.
+            "auto.offset.reset": "error",
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10000,
             "max.poll.interval.ms": 600000,
             "reconnect.backoff.max.ms": 2000,
             "log_level": 3,
         }
-    )
-    subscribed.subscribe([topic])
-    return subscribed
+
+    def take(self, records: int, seconds: float, stop: threading.Event) -> list[Message]:
+        """Return up to so many records, fewer after that time; waits while the topic does not exist."""
+        if self._consumer and self._watch.changed():
+            log(LOGGER, logging.ERROR, "the topic was deleted, or is another one by now", topic=self._topic)
+            self.close()
+        if not self._consumer:
+            stage.READY.set(0)
+            if not self._watch.begin(stop):
+                return []
+            self._consumer = Consumer(self._settings)
+            self._consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._revoked)
+            stage.READY.set(1)
+        for partition in list(self._lost):
+            self._find(self._consumer, partition)
+        batch = []
+        for message in self._consumer.consume(records, seconds):
+            error = message.error()
+            if not error:
+                batch.append(message)
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._lost[message.partition()] = message.offset()  # type: ignore[index,assignment]
+            elif error.code() != KafkaError._PARTITION_EOF:
+                log(LOGGER, logging.WARNING, "the consumer was told of an error", reason=error.str())
+        return batch
+
+    def commit(self, batch: list[Message]) -> None:
+        """Commit what was delivered.
+
+        Raises:
+            KafkaException: it was not committed; the next commit covers it.
+        """
+        following: dict[int, int] = {}
+        for message in batch:
+            partition, offset = message.partition(), message.offset()
+            assert partition is not None and offset is not None
+            following[partition] = max(following.get(partition, 0), offset + 1)
+        offsets = [TopicPartition(self._topic, *pair, metadata=self._ids) for pair in following.items()]
+        if self._consumer:
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self._consumer:
+            self._consumer.close()
+        self._consumer = None
+        self._lost = {}
+
+    @property
+    def _ids(self) -> str:
+        return f"topic={self._watch.id} sink={self._sink}"
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        committed = consumer.committed(partitions, timeout=ASK_SECONDS)
+        for partition in committed:
+            if partition.offset < 0:
+                partition.offset = OFFSET_BEGINNING
+            # Commits of earlier versions had no ids.
+            elif partition.metadata and partition.metadata != self._ids:
+                log(
+                    LOGGER, logging.ERROR, "the topic or the sink is another one: reading from the beginning",
+                    topic=self._topic, partition=partition.partition, was=partition.metadata, now=self._ids,
+                )  # fmt: skip
+                partition.offset = OFFSET_BEGINNING
+        consumer.incremental_assign(committed)
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            self._lost.pop(partition.partition, None)
+
+    def _find(self, consumer: Consumer, number: int) -> None:
+        """Go on where there is something to read; what is gone is recorded first."""
+        partition = TopicPartition(self._topic, number)
+        wanted = self._lost[number]
+        try:
+            if not self._watch.same():
+                return
+            low, high = consumer.get_watermark_offsets(partition, timeout=ASK_SECONDS)
+        except KafkaException as error:
+            log(LOGGER, logging.WARNING, "can't ask for offsets; trying again", reason=error.args[0].str())
+            return
+        partition.offset, gone = resume(wanted, low, high)
+        if gone:
+            assert self._watch.id
+            self._skipped.add(Gap(self._topic, self._watch.id, number, wanted, low - 1))
+        else:
+            log(
+                LOGGER, logging.ERROR, "records that were read are gone: reading from the beginning", topic=self._topic,
+                partition=number, wanted=wanted, earliest=low, latest=high,
+            )  # fmt: skip
+        consumer.incremental_unassign([partition])
+        consumer.incremental_assign([partition])
+        del self._lost[number]

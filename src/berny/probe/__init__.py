@@ -79,6 +79,21 @@ class Cluster:
         return self.here if self.here in self.nodes(service) else self.nodes(service)[0]
 
 
+def exists(host: str, port: int, path: str, headers: dict[str, str] | None = None) -> bool:
+    """Tell whether an HTTP server has something: it answers with success, or with 404.
+
+    Raises:
+        NotServing: it does not answer, or with another error.
+    """
+    try:
+        get_json(host, port, path, headers)
+    except NotServing as error:
+        if f"{host}:{port}{path} answers 404" in str(error):
+            return False
+        raise
+    return True
+
+
 def get_json(host: str, port: int, path: str, headers: dict[str, str] | None = None, data: bytes | None = None) -> Any:
     """Return the JSON (or text) that an HTTP server answers.
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 from berny.probe import Cluster, Health, NotServing
-from berny.probe.ask import ask, names_here
+from berny.probe.ask import ask, ask_component, names_here
 from berny.probe.components import COMPONENTS
 
 PAUSE = 0.5
@@ -22,6 +22,11 @@ def main() -> int:
         "A service of this node is asked as the instance it is, another over the network.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="services, components or stages (unit names)")
+    parser.add_argument(
+        "--component",
+        action="store_true",
+        help="names are those of components: one serves where any of its nodes does, this one or another",
+    )
     parser.add_argument("--all", action="store_true", help="everything that runs on this node")
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for the wanted state")
@@ -40,9 +45,9 @@ def main() -> int:
         for name in names:
             if name not in done or not getattr(done[name], words.want):
                 try:
-                    done[name] = ask(cluster, name)
+                    done[name] = ask_component(cluster, name) if words.component else ask(cluster, name)
                 except KeyError:
-                    known = sorted({*cluster.facts["services"], *COMPONENTS})
+                    known = sorted(COMPONENTS if words.component else {*cluster.facts["services"], *COMPONENTS})
                     print(f"berny-probe: nothing is called {name!r}; there are {', '.join(known)}", file=sys.stderr)
                     return 2
         lacking = [health for health in done.values() if not getattr(health, words.want)]

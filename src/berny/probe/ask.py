@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from berny.probe import Cluster, Health, NotServing, get_json
-from berny.probe.components import COMPONENTS, INSTANCES
+from berny.probe.components import COMPONENTS, INSTANCES, RESOURCES, Probe
 from berny.probe.firewall import UNIT as FIREWALL
 from berny.probe.firewall import WATCH, firewall
 
@@ -40,7 +43,7 @@ def ask(cluster: Cluster, name: str) -> Health:
         for stage in pipeline["stages"].values()
     }
     if name in stages:
-        return _ask_stage(cluster, name, stages[name][1])
+        return _ask_stage(cluster, name, *stages[name])
     if name == FIREWALL:
         return _ask_firewall(cluster)
     services = cluster.facts["services"]
@@ -48,10 +51,31 @@ def ask(cluster: Cluster, name: str) -> Health:
     probe = INSTANCES[name] if name in services else COMPONENTS[name]
     if name in COMPONENTS and not here:
         probe = COMPONENTS[name]
-    members = [name] if name in services else [s for s, facts in services.items() if facts["component"] == name]
-    version = services[members[0]]["version"]
-    asked = [cluster.here] if here else list(cluster.nodes(members[0]))
+    member = name if name in services else _members(cluster, name)[0]
+    return _ask_nodes(cluster, name, member, probe, [cluster.here] if here else cluster.nodes(member), here)
+
+
+def ask_component(cluster: Cluster, name: str) -> Health:
+    """Return the health of a component: it serves where one of its nodes says so. This node is asked first if it is one.
+
+    Raises:
+        KeyError: no component has that name.
+    """
+    probe = COMPONENTS[name]
+    member = _members(cluster, name)[0]
+    nodes = sorted(cluster.nodes(member), key=lambda node: node != cluster.here)
+    return _ask_nodes(cluster, name, member, probe, nodes, False)
+
+
+def _members(cluster: Cluster, component: str) -> list[str]:
+    return [name for name, facts in cluster.facts["services"].items() if facts["component"] == component]
+
+
+def _ask_nodes(cluster: Cluster, name: str, member: str, probe: Probe, asked: Iterable[str], here: bool) -> Health:
+    """Return the answer of the first node that serves."""
+    version = cluster.facts["services"][member]["version"]
     memory = memory_bytes(f"{name}.service") if here else None
+    asked = list(asked)
     failure = ""
     for node in asked:
         try:
@@ -73,24 +97,54 @@ def _ask_firewall(cluster: Cluster) -> Health:
     return Health(FIREWALL, cluster.here, "", serving, whole, detail, True, memory)
 
 
-def _ask_stage(cluster: Cluster, name: str, stage: dict[str, object]) -> Health:
+def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dict[str, Any]) -> Health:
+    """Return a stage's health: it serves once it says so; it is whole where its resources are there and it missed nothing."""
     nodes = stage["nodes"]
-    assert isinstance(nodes, list)
     here = cluster.here in nodes
     node = cluster.here if here else nodes[0]
     memory = memory_bytes(f"{name}.service") if here else None
+    lacking = _lacking(cluster, pipeline, stage)
     try:
         text = str(get_json(cluster.machine(node), int(str(stage["metrics_port"])), "/metrics"))
     except NotServing as error:
         state = _systemctl(f"{name}.service", "ActiveState", "SubState") if here else []
-        return Health(name, node, "", False, False, " ".join([*state, str(error)]), here, memory)
+        return Health(name, node, "", False, False, "; ".join([" ".join([*state, str(error)]), *lacking]), here, memory)
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
     ready, overdue = float(samples.get("berny_ready", 1)), float(samples.get("berny_overdue_seconds", 0))
-    words = f"{float(samples.get('berny_records_out_total', 0)):.0f} out since its start"
-    if overdue:
-        words += f"; its next work is {overdue:.0f} s overdue"
-    whole = bool(ready) and not overdue
-    return Health(name, node, "", bool(ready), whole, words if ready else "not ready yet", here, memory)
+    words = [
+        f"{float(samples.get('berny_records_out_total', 0)):.0f} out since its start" if ready else "not ready yet"
+    ]
+    wrong = [f"its next work is {overdue:.0f} s overdue"] if overdue else []
+    wrong += [*lacking, *_skipped(samples, pipeline["name"])]
+    return Health(name, node, "", bool(ready), bool(ready) and not wrong, "; ".join(words + wrong), here, memory)
+
+
+def _lacking(cluster: Cluster, pipeline: dict[str, Any], stage: dict[str, Any]) -> list[str]:
+    """Return what of the pipeline is not there in the components that a stage needs."""
+    found = []
+    for component in stage["needs"]:
+        try:
+            found += RESOURCES[component](cluster, pipeline) if component in RESOURCES else []
+        except NotServing as error:
+            found.append(str(error))
+    return [f"{words}; site.yml creates it" if words.endswith(" does not exist") else words for words in found]
+
+
+def _skipped(samples: dict[str, str], pipeline: str) -> list[str]:
+    """Return what a stage has missed, as long as nobody has acknowledged it."""
+    found = []
+    for name, value in samples.items():
+        if name.startswith("berny_skipped_records{"):
+            of = dict(re.findall(r'(\w+)="([^"]*)"', name))
+            found.append(
+                f"{float(value):.0f} records of {of['topic']} were gone before they were read (partition "
+                f"{of['partition']}, offsets {of['first']} to {of['last']})"
+            )
+    if found:
+        found.append(
+            f"to acknowledge: ansible-playbook playbooks/pipelines.yml -e pipeline={pipeline} -e do=acknowledge"
+        )
+    return found
 
 
 def _systemctl(unit: str, *properties: str) -> list[str]:

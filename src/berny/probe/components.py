@@ -7,10 +7,12 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from berny.probe import TIMEOUT, Cluster, NotServing, get_json
+from berny.probe import TIMEOUT, Cluster, NotServing, exists, get_json
 
 Answer = tuple[bool, str]
+Resources = Callable[[Cluster, dict[str, Any]], list[str]]
 Probe = Callable[[Cluster, str], Answer]
 INFLUXDB_TOKEN = Path("/etc/berny/influxdb/read.token")
 GRAFANA_SECRETS = Path("/etc/berny/grafana/grafana.env")
@@ -143,13 +145,14 @@ def secondarynamenode(cluster: Cluster, node: str) -> Answer:
     return True, f"last checkpoint {info.get('LastCheckpointDeltaMs', -1000) // 1000} s ago"
 
 
-def _yarn_running(cluster: Cluster) -> tuple[list[str], Answer]:
+def _yarn_running(cluster: Cluster) -> tuple[dict[str, int], Answer]:
+    """Return, by host, when a running NodeManager last told of its health (its clock, ms), and whether all are there."""
     host, port = cluster.endpoint("yarn-resourcemanager", "web")
     state = get_json(host, port, "/ws/v1/cluster/info")["clusterInfo"]["state"]
     if state != "STARTED":
         raise NotServing(f"{host}:{port} state is {state}")
     nodes = (get_json(host, port, "/ws/v1/cluster/nodes?states=RUNNING")["nodes"] or {}).get("node", [])
-    running = [node["nodeHostName"] for node in nodes]
+    running = {node["nodeHostName"]: int(node["lastHealthUpdate"]) for node in nodes}
     expected = {cluster.machine(node) for node in cluster.nodes("yarn-nodemanager")}
     missing = sorted(expected - set(running))
     words = f"{len(running)} of {len(expected)} NodeManagers" + (f", away: {', '.join(missing)}" if missing else "")
@@ -162,7 +165,7 @@ def resourcemanager(cluster: Cluster, node: str) -> Answer:
 
 
 def nodemanager(cluster: Cluster, node: str) -> Answer:
-    """It is healthy in its own eyes and RUNNING in the ResourceManager's."""
+    """It is healthy in its own eyes and RUNNING in the ResourceManager's, and by this process: not by one before it."""
     host, port = cluster.endpoint("yarn-nodemanager", "web", node)
     info = get_json(host, port, "/ws/v1/node/info")["nodeInfo"]
     if not info["nodeHealthy"]:
@@ -170,6 +173,10 @@ def nodemanager(cluster: Cluster, node: str) -> Answer:
     running, answer = _yarn_running(cluster)
     if host not in running:
         raise NotServing(f"{host} is not registered with the ResourceManager; it knows {sorted(running) or 'none'}")
+    if running[host] < int(info["nmStartupTime"]):
+        raise NotServing(
+            f"{host} is registered with the ResourceManager by an earlier process, not by the one that runs"
+        )
     return answer
 
 
@@ -197,11 +204,14 @@ def _spark_state(cluster: Cluster) -> dict[str, Any]:
     return state
 
 
-def _spark_workers(cluster: Cluster) -> tuple[list[str], Answer]:
-    alive = [worker["host"] for worker in _spark_state(cluster)["workers"] if worker["state"] == "ALIVE"]
+def _spark_workers(cluster: Cluster) -> tuple[dict[str, str], Answer]:
+    """Return the hosts of living workers by the ids that their processes gave themselves, and whether all are there."""
+    alive = {worker["id"]: worker["host"] for worker in _spark_state(cluster)["workers"] if worker["state"] == "ALIVE"}
     expected = {cluster.machine(node) for node in cluster.nodes("spark-worker")}
-    missing = sorted(expected - set(alive))
-    words = f"{len(set(alive))} of {len(expected)} workers" + (f", away: {', '.join(missing)}" if missing else "")
+    missing = sorted(expected - set(alive.values()))
+    words = f"{len(set(alive.values()))} of {len(expected)} workers" + (
+        f", away: {', '.join(missing)}" if missing else ""
+    )
     return alive, (not missing, words)
 
 
@@ -211,12 +221,12 @@ def spark_master(cluster: Cluster, node: str) -> Answer:
 
 
 def spark_worker(cluster: Cluster, node: str) -> Answer:
-    """The worker is ALIVE in the master's eyes and its own page answers."""
+    """Its own page answers and the master has this very process as ALIVE, not one before it."""
     host, port = cluster.endpoint("spark-worker", "web", node)
-    get_json(host, port, "/json/")
+    own = get_json(host, port, "/json/")["id"]
     alive, answer = _spark_workers(cluster)
-    if cluster.machine(node) not in alive:
-        raise NotServing(f"{host} is not registered with the master; it knows {sorted(set(alive)) or 'none'}")
+    if own not in alive:
+        raise NotServing(f"{host} is not registered with the master as {own}; it knows {sorted(alive) or 'none'}")
     return answer
 
 
@@ -269,6 +279,49 @@ def grafana(cluster: Cluster, node: str) -> Answer:
     return True, f"{detail}, its datasource answers"
 
 
+def topics(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
+    """Return the topics of a pipeline that brokers do not know."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    servers = ",".join("{}:{}".format(*cluster.endpoint("kafka", "broker", node)) for node in cluster.nodes("kafka"))
+    client = AdminClient({"bootstrap.servers": servers, "socket.timeout.ms": 4000, "log_level": 0})
+    try:
+        known = client.list_topics(timeout=TIMEOUT).topics
+    except KafkaException as error:
+        raise NotServing(f"{servers} metadata: {error.args[0].str()}") from None
+    return [f"the topic {topic} does not exist" for topic in pipeline["topics"] if topic not in known]
+
+
+def directories(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
+    """Return the directories of a pipeline that are not in HDFS."""
+    host, port = cluster.endpoint("hdfs-namenode", "web")
+    return [
+        f"the directory {path} of HDFS does not exist"
+        for path in pipeline["directories"]
+        if not exists(host, port, f"/webhdfs/v1{quote(path)}?op=GETFILESTATUS&user.name=probe")
+    ]
+
+
+def buckets(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
+    """Return the buckets of a pipeline that are not in InfluxDB; nothing where the read-only token can't be read.
+
+    The token reads these buckets alone: one that was deleted and created by hand has to be replaced, too.
+    """
+    try:
+        headers = {"Authorization": f"Token {INFLUXDB_TOKEN.read_text().strip()}"}
+    except OSError:
+        return []
+    host, port = cluster.endpoint("influxdb", "http")
+    return [
+        f"the bucket {bucket} with its token does not exist"
+        for bucket in pipeline["buckets"]
+        if not exists(host, port, f"/api/v2/buckets?name={quote(bucket)}", headers)
+    ]
+
+
+RESOURCES: dict[str, Resources] = {"kafka": topics, "hdfs": directories, "influxdb": buckets}
+"""What a pipeline has in a component that its stages need, and what of it is missing."""
 INSTANCES: dict[str, Probe] = {
     "zookeeper": zookeeper,
     "kafka": kafka,

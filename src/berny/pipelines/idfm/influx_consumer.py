@@ -6,8 +6,9 @@ import json
 import logging
 import re
 import time
+from pathlib import Path
 
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import KafkaException, Message
 from influxdb_client import InfluxDBClient, Point
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
@@ -15,7 +16,8 @@ from prometheus_client import Counter
 from urllib3.exceptions import HTTPError
 
 from berny.delivery import stage
-from berny.delivery.kafka import NotAcknowledged, Publisher, Record, consumer, dead_letter
+from berny.delivery.kafka import NotAcknowledged, Publisher, Reader, Record, dead_letter
+from berny.delivery.skipped import watched
 from berny.delivery.stage import ConfigurationError, EnvironmentSettings, Stop, log, pause
 from berny.pipelines.idfm.points import NoPoint, point
 
@@ -24,6 +26,8 @@ TOPIC = "idfm-processed"
 GROUP = "idfm-influx-consumer"
 REFUSED_BATCH = {400, 413, 422}
 EXPIRED = Counter("berny_expired_records", "Records older than the bucket keeps them, which InfluxDB does not take")
+IDLE_SECONDS = 10
+"""How often the token and the bucket are tried while nothing is written."""
 
 
 class Settings(EnvironmentSettings):
@@ -32,7 +36,9 @@ class Settings(EnvironmentSettings):
     influx_url: str
     influx_org: str
     influx_bucket: str
+    influx_bucket_id: str
     influx_token: str
+    berny_state_dir: Path
     berny_batch_records: int = 5000
     berny_batch_seconds: float = 0.5
 
@@ -72,12 +78,18 @@ class InfluxConsumer:
         Raises:
             ConfigurationError: InfluxDB refuses the token or the bucket.
         """
-        source = consumer(self.settings.kafka_bootstrap_servers, GROUP, TOPIC)
-        stage.READY.set(1)
+        settings = self.settings
+        skipped = watched(settings.berny_state_dir)
+        source = Reader(settings.kafka_bootstrap_servers, GROUP, TOPIC, settings.influx_bucket_id, skipped)
+        tried = 0.0
         while not self.stop.is_set():
             since = time.monotonic()
-            batch = self._take(source)
+            batch = source.take(settings.berny_batch_records, settings.berny_batch_seconds, self.stop)
+            stage.RECORDS_IN.inc(len(batch))
             if not batch:
+                if time.monotonic() - tried > IDLE_SECONDS:
+                    self._try_bucket()
+                    tried = time.monotonic()
                 continue
             self._deliver(batch)
             if self.stop.is_set() and not self._delivered:
@@ -85,17 +97,6 @@ class InfluxConsumer:
             self._commit(source, batch)
             stage.BATCH_SECONDS.observe(time.monotonic() - since)
         source.close()
-
-    def _take(self, source: Consumer) -> list[Message]:
-        batch = []
-        for message in source.consume(self.settings.berny_batch_records, self.settings.berny_batch_seconds):
-            error = message.error()
-            if not error:
-                batch.append(message)
-            elif error.code() != KafkaError._PARTITION_EOF:
-                log(LOGGER, logging.WARNING, "the consumer was told of an error", reason=error.str())
-        stage.RECORDS_IN.inc(len(batch))
-        return batch
 
     def _deliver(self, batch: list[Message]) -> None:
         self._delivered = False
@@ -143,11 +144,7 @@ class InfluxConsumer:
             self.api.write(self.settings.influx_bucket, record=[made for _, made in points])
             return [], 0
         except ApiException as error:
-            if error.status in (401, 403, 404):
-                raise ConfigurationError(
-                    f"InfluxDB at {self.settings.influx_url} answers {error.status} for the bucket "
-                    f"{self.settings.influx_bucket}: run site.yml, which renews INFLUX_TOKEN"
-                ) from None
+            self._end_without_bucket(error)
             if error.status not in REFUSED_BATCH:
                 raise
             too_old = expired(error.status, error.body)
@@ -159,15 +156,27 @@ class InfluxConsumer:
             (first, of_first), (second, of_second) = self._write(points[:half]), self._write(points[half:])
             return first + second, of_first + of_second
 
-    def _commit(self, source: Consumer, batch: list[Message]) -> None:
-        following: dict[int, int] = {}
-        for message in batch:
-            partition, offset = message.partition(), message.offset()
-            assert partition is not None and offset is not None
-            following[partition] = max(following.get(partition, 0), offset + 1)
+    def _try_bucket(self) -> None:
+        """Find out about a bucket or a token that is gone before there is something to write."""
         try:
-            source.commit(offsets=[TopicPartition(TOPIC, *pair) for pair in following.items()], asynchronous=False)
-        except Exception as error:
+            # No point: refused as such, but only after the token was let through.
+            self.api.write(self.settings.influx_bucket, record="{}")
+        except ApiException as error:
+            self._end_without_bucket(error)
+        except (HTTPError, OSError) as error:
+            log(LOGGER, logging.WARNING, "InfluxDB does not answer", reason=str(error)[:200])
+
+    def _end_without_bucket(self, error: ApiException) -> None:
+        if error.status in (401, 403, 404):
+            raise ConfigurationError(
+                f"InfluxDB at {self.settings.influx_url} answers {error.status} for the bucket "
+                f"{self.settings.influx_bucket}: run site.yml, which creates it and renews INFLUX_TOKEN"
+            ) from None
+
+    def _commit(self, source: Reader, batch: list[Message]) -> None:
+        try:
+            source.commit(batch)
+        except KafkaException as error:
             # The points are written and a replay overwrites them: the next commit covers these offsets, too.
             log(LOGGER, logging.WARNING, "not committed", reason=error)
 

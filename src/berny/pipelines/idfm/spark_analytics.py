@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from prometheus_client import Gauge
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
 from berny.delivery import stage
-from berny.delivery.kafka import RECORD_BYTES
+from berny.delivery.checkpoint import Checkpoint, prepare
+from berny.delivery.kafka import RECORD_BYTES, TopicWatch
+from berny.delivery.skipped import watched
 from berny.delivery.stage import EnvironmentSettings, Stop, log
 from berny.pipelines.idfm.columns import transform
 
@@ -37,7 +41,10 @@ OFFSET = Gauge("berny_input_offset", "The next offset to be read", ["topic", "pa
 class Settings(EnvironmentSettings):
     """The driver's environment."""
 
+    hdfs_web_url: str
+    hdfs_user: str
     berny_checkpoint: str
+    berny_state_dir: Path
     berny_trigger_seconds: float = 1
     berny_max_offsets_per_batch: int = 20000
 
@@ -81,16 +88,22 @@ def _offsets(text: str | None) -> dict[str, int]:
 
 def run(settings: Settings, stop: Stop) -> None:
     """Run the query until it fails (the unit starts it again) or the stage is stopped."""
+    servers = settings.kafka_bootstrap_servers
+    checkpoint = Checkpoint(settings.hdfs_web_url, settings.hdfs_user, urlsplit(settings.berny_checkpoint).path)
+    watch = TopicWatch(servers, TOPIC)
+    starting = prepare(checkpoint, watch, servers, watched(settings.berny_state_dir), stop)
+    if starting is None:
+        return
     spark = SparkSession.builder.getOrCreate()
     spark.sparkContext.setLogLevel("WARN")
     spark.streams.addListener(Listener())
-    servers = settings.kafka_bootstrap_servers
     source = (
         spark.readStream.format("kafka")
         .options(**KNOW_ALL_BROKERS, **ASK_ANEW)
         .option("kafka.bootstrap.servers", servers)
         .option("subscribe", TOPIC)
-        .option("startingOffsets", "earliest")
+        .option("startingOffsets", json.dumps(starting))
+        # What is gone is found when the query starts again, and is recorded then.
         .option("failOnDataLoss", "true")
         .option("maxOffsetsPerTrigger", settings.berny_max_offsets_per_batch)
         .load()
@@ -112,6 +125,9 @@ def run(settings: Settings, stop: Stop) -> None:
     while not stop.is_set():
         if query.awaitTermination(1):
             raise RuntimeError("the query ended by itself")
+        if watch.changed():
+            query.stop()
+            raise RuntimeError(f"the topic {TOPIC} was deleted, or is another one by now: starting again")
     query.stop()
     spark.stop()
 
