@@ -75,6 +75,23 @@ def test_interfaces_have_names_that_the_kernel_takes(
     assert all(len(interface) <= INTERFACE_NAME_MAX for interface in names), names
 
 
+def test_names_of_a_lab_are_a_block_of_the_hosts_file(tmp_path: Path) -> None:
+    """All other lines stay as they are, in their order; the lab's go with it, and another lab's stay."""
+    file = tmp_path / "hosts"
+    own = "127.0.0.1 localhost\n# begin of berny-lab\n10.0.0.1 mine"
+    file.write_text(own)
+    box.resolve("berny-one", {"10.180.7.11": ["worker-1", "worker_1"], "10.180.7.10": ["master"]}, file)
+    block = "# begin of berny-one\n10.180.7.11 worker-1 worker_1\n10.180.7.10 master\n# end of berny-one\n"
+    assert file.read_text() == f"{own}\n{block}"
+    box.resolve("berny-lab", {"10.180.8.10": ["master"]}, file)
+    box.resolve("berny-one", {"10.180.9.10": ["master"]}, file)
+    other = "# begin of berny-lab\n10.180.8.10 master\n# end of berny-lab\n"
+    assert file.read_text() == f"{own}\n{other}# begin of berny-one\n10.180.9.10 master\n# end of berny-one\n"
+    for owner in ("berny-one", "berny-lab"):
+        box.resolve(owner, {}, file)
+    assert file.read_text() == f"{own}\n"
+
+
 def test_parts_of_two_labs_differ() -> None:
     """Labs stand beside each other on one box."""
     other = Plan("other", ipaddress.IPv4Network("10.180.8.0/24"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -85,6 +86,30 @@ def locked(file: Path, words: str) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def with_names(text: str, owner: str, names: Mapping[str, Sequence[str]]) -> str:
+    """Return the text of a hosts file with one marked block of ``owner``: names by address; without any, no block."""
+    begin, end = f"# begin of {owner}", f"# end of {owner}"
+    kept = re.sub(rf"^{re.escape(begin)}\n(?:(?!# begin of ).*\n)*?{re.escape(end)}\n", "", text, flags=re.M)
+    if not names:
+        return kept
+    if kept and not kept.endswith("\n"):
+        kept += "\n"
+    return "\n".join([f"{kept}{begin}", *(f"{address} {' '.join(words)}" for address, words in names.items()), end, ""])
+
+
+def resolve(owner: str, names: Mapping[str, Sequence[str]], file: Path = Path("/etc/hosts")) -> None:
+    """Have the box resolve names, by address, instead of those that ``owner`` had before; the rest of the file stays."""
+    with file.open("r+") as hosts:
+        fcntl.flock(hosts, fcntl.LOCK_EX)
+        before = hosts.read()
+        after = with_names(before, owner, names)
+        if after != before:
+            # In place: in a container the file is a mount, which can't be renamed over.
+            hosts.seek(0)
+            hosts.write(after)
+            hosts.truncate()
 
 
 def make_key(path: Path, comment: str) -> None:

@@ -77,6 +77,11 @@ class Lab:
                 self._keys()
                 self._describe()
                 network.up(self.plan)
+                # Pages link to each other by the machines' names.
+                nodes = self.plan.nodes.values()
+                box.resolve(
+                    self.plan.table, {node.address: [node.machine, *{node.name} - {node.machine}] for node in nodes}
+                )
             with steps.step(f"{len(self.machines)} machines, {len(self.plan.disks)} data disks") as say:
                 for machine in self.machines.values():
                     machine.boot()
@@ -101,6 +106,7 @@ class Lab:
                 for machine in self.machines.values():
                     machine.detach()
                 network.remove(self.plan)
+                box.resolve(self.plan.table, {})
                 self.ssh_exit()
             if purge:
                 with steps.step("remove disks and state"):
