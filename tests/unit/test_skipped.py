@@ -17,6 +17,7 @@ from prometheus_client.registry import CollectorRegistry
 from berny.delivery.checkpoint import Progress, topic_offsets, where_to_begin
 from berny.delivery.kafka import resume
 from berny.delivery.skipped import Gap, Skipped, _Metric
+from berny.probe.ask import _skipped
 
 GAP = Gap("one", "id-1", 2, 100, 499)
 
@@ -65,6 +66,21 @@ def test_metric_is_there_until_it_is_acknowledged(tmp_path: Path) -> None:
     assert line in generate_latest(registry).decode()
     skipped.acknowledge()
     assert "berny_skipped_records{" not in generate_latest(registry).decode()
+
+
+def test_probe_reads_the_metric(tmp_path: Path) -> None:
+    """What the probe says of a stage: how many, of which topic, which range, and the command that acknowledges it."""
+    registry = CollectorRegistry()
+    skipped = Skipped(tmp_path)
+    registry.register(_Metric(skipped))
+    skipped.add(GAP)
+    lines = generate_latest(registry).decode().splitlines()
+    samples = dict(line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+    assert _skipped(samples, "idfm") == [
+        "400 records of one were gone before they were read (partition 2, offsets 100 to 499)",
+        "to acknowledge: ansible-playbook playbooks/pipelines.yml -e pipeline=idfm -e do=acknowledge",
+    ]
+    assert _skipped({"berny_ready": "1.0"}, "idfm") == []
 
 
 def test_a_stage_and_a_person_write_at_once(tmp_path: Path) -> None:
