@@ -293,7 +293,7 @@ class Reader:
             assert partition is not None and offset is not None
             following[partition] = max(following.get(partition, 0), offset + 1)
         offsets = [TopicPartition(self._topic, *pair, metadata=self._ids) for pair in following.items()]
-        if self._consumer:
+        if self._consumer and offsets:
             self._consumer.commit(offsets=offsets, asynchronous=False)
 
     def close(self) -> None:
@@ -311,6 +311,10 @@ class Reader:
         committed = consumer.committed(partitions, timeout=ASK_SECONDS)
         for partition in committed:
             if partition.offset < 0:
+                log(
+                    LOGGER, logging.WARNING, "nothing is committed: reading from the beginning", topic=self._topic,
+                    partition=partition.partition,
+                )  # fmt: skip
                 partition.offset = OFFSET_BEGINNING
             # Commits of earlier versions had no ids.
             elif partition.metadata and partition.metadata != self._ids:
