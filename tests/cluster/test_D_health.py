@@ -159,7 +159,10 @@ def test_a_topic_deleted_by_hand(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize(
     ("node", "stage", "name"),
-    [("master", ANALYTICS, "idfm-realtime"), ("worker_2", CONSUMER, "idfm-processed")],
+    [
+        ("master", ANALYTICS, "idfm-realtime"),
+        pytest.param("worker_2", CONSUMER, "idfm-processed", marks=pytest.mark.second_tier),
+    ],
 )
 def test_records_that_were_gone_before_they_were_read(cluster: Cluster, node: str, stage: str, name: str) -> None:
     """The stage goes on after them, counts them, and is not whole until they are acknowledged."""
@@ -238,6 +241,7 @@ def test_records_gone_under_a_running_query(cluster: Cluster) -> None:
     whole(cluster)
 
 
+@pytest.mark.second_tier
 def test_a_directory_deleted_by_hand(cluster: Cluster) -> None:
     """What the login user's trash or a job's staging needs, and nothing writes by itself."""
     cluster.sh("master", "sudo -u hdfs hdfs dfs -rm -r -skipTrash /user/idfm")
