@@ -438,7 +438,7 @@ def test_overdue_stage_serves_and_is_not_whole() -> None:
     server, thread = start_http_server(0, addr="127.0.0.1")
     here = {"nodes": ["n"], "unit": "berny-p-s", "metrics_port": server.server_port}
     facts = {"nodes": {"n": {"machine": "127.0.0.1"}, "m": {}}, "services": {},
-             "pipelines": {"p": {"stages": {"s": here}}}}  # fmt: skip
+             "pipelines": {"p": {"name": "p", "stages": {"s": here | {"needs": []}}}}}  # fmt: skip
     try:
         READY.set(1)
         expect(60)
