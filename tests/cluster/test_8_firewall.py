@@ -102,7 +102,7 @@ def test_rules_are_back_by_themselves_and_health_says_so_while_they_are_not(clus
         cluster.sh(NODE, "sudo systemctl kill -s CONT berny-firewall")
         wait_until(lambda: rules(cluster) == before, 5, f"after {command} the rules are not back")
         assert health(cluster)[0] == 0, (command, health(cluster))
-    assert firewall()[0] == 0
+    assert firewall("--limit", NODE)[0] == 0
 
 
 def test_check_and_status_say_that_the_rules_are_gone(cluster: Cluster) -> None:
