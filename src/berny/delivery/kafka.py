@@ -32,6 +32,8 @@ ASK_SECONDS = 5.0
 """What one question may take."""
 WATCH_SECONDS = 5.0
 """How often it is asked whether a topic is still the same."""
+DOUBT_SECONDS = 3.0
+"""When it is asked again before it is believed: a broker that has just started knows no topic at all for a moment."""
 
 LETTER_BYTES = 256 << 10
 RECORD_BYTES = 4 << 20
@@ -181,7 +183,7 @@ class TopicWatch:
     def changed(self) -> bool:
         """Tell whether the topic is no longer the one that it was in the beginning; asks every few seconds.
 
-        A broker may not have heard of a new topic yet: only what two questions in a row find is so.
+        A broker may not have heard of it yet: only what two questions in a row find is so.
         """
         if time.monotonic() < self._next:
             return False
@@ -192,7 +194,7 @@ class TopicWatch:
             return False
         doubted, self._doubted = self._doubted, not same
         if not same and not doubted:
-            self._next = time.monotonic() + 1
+            self._next = time.monotonic() + DOUBT_SECONDS
         return not same and doubted
 
 
