@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from berny.lab import summary
@@ -259,15 +260,13 @@ def test_a_bucket_deleted_by_hand(cluster: Cluster) -> None:
     cluster.load(run, RATE)
     cluster.serve(RATE * 3)
     cluster.settle(run)
-    secrets = (cluster.lab.plan.folder / "secrets.yml").read_text()
-    token = re.search(r"influxdb_admin_token: ['\"]?([^'\"\s]+)", secrets)
-    assert token
+    token = yaml.safe_load((cluster.lab.plan.folder / "secrets.yml").read_text())["influxdb_admin_token"]
     code = (
         "import sys; from influxdb_client import InfluxDBClient; "
         "api = InfluxDBClient('http://worker_2:8086', sys.argv[1], org='berny').buckets_api(); "
         "api.delete_bucket(api.find_bucket_by_name('idfm_metrics'))"
     )
-    cluster.sh("worker_2", f'{PYTHON} -c "{code}" {token[1]}')
+    cluster.sh("worker_2", f'{PYTHON} -c "{code}" {token}')
 
     def told() -> bool:
         found = health(cluster, "worker_2", CONSUMER)[CONSUMER]
