@@ -21,7 +21,7 @@ def test_without_faults_every_observation_is_everywhere_once(cluster: Cluster) -
     assert int(report.split(" expected")[0]) > RATE * 10
 
 
-@pytest.mark.parametrize("node", ["master", "worker_2"])
+@pytest.mark.parametrize("node", ["master", pytest.param("worker_2", marks=pytest.mark.second_tier)])
 def test_a_broker_away_under_load_loses_nothing(cluster: Cluster, node: str) -> None:
     run = f"without-{node.replace('_', '-')}"
     cluster.load(run, RATE)

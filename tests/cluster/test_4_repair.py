@@ -72,6 +72,7 @@ def umask(cluster: Cluster) -> Iterator[str]:
     cluster.sh(node, f"sudo rm -f {SUDO_UMASK}")
 
 
+@pytest.mark.second_tier
 def test_a_umask_of_sudo_closes_nothing(cluster: Cluster, umask: str) -> None:
     """What it closed is opened again, what is made under it is open, and no service runs on defaults meanwhile."""
     folders = "/etc/berny /etc/berny/hdfs* /etc/berny/yarn* $(find /opt/berny /usr/local/lib/berny -type d)"

@@ -205,6 +205,7 @@ def test_mapreduce_outlives_a_node_manager(cluster: Cluster) -> None:
     assert job.attempts() == 1
 
 
+@pytest.mark.second_tier
 def test_streaming_outlives_a_node_manager(cluster: Cluster) -> None:
     job = streaming(cluster, "streaming")
     check_ports(cluster)
@@ -215,6 +216,7 @@ def test_streaming_outlives_a_node_manager(cluster: Cluster) -> None:
     assert job.attempts() == 1
 
 
+@pytest.mark.second_tier
 def test_spark_outlives_a_node_manager(cluster: Cluster) -> None:
     cluster.sh("worker_1", f"cat > /tmp/slowly.py <<'END'{PROGRAM}END")
     submit = "spark-submit --master yarn --deploy-mode cluster --name slowly /tmp/slowly.py"

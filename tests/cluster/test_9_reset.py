@@ -122,8 +122,9 @@ def kept(cluster: Cluster) -> tuple[set[str], str, str]:
 
 
 def test_a_pipeline_goes_without_its_data_and_comes_back(cluster: Cluster) -> None:
-    before = cluster.processes()
+    before, archives = cluster.processes(), cluster.each("ls /opt/berny /opt/berny/archives")
     play("playbooks/reset.yml", "-e", "pipeline=idfm")
+    assert cluster.each("ls /opt/berny /opt/berny/archives") == archives
     stages = {f"berny-idfm-{stage}" for stage in PIPELINE.stages}
     assert {unit for _, unit in set(before) - set(cluster.processes())} == stages
     assert "idfm" not in cluster.sh("master", "ls /etc/systemd/system /etc/berny /etc/tmpfiles.d")

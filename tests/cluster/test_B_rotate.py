@@ -84,14 +84,12 @@ def admin_token(cluster: Cluster, option: str) -> str:
 
 
 def test_an_encrypted_file_needs_its_password(cluster: Cluster, vault: str) -> None:
-    """With it nothing changes; without, nothing is touched and the message says what to give."""
+    """Without it nothing is touched, and the message says what to give; the next test runs plays with it."""
     before = cluster.processes()
     without = play("site.yml", ok=False)
     assert without.code != 0 and "--ask-vault-pass" in without.output, without.tail
     # The preflight, and the play that reads the secrets before any other.
     assert without.output.count("PLAY [") == 2 and without.recap("changed") == 0, without.output
-    again = play("site.yml", vault)
-    assert again.recap("changed") == 0, again.tail
     assert cluster.processes() == before
     assert (cluster.lab.plan.folder / "secrets.yml").read_text().startswith("$ANSIBLE_VAULT")
 

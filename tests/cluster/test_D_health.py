@@ -295,6 +295,7 @@ def test_a_stage_waits_for_kafka_and_not_for_the_broker_beside_it(cluster: Clust
     cluster.sh("master", "sudo berny-probe kafka --wait 90 --want whole", timeout=120)
 
 
+@pytest.mark.second_tier
 def test_a_registration_is_held_against_the_running_process(cluster: Cluster) -> None:
     """A NodeManager that can't register is not the one before it, though that one still counts as running."""
     ports = "{ 8031 }"
