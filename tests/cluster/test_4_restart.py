@@ -22,7 +22,7 @@ def started(cluster: Cluster, node: str) -> float:
 
 def test_a_kafka_variable_restarts_the_brokers_one_after_the_other(cluster: Cluster) -> None:
     before = cluster.processes()
-    changed = play("site.yml", "-e", "kafka_log_segment_bytes=33554432")
+    changed = play("site.yml", "--tags", "kafka", "-e", "kafka_log_segment_bytes=33554432")
     assert changed_units(before, cluster.processes()) == {("master", "kafka"), ("worker_2", "kafka")}
     restarts = [line for line in changed.output.splitlines() if "TASK [service : Restart kafka]" in line]
     assert len(restarts) == 2, changed.output

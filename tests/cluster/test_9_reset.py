@@ -121,10 +121,10 @@ def kept(cluster: Cluster) -> tuple[set[str], str, str]:
     return {*topics} & {*PIPELINE.topics}, folders.strip(), cluster.sh("master", "sudo ls -A /data/berny-idfm")
 
 
+@pytest.mark.second_tier
 def test_a_pipeline_goes_without_its_data_and_comes_back(cluster: Cluster) -> None:
-    before, archives = cluster.processes(), cluster.each("ls /opt/berny /opt/berny/archives")
+    before = cluster.processes()
     play("playbooks/reset.yml", "-e", "pipeline=idfm")
-    assert cluster.each("ls /opt/berny /opt/berny/archives") == archives
     stages = {f"berny-idfm-{stage}" for stage in PIPELINE.stages}
     assert {unit for _, unit in set(before) - set(cluster.processes())} == stages
     assert "idfm" not in cluster.sh("master", "ls /etc/systemd/system /etc/berny /etc/tmpfiles.d")
@@ -135,7 +135,11 @@ def test_a_pipeline_goes_without_its_data_and_comes_back(cluster: Cluster) -> No
 
 
 def test_a_pipeline_goes_with_its_data_and_comes_back(cluster: Cluster) -> None:
+    stages = {f"berny-idfm-{stage}" for stage in PIPELINE.stages}
+    before, archives = cluster.processes(), cluster.each("ls /opt/berny /opt/berny/archives")
     play("playbooks/reset.yml", "-e", "pipeline=idfm", "-e", f"data={cluster.lab.plan.name}")
+    assert {unit for _, unit in set(before) - set(cluster.processes())} == stages
+    assert cluster.each("ls /opt/berny /opt/berny/archives") == archives
     topics, folders, spool = kept(cluster)
     assert (topics, folders) == (set(), "0") and "sqlite" not in spool
     again = play("playbooks/reset.yml", "-e", "pipeline=idfm", "-e", f"data={cluster.lab.plan.name}")
