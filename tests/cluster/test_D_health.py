@@ -187,14 +187,15 @@ def test_records_that_were_gone_before_they_were_read(cluster: Cluster, node: st
         remove_all_records(cluster, name)
     finally:
         cluster.sh(node, f"sudo systemctl start --no-block {stage}")
-    ask = f"sudo berny-probe {stage} --wait 30"
-    found = wait_until(
-        lambda: " were gone before they were read" in (said := cluster.sh(node, ask, ok=False)) and said,
-        120,
-        cluster.told,
-    )
-    missed = sum(int(count) for count in re.findall(rf"(\d+) records of {name} were gone before they were read", found))
-    assert missed >= RATE * 2, found
+
+    def missing() -> tuple[int, str]:
+        """How many records the stage says that it missed so far, each partition when it comes to it."""
+        said = cluster.sh(node, f"sudo berny-probe {stage} --wait 30", ok=False)
+        counts = re.findall(rf"(\d+) records of {name} were gone before they were read", said)
+        return sum(map(int, counts)), said
+
+    wait_until(lambda: missing()[0] >= (unread or RATE * 2), 120, lambda: f"{unread} unread. {missing()[1]}")
+    missed, found = missing()
     assert unread in (None, missed), found
     assert "-e pipeline=idfm -e do=acknowledge" in found
     assert ": serving: " in cluster.sh(node, f"sudo berny-probe {stage} --want whole; [ $? = 1 ]")

@@ -95,13 +95,15 @@ def test_every_link_of_every_page_opens(cluster: Cluster, application: None) -> 
         assert time.monotonic() < deadline, f"{len(seen)} pages were read, {len(waiting)} wait"
         address, whence, depth = waiting.pop(0)
         address = urldefrag(address).url
-        # Pages that differ in numbers, or in what a query asks for (a container's, a stage's, a sort order), are one kind.
-        kind = re.sub(r"\d+", "0", re.sub(r"=[^&]*", "", address))
-        if address in seen or kinds.get(kind, 0) >= 2:
+        parts = urlsplit(address)
+        # Pages of a service that differ in numbers, or in what a query asks for (a container's, a stage's, a sort order), are
+        # one kind.
+        rest = re.sub(r"\d+", "0", re.sub(r"=[^&]*", "", f"{parts.path}?{parts.query}"))
+        kind = f"{re.sub(r'[0-9]+', '0', parts.hostname or '')}:{parts.port}{rest}"
+        if address in seen or (depth and kinds.get(kind, 0) >= 2):
             continue
         seen.add(address)
         kinds[kind] = kinds.get(kind, 0) + 1
-        parts = urlsplit(address)
         if parts.hostname not in hosts:
             # A vendor's own page, or an address that no name was given for: the first are named, the others are wrong.
             if not re.search(r"\.(org|com|io)$", parts.hostname or ""):
