@@ -182,18 +182,18 @@ def test_records_that_were_gone_before_they_were_read(cluster: Cluster, node: st
     """The stage goes on after them, counts them, and is not whole until they are acknowledged."""
     cluster.sh(node, f"sudo systemctl stop {stage}")
     try:
+        begin = ends = end(cluster, name)
         cluster.load(f"gone-{time.time():.0f}", RATE)
         cluster.serve(RATE * 3)
         cluster.load(f"none-{time.time():.0f}", 0)
-        # What is on its way arrives.
-        ends = 0
 
-        def still() -> bool:
+        def arrived() -> bool:
+            """Tell whether what is on its way is there: nothing comes any more."""
             nonlocal ends
             before, ends = ends, end(cluster, name)
-            return ends == before
+            return ends == before and ends >= begin + RATE * 2
 
-        wait_until(still, 60, cluster.told)
+        wait_until(arrived, 60, cluster.told)
         unread = lag(cluster, GROUP) if stage == CONSUMER else None
         remove_all_records(cluster, name)
     finally:
