@@ -178,7 +178,7 @@ def test_a_node_without_records_is_not_taken_for_an_empty_one(words: dict[str, A
 @pytest.fixture
 def files(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What writes files, with its records below a folder of the test."""
-    module = plugin("modules/berny_files.py")
+    module = plugin("module_utils/berny_files.py")
     monkeypatch.setattr(module, "state", str(tmp_path / "state"), raising=False)
     return module
 
@@ -223,20 +223,16 @@ class Module:
 def write(files: ModuleType, monkeypatch: pytest.MonkeyPatch, owner: str, check: bool = False, **texts: str) -> Any:
     """Have files written for an owner; returns what the module said."""
     dests = {name.replace("__", "/"): text for name, text in texts.items()}
-    module = Module(
-        check,
-        owner=owner,
-        state=files.state,
-        files=[{"dest": dest, "mode": "0644", "owner": "root"} for dest in dests],
-        contents=dests,
-        secret_contents={},
-    )
-    monkeypatch.setattr(files, "AnsibleModule", lambda **_: module)
+    words = {
+        "owner": owner,
+        "state": files.state,
+        "files": [{"dest": dest, "mode": "0644", "owner": "root"} for dest in dests],
+        "contents": dests,
+        "secret_contents": {},
+    }
     # The tests may run as somebody else.
     monkeypatch.setattr(files.pwd, "getpwnam", lambda _: SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid()))
-    with pytest.raises(Exit) as end:
-        files.main()
-    return end.value.args[0]
+    return files.have(Module(check), words)
 
 
 def test_what_is_written_goes_and_what_was_there_comes_back(

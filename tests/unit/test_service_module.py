@@ -25,13 +25,22 @@ from berny.catalog import load_pipelines
 
 Plugin = Callable[[str], ModuleType]
 ME = pwd.getpwuid(os.getuid())
+# A module with what it imports, which Ansible would have sent along.
+RUN = """
+import runpy, sys, ansible.module_utils
+_, folder, module = sys.argv
+del sys.argv[1:]
+ansible.module_utils.__path__.append(folder)
+runpy.run_path(module, run_name="__main__")
+"""
 
 
 def run(checkout: Path, module: str, check: bool = False, **words: Any) -> dict[str, Any]:
     """Run a module as Ansible does on a node; return its answer."""
     told = {"ANSIBLE_MODULE_ARGS": words | {"_ansible_check_mode": check}}
+    plugins = checkout / "ansible" / "plugins"
     done = subprocess.run(
-        [sys.executable, checkout / "ansible" / "plugins" / "modules" / f"{module}.py"],
+        [sys.executable, "-c", RUN, plugins / "module_utils", plugins / "modules" / f"{module}.py"],
         input=json.dumps(told),
         capture_output=True,
         text=True,
@@ -166,7 +175,7 @@ def test_unknown_owner_is_told(checkout: Path, tmp_path: Path) -> None:
 
 def test_reader_sees_the_old_text_or_the_new(plugin: Plugin, tmp_path: Path) -> None:
     """A service that starts while its file is written never reads half of it."""
-    write = plugin("modules/berny_files.py").write
+    write = plugin("module_utils/berny_files.py").write
     path = tmp_path / "a.conf"
     texts = {"a" * 100_000, "b" * 200_000}
     write(path, "a" * 100_000, 0o644, ME)
@@ -190,7 +199,7 @@ def test_reader_sees_the_old_text_or_the_new(plugin: Plugin, tmp_path: Path) -> 
 
 def test_stale_neighbour_is_no_obstacle(plugin: Plugin, tmp_path: Path) -> None:
     """A write that was cut off leaves a file beside; it may even be a link to somewhere else."""
-    module = plugin("modules/berny_files.py")
+    module = plugin("module_utils/berny_files.py")
     (tmp_path / "other").write_text("precious")
     (tmp_path / ".a.conf.berny").symlink_to(tmp_path / "other")
     module.write(tmp_path / "a.conf", "text", 0o640, ME)
@@ -231,7 +240,7 @@ def test_folders_that_were_closed_are_opened_again(checkout: Path, tmp_path: Pat
 
 def test_folders_of_berny_are_its_own_all_of_them(plugin: Plugin) -> None:
     """Also one that something else made before; a machine's own, and what others put below it, are not."""
-    own = plugin("modules/berny_files.py").own_folders
+    own = plugin("module_utils/berny_files.py").own_folders
     paths = [Path("/etc/berny/control/.ssh/authorized_keys"), Path("/etc/systemd/system/x.service"), Path("/srv/a/b")]
     assert own(paths, ["/srv/a"]) == [Path("/etc/berny"), Path("/etc/berny/control"), Path("/etc/berny/control/.ssh"),
                                       Path("/srv/a")]  # fmt: skip
@@ -440,13 +449,13 @@ def test_modes_of_an_archive_are_mended_where_it_is(node: Node, unpacked: Path) 
 def test_log_line_that_says_why(plugin: Plugin, journal: str, told: str) -> None:
     """A play that stops shows one line: the last error of the program, not what systemd adds to it."""
     service = SimpleNamespace(unit="x.service", module=SimpleNamespace(run_command=lambda command: (0, journal, "")))
-    assert told in plugin("modules/berny_service.py").Service.log_line(service, "0")
+    assert told in plugin("module_utils/berny_service.py").Service.log_line(service, "0")
 
 
 @pytest.fixture
 def owned(plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[..., str], Path]:
     """What mends a service's directories, and the directory: it has a file two levels down, and lost+found."""
-    module = plugin("modules/berny_service.py")
+    module = plugin("module_utils/berny_service.py")
     monkeypatch.setattr(module, "TMPFILES", tmp_path)
     monkeypatch.setattr(module, "DATA", tmp_path / "data")
     data = tmp_path / "data" / "kafka"
@@ -532,7 +541,7 @@ def unit(checkout: Path, **words: Any) -> str:
 
 def test_unit_records_what_it_starts_from(checkout: Path, plugin: Plugin) -> None:
     """The module reads the unit's digest from where the template writes it: else every run would restart everything."""
-    record = plugin("modules/berny_service.py").RECORD
+    record = plugin("module_utils/berny_service.py").RECORD
     assert re.search(rf"^ExecStartPre=\+{record} kafka (\S+)$", unit(checkout), re.M)
     marker = plugin("action/berny_files.py").UNIT_DIGEST
     assert unit(checkout).count(marker) == 1

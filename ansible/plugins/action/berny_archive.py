@@ -9,6 +9,7 @@ from ansible.plugins.action import ActionBase
 
 from berny.artifacts import ArtifactMissing, Store, SupplyError
 from berny.artifacts.recipes import not_run
+from berny.artifacts.store import Archive
 
 ROOT = "/opt/berny/archives"
 
@@ -37,23 +38,35 @@ class ActionModule(ActionBase):
             return result
         except SupplyError as error:
             raise AnsibleActionFail(str(error)) from error
-        home = f"{ROOT}/{archive.name}-{archive.version}-{archive.sha256[:12]}"
-        args: dict[str, Any] = {"home": home, "link": f"/opt/berny/{name}"}
+        args = self.module_arguments(archive)
         result.update(self._execute_module(module_name="berny_archive", module_args=args, task_vars=task_vars))
+        self.show(result, task_vars)
         damage = result.get("damage", [])
-        for line in damage:
-            self._display.display(f"{(task_vars or {}).get('inventory_hostname')}: {line}")
         if result.get("missing") and not result.get("failed") and not self._task.check_mode:
-            tmpdir = self._connection._shell.tmpdir or self._make_tmp_path()
-            source = self._connection._shell.join_path(tmpdir, archive.path.name)
-            try:
-                self._transfer_file(str(archive.path), source)
-                args |= {"source": source, "sha256": archive.sha256}
-                result.update(self._execute_module(module_name="berny_archive", module_args=args, task_vars=task_vars))
-            finally:
-                self._remove_tmp_path(tmpdir)
+            result.update(self.send(archive, args, task_vars))
         result.pop("missing", None)
         result["damage"] = damage
-        result["home"] = home
+        result["home"] = args["home"]
         result["version"] = archive.version
         return result
+
+    def module_arguments(self, archive: Archive) -> dict[str, Any]:
+        """Return the arguments of the module for an archive of the store."""
+        home = f"{ROOT}/{archive.name}-{archive.version}-{archive.sha256[:12]}"
+        return {"home": home, "link": f"/opt/berny/{archive.name}"}
+
+    def show(self, found: dict[str, Any], task_vars: dict[str, Any] | None) -> None:
+        """Show what the module has found damaged."""
+        for line in found.get("damage", []):
+            self._display.display(f"{(task_vars or {}).get('inventory_hostname')}: {line}")
+
+    def send(self, archive: Archive, args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Send an archive to the node and unpack it there; return what the module does."""
+        tmpdir = self._connection._shell.tmpdir or self._make_tmp_path()
+        source = self._connection._shell.join_path(tmpdir, archive.path.name)
+        try:
+            self._transfer_file(str(archive.path), source)
+            args = {**args, "source": source, "sha256": archive.sha256}
+            return dict(self._execute_module(module_name="berny_archive", module_args=args, task_vars=task_vars))
+        finally:
+            self._remove_tmp_path(tmpdir)

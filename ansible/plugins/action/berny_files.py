@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,12 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return ``changed``, ``diff`` (never of secrets) and the destinations that changed."""
         result = super().run(tmp, task_vars)
-        task_vars = task_vars or {}
-        args = self._task.args
+        args = self.module_arguments(self._task.args, task_vars or {})
+        result.update(self._execute_module(module_name="berny_files", module_args=args, task_vars=task_vars))
+        return result
+
+    def module_arguments(self, args: Mapping[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the module: all files rendered, with modes and owners."""
         user = args.get("user", "root")
         files: list[dict[str, str]] = []
         contents: dict[str, str] = {}
@@ -49,19 +54,12 @@ class ActionModule(ActionBase):
         if args.get("inputs"):
             files.append({"dest": args["inputs"], "mode": "0644", "owner": "root"})
             contents[args["inputs"]] = "".join(f"{line}\n" for line in [*args.get("started_from", []), *inputs])
-        result.update(
-            self._execute_module(
-                module_name="berny_files",
-                module_args={
-                    "files": files,
-                    "contents": contents,
-                    "secret_contents": secret_contents,
-                    "owner": self._owner(args.get("folder")),
-                },
-                task_vars=task_vars,
-            )
-        )
-        return result
+        return {
+            "files": files,
+            "contents": contents,
+            "secret_contents": secret_contents,
+            "owner": self._owner(args.get("folder")),
+        }
 
     def _owner(self, folder: str | None) -> str:
         """Return who has the files: the service or component that the folder is named after, else the role."""

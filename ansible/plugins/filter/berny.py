@@ -141,6 +141,11 @@ def dashboards(pipelines: Mapping[str, Any], folder: str, source: str) -> dict[s
     }
 
 
+def outdated(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the hosts whose service runs from something else than what is on disk; see the role ``service``."""
+    return [host for host in hosts if hostvars[host].get("_service_state", {}).get("differs")]
+
+
 class FilterModule:
     """The filters by name."""
 
@@ -153,6 +158,7 @@ class FilterModule:
             "environment_value": environment_value,
             "hdfs_directories": hdfs_directories,
             "homes": homes,
+            "outdated": outdated,
             "open_ports": open_ports,
             "ipv4": ipv4,
             "dashboards": dashboards,

@@ -1,0 +1,45 @@
+#!/usr/bin/python3
+"""A service on one host in one round trip: its archive, its files, and what runs."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+module: berny_converge
+short_description: Have a service unpacked, configured and running
+description: Each part is left out where its arguments are; files wait for an archive that has to be sent.
+options:
+  archive: {description: Arguments of the module berny_archive., type: dict}
+  files: {description: Arguments of the module berny_files., type: dict}
+  service: {description: Arguments of the module berny_service., type: dict}
+author: [Berny (@berny)]
+"""
+EXAMPLES = """
+- name: Have Kafka unpacked, configured and running
+  berny_converge: {phase: all}
+"""
+RETURN = """
+archive: {description: What berny_archive returns., type: dict, returned: with archive}
+files: {description: What berny_files returns., type: dict, returned: with files}
+service: {description: What berny_service returns., type: dict, returned: with service}
+"""
+
+from ansible.module_utils import berny_archive, berny_files, berny_service
+from ansible.module_utils.basic import AnsibleModule
+
+PARTS = {"archive": berny_archive, "files": berny_files, "service": berny_service}
+
+
+def main() -> None:
+    spec = {name: {"type": "dict", "options": part.ARGUMENTS} for name, part in PARTS.items()}
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    found = {}
+    for name, part in PARTS.items():
+        if module.params[name]:
+            found[name] = part.have(module, module.params[name])
+            if found[name].get("missing") and not module.check_mode:
+                break
+    module.exit_json(changed=any(part["changed"] for part in found.values()), **found)
+
+
+if __name__ == "__main__":
+    main()
