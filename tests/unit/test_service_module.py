@@ -575,6 +575,30 @@ def test_stage_waits_for_what_it_needs(checkout: Path) -> None:
     assert "TimeoutStartSec" not in unit(checkout)
 
 
+# -- berny_converge ----------------------------------------------------------------------------------------------------
+
+
+def test_files_wait_for_an_archive_that_has_to_be_sent(checkout: Path, node: Node, tmp_path: Path) -> None:
+    """A unit never names a folder that is not there; in check mode all that would change is told."""
+    conf = tmp_path / "etc" / "a.conf"
+    archive = {"home": str(node.root / "tool-1-aaaa"), "link": str(node.link)}
+    files = {
+        "files": [{"dest": str(conf), "mode": "0644", "owner": ME.pw_name}],
+        "owner": "unit",
+        "state": str(tmp_path / "state"),
+        "contents": {str(conf): "text"},
+    }
+    answer = run(checkout, "berny_converge", True, archive=archive, files=files)
+    assert answer["archive"]["missing"] and answer["files"]["written"] == [str(tmp_path / "etc" / "a.conf")]
+    answer = run(checkout, "berny_converge", archive=archive, files=files)
+    assert answer["archive"]["missing"] and "files" not in answer and not conf.exists()
+    node.have("1-aaaa", node.archive("one"))
+    answer = run(checkout, "berny_converge", archive=archive, files=files)
+    assert answer["changed"] and conf.read_text() == "text"
+    answer = run(checkout, "berny_converge", archive=archive, files=files)
+    assert not answer["changed"] and not answer["archive"]["missing"] and answer["files"]["written"] == []
+
+
 # -- scripts -----------------------------------------------------------------------------------------------------------
 
 
