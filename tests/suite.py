@@ -37,6 +37,12 @@ def part_of(nodeid: str) -> str:
     return Path(nodeid.split("::")[0]).parts[1]
 
 
+def rank(item: pytest.Item) -> float:
+    """Return what tests are ordered by: the part, and what runs beside the quick tests after them."""
+    beside = item.get_closest_marker("beside") is not None
+    return len(QUICK) - 0.5 if beside else PARTS.index(part_of(item.nodeid))
+
+
 def revision(checkout: Path) -> str:
     """Return the commit that is tested, with a digest of what is not committed."""
 
@@ -137,7 +143,7 @@ class Suite:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Order the parts, and leave out what has passed before."""
-        items.sort(key=lambda item: PARTS.index(part_of(item.nodeid)))
+        items.sort(key=rank)
         self.asked = {part_of(item.nodeid) for item in items}
         passed = self.ledger.read() if self.ledger else {}
         before = [item for item in items if item.nodeid in passed]

@@ -43,7 +43,7 @@ def copy(tmp_path: Path) -> Path:
     for name in ("conftest.py", "suite.py", "support.py"):
         (tmp_path / "tests" / name).symlink_to(TESTS / name)
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.pytest.ini_options]\npythonpath = ['tests']\nmarkers = ['second_tier: x']\ntimeout = 60\n"
+        "[tool.pytest.ini_options]\npythonpath = ['tests']\nmarkers = ['second_tier: x', 'beside: x']\ntimeout = 60\n"
     )
     for part in PARTS:
         (tmp_path / "tests" / part).mkdir()
@@ -74,13 +74,13 @@ def test_nothing_follows_a_quick_test_that_failed(copy: Path) -> None:
     write(
         copy,
         unit="def test_a(): assert False\ndef test_b(): assert False",
-        style="def test_c(): assert False",
+        style="@pytest.mark.beside\ndef test_slow(): assert False\ndef test_c(): assert False",
         cluster="def test_d(): raise SystemExit('a machine was touched')",
     )
     code, said = run(copy)
-    assert code and "3 failed" in said and "style or unit tests failed, so no machine was tested" in said, said
+    assert code and "4 failed" in said and "style or unit tests failed, so no machine was tested" in said, said
     assert "a machine was touched" not in said
-    assert said.index("tests/style") < said.index("tests/unit")
+    assert said.index("tests/style") < said.index("tests/unit") < said.rindex("tests/style/test_style.py F")
 
 
 def test_tiers_and_parts_are_counted(copy: Path) -> None:
