@@ -166,6 +166,7 @@ def test_a_brokers_number_is_for_life(cluster: Cluster, tmp_path: Path) -> None:
     assert cluster.processes() == before
 
 
+@pytest.mark.second_tier
 def test_a_taken_port_is_told_before_and_after(cluster: Cluster) -> None:
     """The preflight names who has it; a play without, or one that it is taken under, has host, unit and log line."""
     cluster.sh("master", "sudo systemctl stop zookeeper")

@@ -179,6 +179,7 @@ def test_rules_that_lock_everybody_out_roll_themselves_back(cluster: Cluster) ->
     assert firewall("--limit", NODE)[0] == 0
 
 
+@pytest.mark.second_tier
 def test_play_whose_new_connections_come_from_elsewhere_fails(cluster: Cluster, other_address: str) -> None:
     """The connection that it has hides it: only a new one tells."""
     before = rules(cluster)

@@ -99,6 +99,7 @@ def test_what_is_refused_touches_nothing(cluster: Cluster, options: list[str], w
     assert cluster.processes() == before
 
 
+@pytest.mark.second_tier
 def test_lost_records_are_not_taken_for_an_empty_node(cluster: Cluster) -> None:
     """Refused before anything is removed; the next play records anew, and then a reset works."""
     before = cluster.processes()

@@ -291,6 +291,7 @@ def test_a_bucket_deleted_by_hand(cluster: Cluster) -> None:
     wait_until(lambda: cluster.check(run)[0], 120, lambda: cluster.check(run)[1])
 
 
+@pytest.mark.second_tier
 def test_a_stage_waits_for_kafka_and_not_for_the_broker_beside_it(cluster: Cluster) -> None:
     cluster.sh("worker_2", "sudo systemctl stop kafka")
     try:

@@ -16,7 +16,7 @@ from berny.lab.lab import Lab
 from support import Cluster, console, steps
 
 RATE = 40
-SELECTION = ["kill-hdfs-namenode-master", "cut-worker_2", "full-influxdb-worker_2", "power-all-master-first"]
+SELECTION = ["cut-worker_2", "full-influxdb-worker_2", "power-all-master-first"]
 CUT = "power-all-master-first"
 PLANTED = "/data/yarn-nodemanager/planted"
 
