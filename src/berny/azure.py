@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from berny.catalog import NodeSize, catalog_folder, load_catalog, load_pipelines
+from berny.catalog import SHARED, NodeSize, load_catalog, load_pipelines
 from berny.placement import need
 
 USABLE = 0.95
@@ -22,8 +22,8 @@ class AzureError(ValueError):
 
 @cache
 def facts() -> dict[str, Any]:
-    """Return sizes, disks and prices of ``ansible/catalog/azure.yml``."""
-    found: dict[str, Any] = yaml.safe_load((catalog_folder().parent / "azure.yml").read_text())
+    """Return sizes, disks and prices of ``ansible/azure.yml``."""
+    found: dict[str, Any] = yaml.safe_load((SHARED / "azure.yml").read_text())
     return found
 
 
@@ -68,9 +68,7 @@ def machines(
         wanted = need(catalog, pipelines, groups, node, size, {})
         name = given.get(node) or fitting(wanted.memory, size)
         if name not in known["sizes"]:
-            raise AzureError(
-                f"azure_sizes of {node}: {name} is not in ansible/catalog/azure.yml: add it with its price"
-            )
+            raise AzureError(f"azure_sizes of {node}: {name} is not in ansible/azure.yml: add it with its price")
         disk = disk_for(max(sum(wanted.disks.values()), 1))
         running = known["sizes"][name]["hour"] * known["hours_of_a_month"]
         kept = (disk + disk_for(known["system_disk"])) * known["disk_gib_month"] + known["address_month"]

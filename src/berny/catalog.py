@@ -1,4 +1,4 @@
-"""The distribution as data: components of ``ansible/catalog`` and manifests of ``src/berny/pipelines``.
+"""The distribution as data: components of ``roles`` and manifests of ``src/berny/pipelines``.
 
 Every fact (version, port, user, heap, data disk) has its one home there; roles, probes, the lab, the README's mapping
 table and the tests read it through these models. A misspelt key is an error that names the file.
@@ -15,6 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 NodeSize = Literal["small", "large"]
+
+ROLES = Path(__file__).resolve().parents[2] / "roles"
+"""Of the checkout that this package runs from: a folder for each component, beside those of the core."""
+SHARED = ROLES.parent / "ansible"
+"""What all inventories and roles share."""
 
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -224,11 +229,6 @@ class Catalog(_Strict):
         return {name: service for component in self.components.values() for name, service in component.services.items()}
 
 
-def catalog_folder() -> Path:
-    """Return ``ansible/catalog/components`` of the checkout that this package runs from."""
-    return Path(__file__).resolve().parents[2] / "ansible" / "catalog" / "components"
-
-
 class _Yaml12Loader(yaml.SafeLoader):
     """Only ``true`` and ``false`` are booleans, as in YAML 1.2: manifests have a key ``on``."""
 
@@ -259,36 +259,31 @@ def _parse(model: type[Any], data: Any, file: Path) -> Any:
 
 
 @cache
-def load_catalog(folder: Path | None = None, roles: Path | None = None) -> Catalog:
-    """Read every component of the catalog with its commands, ordered so that each comes after what it needs.
+def load_catalog(roles: Path = ROLES) -> Catalog:
+    """Read every component with its commands, ordered so that each comes after what it needs.
 
     Raises:
         CatalogError: a file is malformed, or a component needs one that is missing or that needs it.
     """
-    roles = roles or (None if folder else catalog_folder().parents[2] / "roles")
-    folder = folder or catalog_folder()
     found: dict[str, Component] = {}
-    for file in sorted(folder.glob("*.yml")):
-        data = _read(file)
-        entry = data.get(file.stem)
-        if len(data) != 1 or not isinstance(entry, dict):
-            raise CatalogError(f"{file}: expected a mapping under the one key {file.stem!r}, found {sorted(data)}")
+    for file in sorted(roles.glob("*/component.yml")):
+        component, entry = file.parent.name, _read(file)
         services = {
-            name: {**service, "name": name, "component": file.stem}
+            name: {**service, "name": name, "component": component}
             for name, service in entry.get("services", {}).items()
         }
-        entry = {**entry, "name": file.stem, "services": services}
-        commands = roles / file.stem / "commands.yml" if roles else None
-        if commands and commands.is_file():
+        entry = {**entry, "name": component, "services": services}
+        commands = file.with_name("commands.yml")
+        if commands.is_file():
             entry["commands"] = _parse(Commands, _read(commands), commands)
-        found[file.stem] = _parse(Component, entry, file)
+        found[component] = _parse(Component, entry, file)
     ordered: dict[str, Component] = {}
 
     def add(name: str, path: tuple[str, ...]) -> None:
         if name in path:
-            raise CatalogError(f"{folder}: components need each other in a circle: {' -> '.join([*path, name])}")
+            raise CatalogError(f"{roles}: components need each other in a circle: {' -> '.join([*path, name])}")
         if name not in found:
-            raise CatalogError(f"{folder / (path[-1] + '.yml')}: needs {name!r}, which is not in the catalog")
+            raise CatalogError(f"{roles / path[-1] / 'component.yml'}: needs {name!r}, which is not in the catalog")
         for need in found[name].needs:
             add(need, (*path, name))
         ordered.setdefault(name, found[name])

@@ -97,6 +97,6 @@ def clashes(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups)
             if port == others_port and shared and name != other:
                 problems.append(
                     f"{shared[0]}: {other} and {name} would both listen on port {port}: put one of them elsewhere, or "
-                    "change its port in ansible/catalog/components"
+                    "change its port in the component.yml of its role"
                 )
     return problems

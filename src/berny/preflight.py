@@ -119,7 +119,7 @@ def ports(name: str, node: Node) -> list[Finding]:
         who = f"{listener['process']} (process {listener['pid']}"
         who += f", {listener['unit']})" if listener["unit"] else ")"
         text = f"port {listener['port']} of {unit} is taken by {who}: end that program, or change the port in "
-        found.append(Finding("port", name, f"{text}ansible/catalog/components"))
+        found.append(Finding("port", name, f"{text}the component.yml of its role"))
     return found
 
 

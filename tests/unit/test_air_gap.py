@@ -36,14 +36,15 @@ LOCK = {
 @pytest.fixture
 def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Recipes of two archives instead of the checkout's: jars by a lock, and packages."""
-    folder = tmp_path / "catalog" / "archives"
+    folder = tmp_path / "roles" / "x" / "archives"
     folder.mkdir(parents=True)
     tool = {"title": "A tool", "version": "1", "kind": "jars", "roots": ["org:tool:1"]}
     (folder / "tool.yml").write_text(yaml.safe_dump(tool | {"extra": {"webapps": "org:pages:1:tests!webapps"}}))
     write_lock(folder / "tool.lock", LOCK, "tool 1")
     (folder / "packages.yml").write_text(yaml.safe_dump({"title": "Packages", "version": "3", "kind": "wheels"}))
-    (folder.parent / "os_packages.yml").write_text("- zstd\n")
-    monkeypatch.setattr(recipes, "recipes_folder", lambda: folder)
+    (tmp_path / "os_packages.yml").write_text("- zstd\n")
+    monkeypatch.setattr("berny.artifacts.bundle.SHARED", tmp_path)
+    monkeypatch.setattr(recipes, "ROLES", tmp_path / "roles")
     monkeypatch.delenv("BERNY_MIRROR", raising=False)
     monkeypatch.setattr(download, "ATTEMPTS", 1)
     recipes.load_recipes.cache_clear()
@@ -387,7 +388,7 @@ def test_another_vendors_archive_is_not_taken(
 def test_every_package_that_a_role_installs_is_listed() -> None:
     """The catalog's, and those that roles install by name; no role may compute another name."""
     listed = os_packages()
-    assert set(yaml.safe_load((CHECKOUT / "ansible/catalog/os_packages.yml").read_text())) <= set(listed)
+    assert set(yaml.safe_load((CHECKOUT / "ansible/os_packages.yml").read_text())) <= set(listed)
     assert listed["chrony"] == "virtual machines"
     for file in sorted((CHECKOUT / "roles").glob("*/tasks/*.yml")):
         for name in apt_names(yaml.safe_load(file.read_text()) or []):

@@ -20,18 +20,17 @@ RUNBOOK = ["hdfs", "yarn", "zookeeper", "kafka", "spark", "influxdb"]
 """HDFS, YARN, ZooKeeper and Kafka, Spark, InfluxDB: the order in which the runbook starts what pipelines stand on."""
 
 ENTRY = """
-{name}:
-  title: A component
-  version: "1"
-  archive: a
-  user: {{name: {name}, uid: 6900}}
-  needs: [{needs}]
-  services:
-    {name}:
-      group: {name}
-      ports: {{main: 1}}
-      heap: {{small: 1, large: 1}}
-      keeps: nothing
+title: A component
+version: "1"
+archive: a
+user: {{name: {name}, uid: 6900}}
+needs: [{needs}]
+services:
+  {name}:
+    group: {name}
+    ports: {{main: 1}}
+    heap: {{small: 1, large: 1}}
+    keeps: nothing
 """
 
 
@@ -46,7 +45,8 @@ def play_roles(checkout: Path) -> list[tuple[str, str]]:
 
 def write(folder: Path, name: str, needs: str = "") -> Path:
     """Write a component's file and return it."""
-    file = folder / f"{name}.yml"
+    file = folder / name / "component.yml"
+    file.parent.mkdir()
     file.write_text(ENTRY.format(name=name, needs=needs))
     return file
 
@@ -252,7 +252,7 @@ def test_components_are_ordered_by_needs(tmp_path: Path) -> None:
     ("old", "new", "told"),
     [
         ("version:", "verison:", "verison"),
-        ("      group:", "      gruop:", "services.tool.gruop"),
+        ("    group:", "    gruop:", "services.tool.gruop"),
         ("uid: 6900", "uid: 900", "user.uid"),
         ("heap: {small: 1, large: 1}", "heap: {small: 0, large: 1}", "services.tool.heap.small"),
         ("ports: {main: 1}", "ports: {main: many}", "services.tool.ports.main"),
@@ -269,19 +269,11 @@ def test_misspelt_key_names_file_and_key(tmp_path: Path, old: str, new: str, tol
     assert told in str(error.value)
 
 
-def test_file_with_another_component_names_the_file(tmp_path: Path) -> None:
-    """The file's name is the component's: roles and plays are found by it."""
-    file = write(tmp_path, "tool")
-    file.write_text(file.read_text().replace("\ntool:", "\ntoll:"))
-    with pytest.raises(CatalogError, match="toll") as error:
-        load_catalog(tmp_path)
-    assert str(file) in str(error.value)
-
-
-@pytest.mark.parametrize("text", ["", "- tool\n", "tool: [\n", "tool:\n\tversion: 1\n"])
+@pytest.mark.parametrize("text", ["", "- tool\n", "title: [\n", "user:\n\tname: 1\n"])
 def test_file_that_is_no_mapping_names_the_file(tmp_path: Path, text: str) -> None:
     """An empty or unreadable file is named like any other mistake."""
-    file = tmp_path / "tool.yml"
+    file = tmp_path / "tool" / "component.yml"
+    file.parent.mkdir()
     file.write_text(text)
     with pytest.raises(CatalogError) as error:
         load_catalog(tmp_path)

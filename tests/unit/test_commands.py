@@ -127,18 +127,17 @@ def test_a_command_that_no_call_proves_is_refused(tmp_path: Path) -> None:
     facts = {
         "title": "X", "version": "1", "archive": "x", "user": {"name": "x", "uid": 6001}, "needs": [], "services": {},
     }  # fmt: skip
-    (tmp_path / "catalog").mkdir()
-    (tmp_path / "catalog" / "x.yml").write_text(yaml.safe_dump({"x": facts}))
-    (tmp_path / "roles" / "x").mkdir(parents=True)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "component.yml").write_text(yaml.safe_dump(facts))
     for words, message in (
         ({"names": {"x": None, "y.sh": None}, "calls": [{"run": "x --y.sh", "shows": ""}]}, "nothing calls y.sh"),
         ({"names": {"x": "a.Class"}, "calls": [{"run": "x", "shows": ""}]}, "java: is missing"),
         ({"names": {}, "cals": []}, "cals"),
     ):
-        (tmp_path / "roles" / "x" / "commands.yml").write_text(yaml.safe_dump(words))
+        (tmp_path / "x" / "commands.yml").write_text(yaml.safe_dump(words))
         load_catalog.cache_clear()
         with pytest.raises(CatalogError, match=message):
-            load_catalog(tmp_path / "catalog", tmp_path / "roles")
+            load_catalog(tmp_path)
 
 
 def complete(*words: str) -> list[str]:

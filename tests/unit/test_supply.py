@@ -403,9 +403,10 @@ def test_bytecode_is_left_out(tmp_path: Path) -> None:
 @pytest.fixture
 def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of recipes instead of the checkout's."""
-    folder = tmp_path / "archives"
-    folder.mkdir()
-    monkeypatch.setattr(recipes, "recipes_folder", lambda: folder)
+    folder = tmp_path / "roles" / "x" / "archives"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(recipes, "ROLES", tmp_path / "roles")
+    (folder / "tool.yml").touch()
     write_lock(folder / "tool.lock", {"org:tool:1": "0" * 64}, "tool 1")
     return folder
 
@@ -889,7 +890,7 @@ def test_signature_by_the_primary_key(
         "/vendor.key": signed.key + vendor.gpg("--armor", "--export", primary),
         "/tool.tar.gz.asc": vendor.gpg("--armor", "--local-user", primary, "--detach-sign", given=server.body),
     }
-    pin(recipes.recipes_folder(), primary)
+    pin(recipes.recipe_files()["tool"].parent, primary)
     assert Store(tmp_path / "store").fetch("tool").version == "1.0.0"
 
 
@@ -1038,8 +1039,9 @@ def test_vendor_away_and_no_compilers(
 ) -> None:
     """One line says who is away, all that the build lacks, and how to do without both."""
     if away == "refused":
-        facts = (recipes.recipes_folder() / "tool.yml").read_text()
-        (recipes.recipes_folder() / "tool.yml").write_text(facts.replace(f":{server.port}/", ":9/"))
+        file = recipes.recipe_files()["tool"]
+        facts = file.read_text()
+        file.write_text(facts.replace(f":{server.port}/", ":9/"))
         recipes.load_recipes.cache_clear()
     elif away == "404":
         server.statuses = [404]
@@ -1060,7 +1062,7 @@ def test_vendor_away_is_built_where_the_compilers_are(
     signed: Signer, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The build is tried, and only then; where it fails both reasons are told."""
-    if missing := golang.lacking(recipes.recipes_folder() / "tool" / "go.mod", os.environ):
+    if missing := golang.lacking(recipes.recipe_files()["tool"].with_suffix("") / "go.mod", os.environ):
         pytest.skip(f"NOT RUN: this host lacks {', '.join(missing)}")
     monkeypatch.setenv("GOPROXY", "off")
     server.statuses = [404]

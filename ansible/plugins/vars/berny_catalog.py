@@ -17,7 +17,6 @@ options:
 """
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,9 +24,7 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.group import Group
 from ansible.plugins.vars import BaseVarsPlugin
 
-from berny.catalog import CatalogError, catalog_folder, load_catalog, load_pipelines
-
-SHARED = Path(__file__).resolve().parents[2] / "cluster.yml"
+from berny.catalog import SHARED, CatalogError, load_catalog, load_pipelines
 
 
 @cache
@@ -43,7 +40,7 @@ def _facts() -> dict[str, Any]:
     return {
         "catalog": {"components": components, "services": services},
         "pipelines": pipelines,
-        "os_packages": yaml.safe_load((catalog_folder().parent / "os_packages.yml").read_text()),
+        "os_packages": yaml.safe_load((SHARED / "os_packages.yml").read_text()),
     }
 
 
@@ -62,7 +59,9 @@ class VarsModule(BaseVarsPlugin):
         if not groups:
             return {}
         try:
-            shared = loader.load_from_file(str(SHARED), cache="all", unsafe=False, trusted_as_template=True)
+            shared = loader.load_from_file(
+                str(SHARED / "cluster.yml"), cache="all", unsafe=False, trusted_as_template=True
+            )
             # What hosts.yml itself sets for all would else be overridden here.
             return {**_facts(), **{name: value for name, value in shared.items() if name not in groups[0].vars}}
         except CatalogError as error:

@@ -22,6 +22,7 @@ from berny.artifacts.assemble import sha256_file
 from berny.artifacts.errors import SupplyError, WrongDigest
 from berny.artifacts.mirror import parse_index
 from berny.artifacts.store import Archive, Store
+from berny.catalog import SHARED
 from berny.progress import Say
 
 SUMS = "SHA256SUMS"
@@ -30,7 +31,7 @@ CHUNK = 1 << 20
 
 def os_packages() -> dict[str, str]:
     """Return the operating system packages that nodes fetch, and which nodes do."""
-    everywhere = yaml.safe_load((recipes.recipes_folder().parent / "os_packages.yml").read_text())
+    everywhere = yaml.safe_load((SHARED / "os_packages.yml").read_text())
     found = dict.fromkeys(everywhere, "every node")
     for file in sorted((ways.CHECKOUT / "roles").glob("*/tasks/*.yml")):
         for name in apt_names(yaml.safe_load(file.read_text()) or []):
@@ -65,8 +66,9 @@ def write_bundle(store: Store, names: Iterable[str], target: Path, say: Say) -> 
         index = archive.path.with_name(f"{ways.key(store.recipe(name))}.json")
         members[f"{name}/{index.name}"] = index.read_bytes()
         members[f"{name}/{archive.path.name}"] = archive.path
-    folder = recipes.recipes_folder()
-    members |= {f"recipes/{path.relative_to(folder)}": path for path in sorted(folder.rglob("*")) if path.is_file()}
+    for recipe in recipes.load_recipes().values():
+        folder = recipe.lock_file.parent
+        members |= {f"recipes/{path.relative_to(folder)}": path for path in recipe.files}
     members["os-packages.txt"] = "".join(f"{package}\n" for package in os_packages()).encode()
     sums = "".join(f"{_digest(content)}  {name}\n" for name, content in members.items())
     beside = target.with_name(f".{target.name}.new")

@@ -34,7 +34,7 @@ def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
         SupplyError: a compiler is missing or too old, each is named; or the build failed, by the compiler's last words.
     """
     module = scratch / "module"
-    shutil.copytree(recipes.recipes_folder() / recipe.name, module)
+    shutil.copytree(recipes.recipe_files()[recipe.name].with_suffix(""), module)
     tools = scratch / "tools"
     tools.mkdir()
     wrapper = tools / "rustc-wrapper"

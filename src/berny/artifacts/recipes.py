@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from berny.catalog import catalog_folder
+from berny.catalog import ROLES
 
 LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>\S+)")
 
@@ -76,20 +76,26 @@ class Recipe(_Strict):
     @property
     def lock_file(self) -> Path:
         """The file that holds the digests of this recipe's inputs."""
-        return recipes_folder() / f"{self.name}.lock"
+        return recipe_files()[self.name].with_suffix(".lock")
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that this recipe consists of: itself, its lock, and what is in a folder of its name."""
+        file = recipe_files()[self.name]
+        return [file, *[lock for lock in [self.lock_file] if lock.exists()], *sorted(file.with_suffix("").glob("*"))]
 
 
-def recipes_folder() -> Path:
-    """Return ``ansible/catalog/archives``."""
-    return catalog_folder().parent / "archives"
+def recipe_files() -> dict[str, Path]:
+    """Return ``roles/ROLE/archives/NAME.yml`` by name."""
+    return {file.stem: file for file in sorted(ROLES.glob("*/archives/*.yml"), key=lambda file: file.stem)}
 
 
 @cache
 def load_recipes() -> dict[str, Recipe]:
     """Read all recipes by name."""
     recipes = {}
-    for file in sorted(recipes_folder().glob("*.yml")):
-        recipes[file.stem] = Recipe.model_validate({**yaml.safe_load(file.read_text()), "name": file.stem})
+    for name, file in recipe_files().items():
+        recipes[name] = Recipe.model_validate({**yaml.safe_load(file.read_text()), "name": name})
     return recipes
 
 
@@ -149,9 +155,8 @@ def key(recipe: Recipe, *others: str) -> str:
     # Which one it was is noted in the index: where nobody names one, what is there will do.
     beside: dict[str, Any] = {"optional": True, "vendor": set(Vendor.model_fields) - {"members"}}
     digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
-    for file in (recipe.lock_file, *sorted((recipes_folder() / recipe.name).glob("*"))):
-        if file.exists():
-            digest.update(file.read_bytes())
+    for file in recipe.files[1:]:
+        digest.update(file.read_bytes())
     for other in others:
         digest.update(other.encode())
     return digest.hexdigest()[:16]

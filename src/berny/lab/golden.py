@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from berny.artifacts.store import cache_folder
-from berny.catalog import catalog_folder
+from berny.catalog import SHARED
 from berny.lab.plan import LabError
 from berny.progress import Say, follow
 
@@ -40,7 +40,7 @@ chroot "$root" systemctl -q mask systemd-remount-fs.service
 
 def packages() -> list[str]:
     """Return all packages of the golden root."""
-    return sorted({*BOOT, *yaml.safe_load((catalog_folder().parent / "os_packages.yml").read_text())})
+    return sorted({*BOOT, *yaml.safe_load((SHARED / "os_packages.yml").read_text())})
 
 
 def golden_root() -> Path:
