@@ -124,12 +124,13 @@ def test_heaps_are_options_of_every_service() -> None:
     assert not names & given
 
 
-def imports(tasks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the tasks that import the role ``service``, also inside blocks."""
+def imports(tasks: list[dict[str, Any]], outer: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the tasks that import the role ``service``, with the variables of the blocks that they are in."""
     for task in tasks:
+        given = {**outer, **task.get("vars", {})}
         if task.get("ansible.builtin.import_role", {}).get("name") == "service":
-            yield task
-        yield from imports(task.get("block", []))
+            yield {**task, "vars": given}
+        yield from imports(task.get("block", []), given)
 
 
 def test_what_is_handed_to_service_is_in_its_specification() -> None:
@@ -137,7 +138,7 @@ def test_what_is_handed_to_service_is_in_its_specification() -> None:
     known, found = options("service"), 0
     required = {name for name, option in known.items() if option.get("required")}
     for file in sorted(ROLES.glob("*/tasks/*.yml")):
-        for task in imports(yaml.safe_load(file.read_text()) or []):
+        for task in imports(yaml.safe_load(file.read_text()) or [], {}):
             given = task["vars"]
             found += 1
             assert task["ansible.builtin.import_role"]["rolespec_validate"] is False, file
