@@ -125,11 +125,12 @@ def test_heaps_are_options_of_every_service() -> None:
 
 
 def imports(tasks: list[dict[str, Any]], outer: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the tasks that import the role ``service``, with the variables of the blocks that they are in."""
+    """Yield the uses of the role ``service``, with the variables of the blocks that they are in as well."""
     for task in tasks:
         given = {**outer, **task.get("vars", {})}
-        if task.get("ansible.builtin.import_role", {}).get("name") == "service":
-            yield {**task, "vars": given}
+        role = task.get("ansible.builtin.import_role") or task.get("ansible.builtin.include_role") or {}
+        if role.get("name") == "service" and role.get("tasks_from", "main") in ("main", "configure"):
+            yield {"role": role, "vars": given}
         yield from imports(task.get("block", []), given)
 
 
@@ -141,7 +142,7 @@ def test_what_is_handed_to_service_is_in_its_specification() -> None:
         for task in imports(yaml.safe_load(file.read_text()) or [], {}):
             given = task["vars"]
             found += 1
-            assert task["ansible.builtin.import_role"]["rolespec_validate"] is False, file
+            assert task["role"]["rolespec_validate"] is False, file
             assert given.keys() <= known.keys() and required <= given.keys(), (file, given.keys() ^ known.keys())
             for name, value in given.items():
                 computed = isinstance(value, str) and "{{" in value
