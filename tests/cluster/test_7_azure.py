@@ -46,6 +46,7 @@ def production(cluster: Cluster, tmp_path: Path) -> Path:
     return inventory
 
 
+@pytest.mark.second_tier
 def test_four_vms_in_five_lines(cluster: Cluster, production: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the same cluster: what was down is started, and nothing that runs has to be restarted.
 

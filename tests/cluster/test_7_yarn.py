@@ -228,6 +228,7 @@ def test_spark_outlives_a_node_manager(cluster: Cluster) -> None:
     assert job.attempts() == 1
 
 
+@pytest.mark.second_tier
 def test_a_job_goes_on_where_it_was_when_the_resource_manager_is_restarted(cluster: Cluster) -> None:
     job = streaming(cluster, "restart")
     cluster.sh(
