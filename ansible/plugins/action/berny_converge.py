@@ -10,8 +10,8 @@ from ansible.template import trust_as_template
 
 from berny.artifacts import Store, SupplyError
 
-CONFIGURE, START = ("archive", "files"), ("service",)
-PHASES = {"all": (*CONFIGURE, *START), "configure": CONFIGURE, "start": START}
+CONFIGURE = ("archive", "files")
+PHASES = {"configure": CONFIGURE, "all": (*CONFIGURE, "service")}
 
 
 class ActionModule(ActionBase):
@@ -41,10 +41,8 @@ class ActionModule(ActionBase):
         result["home"] = args.get("archive", {}).get("home", "")
         # What follows from the archive's folder is rendered for this one.
         variables["_service_state"] = {"home": result["home"]}
-        if "files" in parts:
-            args["files"] = files.module_arguments(self._files(variables), variables)
-        if "service" in parts:
-            args["service"] = self._service(variables)
+        args["files"] = files.module_arguments(self._files(variables), variables)
+        args["service"] = self._service(variables)
         found = self._module({part: args[part] for part in parts if part in args}, task_vars)
         archives.show(found.get("archive", {}), task_vars)
         if found.get("archive", {}).get("missing") and not found.get("failed") and not self._task.check_mode:

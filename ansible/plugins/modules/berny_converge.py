@@ -8,6 +8,13 @@ module: berny_converge
 short_description: Have a service unpacked, configured and running
 description: Each part is left out where its arguments are; files wait for an archive that has to be sent.
 options:
+  phase:
+    description:
+      - Read by the action, which makes the other arguments of the variables of the role C(service).
+      - C(configure) has the archive and the files; C(all) starts the service as well.
+    choices: [configure, all]
+    type: str
+    required: true
   archive: {description: Arguments of the module berny_archive., type: dict}
   files: {description: Arguments of the module berny_files., type: dict}
   service: {description: Arguments of the module berny_service., type: dict}
