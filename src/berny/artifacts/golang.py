@@ -12,7 +12,6 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from berny.artifacts import recipes
 from berny.artifacts.errors import SupplyError
 from berny.artifacts.recipes import Recipe
 from berny.progress import Say, follow
@@ -34,7 +33,7 @@ def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
         SupplyError: a compiler is missing or too old, each is named; or the build failed, by the compiler's last words.
     """
     module = scratch / "module"
-    shutil.copytree(recipes.recipe_files()[recipe.name].with_suffix(""), module)
+    shutil.copytree(recipe.folder, module)
     tools = scratch / "tools"
     tools.mkdir()
     wrapper = tools / "rustc-wrapper"

@@ -74,15 +74,24 @@ class Recipe(_Strict):
     vendor: Vendor | None = None
 
     @property
-    def lock_file(self) -> Path:
-        """The file that holds the digests of this recipe's inputs."""
-        return recipe_files()[self.name].with_suffix(".lock")
+    def file(self) -> Path:
+        """Where it stands."""
+        return recipe_files()[self.name]
 
     @property
-    def files(self) -> list[Path]:
-        """The files that this recipe consists of: itself, its lock, and what is in a folder of its name."""
-        file = recipe_files()[self.name]
-        return [file, *[lock for lock in [self.lock_file] if lock.exists()], *sorted(file.with_suffix("").glob("*"))]
+    def lock_file(self) -> Path:
+        """The file that holds the digests of this recipe's inputs."""
+        return self.file.with_suffix(".lock")
+
+    @property
+    def folder(self) -> Path:
+        """The module that is built, for those that are."""
+        return self.file.with_suffix("")
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files beside this recipe that its archive is made of: its lock, and the module's."""
+        return [file for file in (self.lock_file, *sorted(self.folder.glob("*"))) if file.exists()]
 
 
 def recipe_files() -> dict[str, Path]:
@@ -155,7 +164,7 @@ def key(recipe: Recipe, *others: str) -> str:
     # Which one it was is noted in the index: where nobody names one, what is there will do.
     beside: dict[str, Any] = {"optional": True, "vendor": set(Vendor.model_fields) - {"members"}}
     digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
-    for file in recipe.files[1:]:
+    for file in recipe.inputs:
         digest.update(file.read_bytes())
     for other in others:
         digest.update(other.encode())
