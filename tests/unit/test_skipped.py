@@ -15,8 +15,8 @@ from prometheus_client import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
 from berny.delivery.checkpoint import Progress, topic_offsets, where_to_begin
-from berny.delivery.kafka import resume
 from berny.delivery.skipped import Gap, Skipped, _Metric
+from berny.delivery.topics import resume
 from berny.probe.ask import _skipped
 
 GAP = Gap("one", "id-1", 2, 100, 499)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 from hdfs import InsecureClient
 
-from berny.delivery.kafka import TopicWatch, resume, watermarks
 from berny.delivery.skipped import Gap, Skipped
 from berny.delivery.stage import log, pause
+from berny.delivery.topics import TopicWatch, resume, watermarks
 
 LOGGER = logging.getLogger("checkpoint")
 ORIGIN = "origin.json"

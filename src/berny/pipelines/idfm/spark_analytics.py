@@ -17,9 +17,10 @@ from pyspark.sql.streaming.listener import StreamingQueryListener
 
 from berny.delivery import stage
 from berny.delivery.checkpoint import Checkpoint, prepare
-from berny.delivery.kafka import RECORD_BYTES, TopicWatch
+from berny.delivery.kafka import RECORD_BYTES
 from berny.delivery.skipped import watched
 from berny.delivery.stage import EnvironmentSettings, Stop, log
+from berny.delivery.topics import TopicWatch
 from berny.pipelines.idfm.columns import transform
 
 LOGGER = logging.getLogger("analytics")
