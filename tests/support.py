@@ -84,19 +84,24 @@ def environment() -> dict[str, str]:
     return os.environ | {"BERNY_LAB": NAME, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
 
 
-def play(playbook: str, *options: str, ok: bool = True, inventory: str = "inventory/lab") -> Play:
-    """Run a play; with ``ok`` it has to succeed."""
-    since = time.monotonic()
-    done = subprocess.run(
-        ansible(playbook, *options, inventory=inventory),
+def on_controller(command: list[str], timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    """Run a command in the checkout, as plays are; both of its outputs are its ``stdout``."""
+    return subprocess.run(
+        command,
         cwd=CHECKOUT,
         env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=timeout,
     )
+
+
+def play(playbook: str, *options: str, ok: bool = True, inventory: str = "inventory/lab") -> Play:
+    """Run a play; with ``ok`` it has to succeed."""
+    since = time.monotonic()
+    done = on_controller(ansible(playbook, *options, inventory=inventory))
     result = Play(done.returncode, done.stdout, time.monotonic() - since)
     console.print(f"{playbook} {' '.join(options)}: {result.seconds:.1f} s", highlight=False)
     assert (result.code == 0) or not ok, result.tail

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import subprocess
 
 import pytest
 
 from berny.artifacts import Store
 from berny.artifacts.recipes import load_recipes, not_run
-from berny.lab.plan import CHECKOUT
 from documented import AFTER, ENDLESS, NODES, SLOW, on_node, optional_archive, readme, typed
-from support import Cluster, console, environment, wait_until
+from support import Cluster, console, on_controller, wait_until
 
 FOLDER = "readme"
 JOB = """
@@ -31,16 +29,7 @@ def folder(cluster: Cluster) -> str:
 
 def controller(line: str) -> str:
     """Type a line on the controller, in a shell as the README asks for, and return what it prints."""
-    done = subprocess.run(
-        ["bash", "-c", f". .venv/bin/activate && {line}"],
-        cwd=CHECKOUT,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-    )
+    done = on_controller(["bash", "-c", f". .venv/bin/activate && {line}"], 600)
     assert done.returncode == 0, f"{line}: {done.stdout[-3000:]}"
     return done.stdout
 
