@@ -23,7 +23,7 @@ SHOWN = 5
 
 
 def facts(path: str, status: os.stat_result) -> list[Any]:
-    """Return type with mode, and what tells another file or link: size and time, or where it leads."""
+    """Return type and mode, then what identifies the content: size and modification time, or a link's target."""
     if stat.S_ISLNK(status.st_mode):
         return [stat.S_IFLNK, os.readlink(path)]  # noqa: PTH115
     if stat.S_ISDIR(status.st_mode):

@@ -1,7 +1,7 @@
 """Convergence of one service on one host: restart is state, not an event.
 
 A unit records, as it starts, a digest of all that it was started from (see record-start in the role ``node``). This module
-compares it with what is on disk, starts what is down, and restarts what it is told to.
+compares the digest with what is on disk, starts a service that is down, and restarts one on request.
 """
 
 from __future__ import annotations
