@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import shlex
 
-from berny.catalog import load_catalog
-from berny.lab.plan import CHECKOUT
+from berny.model.catalog import load_catalog
+from berny.model.topology import CHECKOUT
 
 GUEST = "tests/vm/test_vm.py::test_it_is_a_kernel_of_its_own"
 FAULTS = "tests/faults/test_nothing_lost.py::test_nothing_is_lost"
@@ -65,7 +65,7 @@ ELSEWHERE = {
     "berny vm ssh": GUEST,
     "berny vm ssh -- sudo nft list ruleset": GUEST,
     "berny vm down": GUEST,
-    "python -m berny.mapping README.md": "tests/unit/test_readme.py::test_the_table_is_the_mapping",
+    "python -m berny.controller.mapping README.md": "tests/unit/test_readme.py::test_the_table_is_the_mapping",
 }  # fmt: skip
 VMS = "needs four virtual machines; tests/vm converges one"
 AZURE = "needs an account of Azure; tests/unit/test_azure.py holds plan, refusals and arguments"

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from berny.catalog import load_catalog, load_pipelines
 from berny.lab.box import run
 from berny.lab.lab import Lab
-from berny.lab.plan import read_mapping
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 SCAN = Path(__file__).with_name("scan.py")
 SSH = 22

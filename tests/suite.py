@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from berny.faults.results import add_line, read_lines
-from berny.lab.plan import CHECKOUT, state_folder
+from berny.lab.plan import state_folder
+from berny.model.topology import CHECKOUT
 from support import NAME, RATE, Cluster, console
 
 PARTS = ("style", "unit", "lab", "vm", "roles", "cluster", "faults", "removal")

@@ -18,16 +18,17 @@ from typing import Any
 
 from rich.console import Console
 
-from berny.artifacts import Store
-from berny.artifacts.cli import fetch_all
-from berny.artifacts.recipes import load_recipes
-from berny.catalog import Component
+from berny.controller.artifacts import Store
+from berny.controller.artifacts.cli import fetch_all
+from berny.controller.artifacts.recipes import load_recipes
+from berny.controller.progress import Steps
 from berny.faults.bench import wait_for_whole
 from berny.faults.inject import PYTHON, placed_units
 from berny.lab import summary
 from berny.lab.lab import Lab
-from berny.lab.plan import CHECKOUT, LabError, read_mapping, state_folder
-from berny.progress import Steps
+from berny.lab.plan import LabError, state_folder
+from berny.model.catalog import Component
+from berny.model.topology import CHECKOUT, read_mapping
 
 NAME = os.environ.get("BERNY_LAB", "test")
 RATE = 5

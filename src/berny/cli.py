@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typer
 
-from berny.artifacts.cli import app as artifacts
+from berny.controller.artifacts.cli import app as artifacts
 from berny.faults.cli import app as faults
+from berny.lab.bundle_cli import bundle_logs
 from berny.lab.cli import app as lab
+from berny.lab.simulate_cli import app as simulate
 from berny.lab.vm_cli import app as vm
-from berny.sources.cli import app as simulate
-from berny.support.cli import bundle_logs
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(artifacts, name="artifacts")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from berny.catalog import load_catalog
+from berny.model.catalog import load_catalog
 from support import Cluster, play
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from berny.artifacts import Store
-from berny.artifacts.recipes import load_recipes, not_run
-from berny.catalog import Component, load_catalog
-from berny.lab.plan import CHECKOUT
+from berny.controller.artifacts import Store
+from berny.controller.artifacts.recipes import load_recipes, not_run
+from berny.model.catalog import Component, load_catalog
+from berny.model.topology import CHECKOUT
 from support import Cluster, Play, environment, play
 
 # Most of a command's time is a JVM's start.

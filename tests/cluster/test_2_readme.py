@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from berny.artifacts import Store
-from berny.artifacts.recipes import load_recipes, not_run
+from berny.controller.artifacts import Store
+from berny.controller.artifacts.recipes import load_recipes, not_run
 from documented import AFTER, ENDLESS, NODES, SLOW, on_node, optional_archive, readme, typed
 from support import Cluster, console, on_controller, wait_until
 

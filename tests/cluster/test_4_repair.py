@@ -18,7 +18,7 @@ CLOSED = "sudo find /etc/berny /opt/berny /usr/local/lib/berny -type d ! -perm -
 
 RETENTION = """
 import json, time
-from berny.delivery.landing import Landing
+from berny.runtime.landing import Landing
 
 landing, now = Landing("{url}", "idfm", "/user/idfm/retention", 300, 1 << 20), time.time
 time.time = lambda: now() + 400 * 86400

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 from support import Cluster, ansible, environment, play, wait_until
 
 

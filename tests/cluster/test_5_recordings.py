@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from berny.sources.prim_timetable import near, visit
+from berny.pipelines.idfm.controller.timetable import near, visit
 from support import Cluster, wait_until
 
 

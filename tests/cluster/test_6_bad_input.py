@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 from support import PYTHON, RATE, Cluster, play, wait_until
 
 GARBAGE = ["no json", '{"identity": 7}', '{"identity": "cut in the mid', "\x00\xff", "[]"]

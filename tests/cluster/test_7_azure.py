@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 from support import Cluster, play
 
 LAB = yaml.safe_load((CHECKOUT / "inventory" / "lab" / "group_vars" / "all.yml").read_text())

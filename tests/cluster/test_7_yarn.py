@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from berny.catalog import load_catalog
+from berny.model.catalog import load_catalog
 from support import Cluster, wait_until
 
 EXAMPLES = f"/opt/berny/hadoop/lib/hadoop-mapreduce-examples-{load_catalog().components['yarn'].version}.jar"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from berny.lab.box import run
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 from reach import SSH, differences, outside, scan
 from support import Cluster, environment, play, wait_until
 

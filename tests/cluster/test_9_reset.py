@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berny.catalog import load_pipelines
-from berny.lab.plan import CHECKOUT
+from berny.model.catalog import load_pipelines
+from berny.model.topology import CHECKOUT
 from support import Cluster, play
 
 PIPELINE = load_pipelines()["idfm"]

@@ -15,9 +15,9 @@ import yaml
 from influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 
-from berny.artifacts.recipes import load_recipes, not_run
-from berny.catalog import load_catalog
+from berny.controller.artifacts.recipes import load_recipes, not_run
 from berny.lab import summary
+from berny.model.catalog import load_catalog
 from berny.pipelines.idfm.check import read_truth
 from berny.pipelines.idfm.points import MEASUREMENT, point
 from dashboards import Asked, Influx, Point, load, queries

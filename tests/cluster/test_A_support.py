@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 from support import Cluster, console, environment
 
 UNIT = "/etc/systemd/system/berny-planted.service"

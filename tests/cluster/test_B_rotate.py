@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 from support import Cluster, ansible, environment, play
 
 RATE = 40

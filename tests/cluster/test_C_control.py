@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from berny.catalog import load_catalog
+from berny.model.catalog import load_catalog
 from support import Cluster, play
 
 CONFIG = "/etc/berny/control/ssh_config"

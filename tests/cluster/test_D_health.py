@@ -25,8 +25,8 @@ import sys, tempfile, threading, time
 from pathlib import Path
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from berny.delivery.kafka import Reader
-from berny.delivery.skipped import Skipped
+from berny.runtime.kafka import Reader
+from berny.runtime.skipped import Skipped
 
 SERVERS = {"bootstrap.servers": "master:9092,worker_2:9092"}
 TOPIC = sys.argv[1]

@@ -13,7 +13,7 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import pytest
 import requests
 
-from berny.catalog import load_catalog
+from berny.model.catalog import load_catalog
 from support import Cluster, installable, wait_until
 
 SECONDS = 20

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from berny.controller.progress import Steps
 from berny.faults import inject, network
 from berny.lab.lab import Lab
 from berny.lab.plan import Disk, LabError
-from berny.progress import Steps
 from support import console, remove
 
 NAME = "bare"

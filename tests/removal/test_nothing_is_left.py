@@ -11,8 +11,8 @@ from functools import partial
 
 import pytest
 
-from berny.catalog import load_catalog, load_pipelines
-from berny.lab.plan import CHECKOUT
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import CHECKOUT
 from support import Cluster, ansible, environment, play, wait_until
 
 USERS = {owner.user.uid for owner in (*load_catalog().components.values(), *load_pipelines().values())}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from berny.artifacts.cli import fetch_all
-from berny.artifacts.recipes import load_recipes
-from berny.lab.plan import CHECKOUT
+from berny.controller.artifacts.cli import fetch_all
+from berny.controller.artifacts.recipes import load_recipes
+from berny.model.topology import CHECKOUT
 from support import remove, steps
 
 SCENARIOS = sorted(path.parent.name for path in (CHECKOUT / "molecule").glob("*/molecule.yml"))

@@ -12,7 +12,7 @@ from typing import IO
 
 import pytest
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 
 LINT = CHECKOUT / "tests" / "lint"
 CHECKS = subprocess.run([LINT, "--list"], capture_output=True, text=True, check=True).stdout.split()

@@ -12,9 +12,9 @@ from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from simulated import NOON, Clock, Served
 
-from berny.artifacts.store import cache_folder
-from berny.sources.prim_simulator import Simulator
-from berny.sources.prim_timetable import KINDS, Train, train
+from berny.controller.artifacts.store import cache_folder
+from berny.pipelines.idfm.controller.simulator import Simulator
+from berny.pipelines.idfm.controller.timetable import KINDS, Train, train
 
 # The same examples each time, no files beside the tests, and no verdict on how fast a busy box is.
 settings.register_profile("berny", derandomize=True, database=None, deadline=None)

@@ -7,7 +7,7 @@ import threading
 
 from aiohttp import web
 
-from berny.sources.prim_simulator import Simulator
+from berny.pipelines.idfm.controller.simulator import Simulator
 
 NOON = 1_763_985_600.0
 """A moment with nothing special about it: 2025-11-24 12:00 UTC, a Monday."""

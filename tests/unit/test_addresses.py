@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from berny.addresses import canonical, is_loopback, is_private, is_usable, own_address, resolve, shared
+from berny.controller.addresses import canonical, is_loopback, is_private, is_usable, own_address, resolve, shared
 
 PUBLIC = "198.51.100.7"
 

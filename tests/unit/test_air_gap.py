@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berny.artifacts import Store, SupplyError, download, recipes, ways
-from berny.artifacts.assemble import sha256_file, write_archive
-from berny.artifacts.bundle import apt_names, load_bundle, os_packages, write_bundle
-from berny.artifacts.errors import ArtifactMissing, WrongDigest
-from berny.artifacts.recipes import write_lock
-from berny.lab.plan import CHECKOUT
+from berny.controller.artifacts import Store, SupplyError, download, recipes, ways
+from berny.controller.artifacts.assemble import sha256_file, write_archive
+from berny.controller.artifacts.bundle import apt_names, load_bundle, os_packages, write_bundle
+from berny.controller.artifacts.errors import ArtifactMissing, WrongDigest
+from berny.controller.artifacts.recipes import write_lock
+from berny.model.topology import CHECKOUT
 
 JARS = {"lib/tool-1.jar": b"a tool", "lib/other-2-linux.jar": b"another", "webapps/index.html": b"a page"}
 LOCK = {
@@ -43,7 +43,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     write_lock(folder / "tool.lock", LOCK, "tool 1")
     (folder / "packages.yml").write_text(yaml.safe_dump({"title": "Packages", "version": "3", "kind": "wheels"}))
     (tmp_path / "os_packages.yml").write_text("- zstd\n")
-    monkeypatch.setattr("berny.artifacts.bundle.SHARED", tmp_path)
+    monkeypatch.setattr("berny.controller.artifacts.bundle.SHARED", tmp_path)
     monkeypatch.setattr(recipes, "ROLES", tmp_path / "roles")
     monkeypatch.delenv("BERNY_MIRROR", raising=False)
     monkeypatch.setattr(download, "ATTEMPTS", 1)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from berny.catalog import load_catalog
+from berny.model.catalog import load_catalog
 
 ROLES = Path(__file__).resolve().parents[2] / "roles"
 WITH_SPECS = sorted(file.parents[1].name for file in ROLES.glob("*/meta/argument_specs.yml"))

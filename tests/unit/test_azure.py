@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from berny import azure
-from berny.catalog import load_catalog
-from berny.lab.plan import CHECKOUT, read_mapping
+from berny.controller import azure
+from berny.model.catalog import load_catalog
+from berny.model.topology import CHECKOUT, read_mapping
 
 GROUPS = read_mapping()
 TASKS = sorted((CHECKOUT / "playbooks" / "tasks").glob("azure_*.yml"))

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from berny.artifacts.recipes import load_recipes
-from berny.catalog import CatalogError, Service, load_catalog, load_pipelines, seconds, size_in_bytes
-from berny.lab.plan import read_mapping
-from berny.probe.components import COMPONENTS, INSTANCES
+from berny.controller.artifacts.recipes import load_recipes
+from berny.model.catalog import CatalogError, Service, load_catalog, load_pipelines, seconds, size_in_bytes
+from berny.model.topology import read_mapping
+from berny.runtime.probe.components import COMPONENTS, INSTANCES
 
 CATALOG = load_catalog()
 RUNBOOK = ["hdfs", "yarn", "zookeeper", "kafka", "spark", "influxdb"]

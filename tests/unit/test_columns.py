@@ -19,13 +19,12 @@ import pytest
 from influx_lines import parse_line
 from simulated import NOON
 
-from berny.artifacts import Store
-from berny.artifacts.store import cache_folder
-from berny.delivery.kafka import LETTER_BYTES, RECORD_BYTES
-from berny.delivery.spool import Answer
-from berny.pipelines.idfm import points, producer
-from berny.sources import prim
-from berny.sources.prim_timetable import CANCELLED, KINDS, STOP, UNKNOWN, Train, visit
+from berny.controller.artifacts import Store
+from berny.controller.artifacts.store import cache_folder
+from berny.pipelines.idfm import points, prim, producer
+from berny.pipelines.idfm.controller.timetable import CANCELLED, KINDS, STOP, UNKNOWN, Train, visit
+from berny.runtime.kafka import LETTER_BYTES, RECORD_BYTES
+from berny.runtime.spool import Answer
 
 TELLINGS = (0, 1, 2, 30)
 Row = tuple[bytes | None, bytes | None]

@@ -11,7 +11,7 @@ import jinja2
 import pytest
 import yaml
 
-from berny.catalog import CatalogError, load_catalog
+from berny.model.catalog import CatalogError, load_catalog
 
 COMPONENTS = load_catalog().components
 WRAPPED = {name: main for c in COMPONENTS.values() for name, main in c.commands.names.items() if main is not None}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.catalog import load_catalog
-from berny.control.unit import allowed
-from berny.probe import Cluster
+from berny.model.catalog import load_catalog
+from berny.runtime.control.unit import allowed
+from berny.runtime.probe import Cluster
 
 FACTS = {
     "control": {"dfs": ["hdfs-namenode", "hdfs-datanode"]},

@@ -13,8 +13,9 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 import dashboards
 import panels
-from berny.catalog import load_pipelines
-from berny.pipelines.idfm import dashboard, points
+from berny.model.catalog import load_pipelines
+from berny.pipelines.idfm import points
+from berny.pipelines.idfm.controller import dashboard
 from dashboards import Asked, Point
 
 MANIFEST = load_pipelines()["idfm"]
@@ -28,7 +29,7 @@ NOON = dt.datetime(2025, 11, 24, 12, tzinfo=dt.UTC)
 def test_git_has_what_the_code_makes() -> None:
     """The file is never edited by hand."""
     assert dashboards.FILES["idfm"] == dashboard.FILE
-    assert dashboard.FILE.read_text() == dashboard.text(), "run: python -m berny.pipelines.idfm.dashboard"
+    assert dashboard.FILE.read_text() == dashboard.text(), "run: python -m berny.pipelines.idfm.controller.dashboard"
 
 
 def test_the_librarys_models_read_it_whole() -> None:

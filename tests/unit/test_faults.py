@@ -15,14 +15,14 @@ from typing import Any, cast
 
 import pytest
 
-from berny.catalog import load_catalog, load_pipelines
+from berny.controller.placement import units
 from berny.faults import bench, cli, inject, network, results
 from berny.faults.bench import Outcome
 from berny.faults.rows import Row, nothing, random_row, rows
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
-from berny.lab.plan import read_mapping
-from berny.placement import units
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 HOLDS: dict[str, Any] = {
     "expected": 100,

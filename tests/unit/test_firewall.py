@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from berny.catalog import Service, load_catalog, load_pipelines
-from berny.lab.plan import read_mapping
+from berny.model.catalog import Service, load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 
 @pytest.fixture

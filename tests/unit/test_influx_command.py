@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from berny.catalog import load_catalog
+from berny.model.catalog import load_catalog
 
 TOKEN, PROGRAM = "/etc/berny/influxdb/read.token", "/opt/berny/influx/bin/influx"
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from berny.catalog import load_catalog, load_pipelines
-from berny.lab.plan import read_mapping
-from berny.settings import load_settings
+from berny.controller.settings import load_settings
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 SERVICES = {name: service.model_dump() for name, service in load_catalog().services.items()}
 

@@ -15,19 +15,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.catalog import load_catalog, load_pipelines
 from berny.lab import box, network
-from berny.lab.plan import (
-    SIMULATOR_PORT,
-    Disk,
-    LabError,
-    Plan,
-    choose_network,
-    disks,
-    load_plan,
-    read_mapping,
-    state_folder,
-)
+from berny.lab.plan import SIMULATOR_PORT, Disk, LabError, Plan, choose_network, disks, load_plan, state_folder
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 LAB = Plan("lab", ipaddress.IPv4Network("10.180.7.0/24"))
 LONGEST = "a123456789"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from berny.delivery.landing import Landing, expired
-from berny.delivery.spool import Spool
+from berny.runtime.landing import Landing, expired
+from berny.runtime.spool import Spool
 
 DAY = 86400.0
 NOW = 20_000 * DAY

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 
 PLAY = """
 - name: Work

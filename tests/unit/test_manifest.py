@@ -9,10 +9,10 @@ import pytest
 import yaml
 from influx_lines import FULL, parse_line
 
-from berny.catalog import CatalogError, _Yaml12Loader, load_catalog, load_pipelines, seconds, size_in_bytes
-from berny.delivery.stage import EnvironmentSettings
-from berny.lab.plan import read_mapping
+from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog, load_pipelines, seconds, size_in_bytes
+from berny.model.topology import read_mapping
 from berny.pipelines.idfm import influx_consumer, points, producer, status
+from berny.runtime.stage import EnvironmentSettings
 
 IDFM = load_pipelines()["idfm"]
 FOLDER = Path(producer.__file__).parent

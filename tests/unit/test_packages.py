@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 
 PYTHON = "/usr/bin/python3"
 APT = subprocess.run([PYTHON, "-c", "import apt"], capture_output=True).returncode == 0

@@ -18,10 +18,23 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.catalog import load_catalog, load_pipelines
-from berny.lab.plan import read_mapping
-from berny.placement import Need, clashes, need, placed, units
-from berny.preflight import Clock, Finding, Node, clocks, disks, find, limits, memory, offset, orphans, reach, report
+from berny.controller.placement import Need, clashes, need, placed, units
+from berny.controller.preflight import (
+    Clock,
+    Finding,
+    Node,
+    clocks,
+    disks,
+    find,
+    limits,
+    memory,
+    offset,
+    orphans,
+    reach,
+    report,
+)
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 GIB = 1 << 30
 NOW = 1_800_000_000.0

@@ -30,15 +30,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated import NOON, Clock, Served
 
-from berny.delivery.landing import one_line
-from berny.delivery.spool import Answer, Spool
-from berny.pipelines.idfm import producer
+from berny.pipelines.idfm import prim, producer
 from berny.pipelines.idfm.check import read_truth
+from berny.pipelines.idfm.controller.simulator import FAULTS, Simulator
+from berny.pipelines.idfm.controller.timetable import (
+    CANCELLED,
+    DIRECTIONS,
+    DWELL,
+    KINDS,
+    LINE,
+    STOP,
+    UNKNOWN,
+    Train,
+    near,
+    visit,
+)
+from berny.pipelines.idfm.prim import MalformedAnswer, Prim, Refused, RetryLater, Unauthorized
 from berny.pipelines.idfm.spooled import spooled
-from berny.sources import prim
-from berny.sources.prim import MalformedAnswer, Prim, Refused, RetryLater, Unauthorized
-from berny.sources.prim_simulator import FAULTS, Simulator
-from berny.sources.prim_timetable import CANCELLED, DIRECTIONS, DWELL, KINDS, LINE, STOP, UNKNOWN, Train, near, visit
+from berny.runtime.landing import one_line
+from berny.runtime.spool import Answer, Spool
 
 Trains = dict[str, list[Train]]
 JSON = st.recursive(

@@ -14,9 +14,9 @@ import yaml
 
 import documented
 from berny import cli
-from berny.catalog import load_catalog, load_pipelines
-from berny.lab.plan import read_mapping
-from berny.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
+from berny.controller.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 from berny.pipelines.idfm.producer import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -143,7 +143,7 @@ def check_node_command(words: list[str]) -> None:
     if words[0] == "berny-probe":
         stages = {f"berny-{pipeline.name}-{stage}" for pipeline in pipelines for stage in pipeline.stages}
         known = {*facts, *load_catalog().components, *stages}
-        source = text("src/berny/probe/__main__.py")
+        source = text("src/berny/runtime/probe/__main__.py")
         positional = [w for w in words[1:] if not w.startswith("-") and w not in options(words, "--want", "--wait")]
         assert set(positional) <= known, words
         assert all(f'"{word}"' in source for word in words[1:] if word.startswith("-")), words
@@ -260,9 +260,9 @@ def test_the_table_of_commands_is_the_catalogs() -> None:
 
 
 def test_the_table_is_the_mapping() -> None:
-    """``python -m berny.mapping README.md`` has been run."""
+    """``python -m berny.controller.mapping README.md`` has been run."""
     readme = text("README.md")
-    assert readme == with_table(readme, mapping_table()), "run: python -m berny.mapping README.md"
+    assert readme == with_table(readme, mapping_table()), "run: python -m berny.controller.mapping README.md"
 
 
 def test_the_table_needs_its_markers() -> None:
@@ -324,51 +324,54 @@ def test_headings_that_messages_send_people_to() -> None:
 @pytest.mark.parametrize(
     ("words", "source"),
     [
-        ("PRIM_API_KEY is missing, wrong or not allowed to read stop-monitoring", "src/berny/sources/prim.py"),
-        ("PRIM_API_KEY can't be sent: character ", "src/berny/sources/prim.py"),
-        (": it has to be http:// or https://", "src/berny/sources/prim.py"),
+        ("PRIM_API_KEY is missing, wrong or not allowed to read stop-monitoring", "src/berny/pipelines/idfm/prim.py"),
+        ("PRIM_API_KEY can't be sent: character ", "src/berny/pipelines/idfm/prim.py"),
+        (": it has to be http:// or https://", "src/berny/pipelines/idfm/prim.py"),
         ("parts of responses are dead letters", "src/berny/pipelines/idfm/producer.py"),
         ("the source is to be asked later", "src/berny/pipelines/idfm/producer.py"),
         ("records are older than the bucket keeps them", "src/berny/pipelines/idfm/influx_consumer.py"),
         ("Nothing was touched. Correct the inventory: ", "ansible/plugins/action/berny_inventory.py"),
-        ("which the inventory does not put there; remove it: ", "src/berny/preflight.py"),
-        (" is taken by ", "src/berny/preflight.py"),
-        (", and the data here is that of ", "src/berny/preflight.py"),
-        ("is the machine that ", "src/berny/preflight.py"),
-        (" that is not Berny's", "src/berny/preflight.py"),
-        ("its sshd does not let ", "src/berny/preflight.py"),
-        (": allowed is ", "src/berny/settings.py"),
+        ("which the inventory does not put there; remove it: ", "src/berny/controller/preflight.py"),
+        (" is taken by ", "src/berny/controller/preflight.py"),
+        (", and the data here is that of ", "src/berny/controller/preflight.py"),
+        ("is the machine that ", "src/berny/controller/preflight.py"),
+        (" that is not Berny's", "src/berny/controller/preflight.py"),
+        ("its sshd does not let ", "src/berny/controller/preflight.py"),
+        (": allowed is ", "src/berny/controller/settings.py"),
         ("has the address of ", "ansible/plugins/action/berny_inventory.py"),
         (" works on this cluster: ", "ansible/plugins/action/berny_lock.py"),
-        ("there is no record (/var/lib/berny) of ", "src/berny/removal.py"),
+        ("there is no record (/var/lib/berny) of ", "src/berny/controller/removal.py"),
         ("waiting for the package manager, ", "ansible/plugins/action/berny_packages.py"),
         ("would ignore its ansible.cfg", "Makefile"),
-        ("can't be looked at: ", "src/berny/preflight.py"),
-        (" do not reach each other: ", "src/berny/preflight.py"),
-        ("what is put there needs ", "src/berny/preflight.py"),
-        ("is needed by ", "src/berny/removal.py"),
-        ("is not the name of this cluster", "src/berny/removal.py"),
+        ("can't be looked at: ", "src/berny/controller/preflight.py"),
+        (" do not reach each other: ", "src/berny/controller/preflight.py"),
+        ("what is put there needs ", "src/berny/controller/preflight.py"),
+        ("is needed by ", "src/berny/controller/removal.py"),
+        ("is not the name of this cluster", "src/berny/controller/removal.py"),
         ("put one into the group ", "ansible/plugins/action/berny_inventory.py"),
         ("knows no variable ", "ansible/plugins/action/berny_inventory.py"),
-        ("is its disk full? Nothing was acknowledged", "src/berny/delivery/spool.py"),
-        ("its sinks have to catch up", "src/berny/delivery/spool.py"),
+        ("is its disk full? Nothing was acknowledged", "src/berny/runtime/spool.py"),
+        ("its sinks have to catch up", "src/berny/runtime/spool.py"),
         ("polling pauses", "src/berny/pipelines/idfm/producer.py"),
-        ("is in safe mode", "src/berny/probe/components.py"),
+        ("is in safe mode", "src/berny/runtime/probe/components.py"),
         ("did not come back: ", "ansible/plugins/module_utils/berny_service.py"),
         ("times in a row", "ansible/plugins/module_utils/berny_service.py"),
         (", which serves, is not taken down: ", "ansible/plugins/module_utils/berny_service.py"),
         ("works on this lab", "src/berny/lab/lab.py"),
-        ("run `berny artifacts fetch", "src/berny/artifacts/store.py"),
-        ("(archive not in the store: ", "src/berny/artifacts/recipes.py"),
-        ("is not what was signed: it was changed, or cut short on its way", "src/berny/artifacts/signature.py"),
-        ("is signed by another key", "src/berny/artifacts/signature.py"),
-        ("; expected is a signature by the key ", "src/berny/artifacts/errors.py"),
-        (" can't be downloaded: ", "src/berny/artifacts/download.py"),
-        (" this host lacks ", "src/berny/artifacts/golang.py"),
-        ("Nothing was installed.", "src/berny/artifacts/errors.py"),
+        ("run `berny artifacts fetch", "src/berny/controller/artifacts/store.py"),
+        ("(archive not in the store: ", "src/berny/controller/artifacts/recipes.py"),
+        (
+            "is not what was signed: it was changed, or cut short on its way",
+            "src/berny/controller/artifacts/signature.py",
+        ),
+        ("is signed by another key", "src/berny/controller/artifacts/signature.py"),
+        ("; expected is a signature by the key ", "src/berny/controller/artifacts/errors.py"),
+        (" can't be downloaded: ", "src/berny/controller/artifacts/download.py"),
+        (" this host lacks ", "src/berny/controller/artifacts/golang.py"),
+        ("Nothing was installed.", "src/berny/controller/artifacts/errors.py"),
         ("The secrets file beside the inventory is not this server's", "ansible/plugins/modules/influxdb_setup.py"),
-        ("; site.yml creates it", "src/berny/probe/ask.py"),
-        ("were gone before they were read (partition ", "src/berny/probe/ask.py"),
+        ("; site.yml creates it", "src/berny/runtime/probe/ask.py"),
+        ("were gone before they were read (partition ", "src/berny/runtime/probe/ask.py"),
         ("holds no metadata", "roles/hdfs/tasks/format.yml"),
     ],
 )

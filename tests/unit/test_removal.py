@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from berny.catalog import load_catalog, load_pipelines
-from berny.lab.plan import read_mapping
-from berny.placement import placed
-from berny.removal import Plan, Refused, Request, plan
+from berny.controller.placement import placed
+from berny.controller.removal import Plan, Refused, Request, plan
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 CATALOG, PIPELINES, GROUPS = load_catalog(), load_pipelines(), read_mapping()
 WHOLE = {node: {*placed(CATALOG, PIPELINES, GROUPS, node), "node"} for node in GROUPS["all"]}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from berny.restoration import kafka_restoration, lost_zookeeper
+from berny.controller.restoration import kafka_restoration, lost_zookeeper
 
 NUMBERS = {"master": 1, "worker_2": 2}
 NOW = 1_800_000_000.0

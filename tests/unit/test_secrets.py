@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 
 PLAY = """
 - hosts: localhost

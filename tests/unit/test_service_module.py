@@ -20,8 +20,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from berny.artifacts.assemble import write_archive
-from berny.catalog import load_pipelines
+from berny.controller.artifacts.assemble import write_archive
+from berny.model.catalog import load_pipelines
 
 Plugin = Callable[[str], ModuleType]
 ME = pwd.getpwuid(os.getuid())

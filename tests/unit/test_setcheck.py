@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from berny.delivery.setcheck import Report, SinkReport, check_sink
-from berny.pipelines.idfm import check
-from berny.sources import prim
+from berny.pipelines.idfm import check, prim
+from berny.runtime.setcheck import Report, SinkReport, check_sink
 
 EXPECTED: dict[str, float | None] = {"a": 0.0, "b": 12.0, "c": None, "d": -59.5}
 SERVED = frozenset(EXPECTED) | {"of an earlier run"}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from berny.catalog import CatalogError, load_catalog
-from berny.lab.plan import CHECKOUT, read_mapping
-from berny.preflight import KINDS
-from berny.settings import HEAP, allowed, check, fits, load_settings
+from berny.controller.preflight import KINDS
+from berny.controller.settings import HEAP, allowed, check, fits, load_settings
+from berny.model.catalog import CatalogError, load_catalog
+from berny.model.topology import CHECKOUT, read_mapping
 
 ROLES, SHARED = CHECKOUT / "roles", CHECKOUT / "ansible" / "settings.yml"
 SETTINGS = load_settings(ROLES, SHARED)

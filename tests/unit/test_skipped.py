@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 from prometheus_client.registry import CollectorRegistry
 
-from berny.delivery.checkpoint import Progress, topic_offsets, where_to_begin
-from berny.delivery.skipped import Gap, Skipped, _Metric
-from berny.delivery.topics import resume
-from berny.probe.ask import _skipped
+from berny.runtime.checkpoint import Progress, topic_offsets, where_to_begin
+from berny.runtime.probe.ask import _skipped
+from berny.runtime.skipped import Gap, Skipped, _Metric
+from berny.runtime.topics import resume
 
 GAP = Gap("one", "id-1", 2, 100, 499)
 
@@ -30,13 +30,13 @@ def test_a_gap_stays_open_until_it_is_acknowledged(tmp_path: Path) -> None:
     Skipped(tmp_path).add(GAP)
     assert [gap.records for gap in Skipped(tmp_path).open()] == [400]
     done = subprocess.run(
-        [sys.executable, "-m", "berny.delivery.skipped", str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "berny.runtime.skipped", str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "acknowledged: one partition 2: 400 records, offsets 100 to 499\n"
     assert Skipped(tmp_path).open() == []
     assert [bool(gap.acknowledged) for gap in Skipped(tmp_path).all()] == [True]
     again = subprocess.run(
-        [sys.executable, "-m", "berny.delivery.skipped", str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "berny.runtime.skipped", str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert again.stdout == ""
 

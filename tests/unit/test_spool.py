@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berny.delivery.spool import Spool, SpoolFull, SpoolUnavailable
+from berny.runtime.spool import Spool, SpoolFull, SpoolUnavailable
 
 SINKS = ["kafka", "hdfs"]
 KILLS = 15
@@ -24,7 +24,7 @@ KILLS = 15
 WRITER = """
 import hashlib, random, sys
 from pathlib import Path
-from berny.delivery.spool import Spool
+from berny.runtime.spool import Spool
 
 spool = Spool(Path(sys.argv[1]), 1 << 40, ["kafka", "hdfs"])
 draw = random.Random(sys.argv[2])
@@ -107,7 +107,7 @@ def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path) -> None:
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from berny.delivery.spool import Spool, SpoolUnavailable
+from berny.runtime.spool import Spool, SpoolUnavailable
 
 spool = Spool(Path(sys.argv[1]), 1 << 40, ["kafka", "hdfs"])
 told = [spool.append(b"x" * 10000, 1.0) for _ in range(20)]
@@ -325,9 +325,9 @@ def test_published_identities_are_known(tmp_path: Path, spool: Spool) -> None:
 
 def test_identities_are_forgotten_with_time(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the API can no longer repeat need not be remembered."""
-    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 1000.0)
+    monkeypatch.setattr("berny.runtime.spool.time.time", lambda: 1000.0)
     spool.advance("kafka", 1, ["old"])
-    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 2000.0)
+    monkeypatch.setattr("berny.runtime.spool.time.time", lambda: 2000.0)
     spool.advance("kafka", 2, ["young"])
     spool.prune(1500.0)
     assert spool.was_published(["old", "young"]) == {"young"}
@@ -335,13 +335,13 @@ def test_identities_are_forgotten_with_time(spool: Spool, monkeypatch: pytest.Mo
 
 def test_clock_that_is_ahead_for_a_moment_forgets_no_identity(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the source repeats in the next second would be published again."""
-    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 1000.0)
+    monkeypatch.setattr("berny.runtime.spool.time.time", lambda: 1000.0)
     assert spool.now() == 1000.0
     spool.advance("kafka", 1, ["one"])
-    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 1e9)
+    monkeypatch.setattr("berny.runtime.spool.time.time", lambda: 1e9)
     assert spool.now() == 1000.0
     spool.advance("kafka", 2, ["two"])
-    monkeypatch.setattr("berny.delivery.spool.time.time", lambda: 1001.0)
+    monkeypatch.setattr("berny.runtime.spool.time.time", lambda: 1001.0)
     assert spool.now() == 1001.0
     spool.prune(spool.now() - 2)
     assert spool.was_published(["one", "two"]) == {"one", "two"}

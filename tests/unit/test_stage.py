@@ -25,8 +25,11 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY, start_http_server
 from simulated import Served
 
-from berny.delivery.spool import Spool
-from berny.delivery.stage import (
+from berny.pipelines.idfm import influx_consumer, prim, producer
+from berny.runtime.probe import Cluster
+from berny.runtime.probe.ask import ask
+from berny.runtime.spool import Spool
+from berny.runtime.stage import (
     CONFIGURATION_ERROR,
     READY,
     ConfigurationError,
@@ -36,10 +39,6 @@ from berny.delivery.stage import (
     pause,
     read_settings,
 )
-from berny.pipelines.idfm import influx_consumer, producer
-from berny.probe import Cluster
-from berny.probe.ask import ask
-from berny.sources import prim
 
 COMMON = {
     "BERNY_PIPELINE": "idfm",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from berny.lab.plan import CHECKOUT
+from berny.model.topology import CHECKOUT
 from suite import PARTS, Ledger
 
 TESTS = CHECKOUT / "tests"

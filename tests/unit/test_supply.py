@@ -30,10 +30,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from berny.artifacts import ArtifactMissing, Store, SupplyError, cli, download, golang, maven, recipes, ways
-from berny.artifacts.assemble import sha256_file, tree, unpack, write_archive
-from berny.artifacts.errors import NotOffered, ToolMissing, WrongDigest, WrongSignature
-from berny.artifacts.recipes import LockError, Recipe, read_lock, write_lock
+from berny.controller.artifacts import ArtifactMissing, Store, SupplyError, cli, download, golang, maven, recipes, ways
+from berny.controller.artifacts.assemble import sha256_file, tree, unpack, write_archive
+from berny.controller.artifacts.errors import NotOffered, ToolMissing, WrongDigest, WrongSignature
+from berny.controller.artifacts.recipes import LockError, Recipe, read_lock, write_lock
 
 BODY = random.Random(1).randbytes(3_000_000)
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -446,9 +446,9 @@ def test_every_recipe_of_the_catalog_can_be_keyed() -> None:
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Berny's own code as the archive ``berny`` packs it: small, and had without a network."""
     folder = tmp_path / "src" / "berny"
-    (folder / "delivery").mkdir(parents=True)
+    (folder / "runtime").mkdir(parents=True)
     (folder / "lab").mkdir()
-    (folder / "delivery" / "spool.py").write_bytes(random.Random(2).randbytes(200_000))
+    (folder / "runtime" / "spool.py").write_bytes(random.Random(2).randbytes(200_000))
     (folder / "lab" / "lab.py").write_text("controller = True\n")
     monkeypatch.setattr(ways, "PACKAGE", folder)
     return folder
@@ -474,7 +474,7 @@ def test_fetched_archive_is_found(store: Store, code: Path) -> None:
 def test_changed_input_is_another_archive(store: Store, code: Path) -> None:
     """An archive made from yesterday's inputs is not today's."""
     before = store.fetch("berny")
-    (code / "delivery" / "spool.py").write_text("changed = True\n")
+    (code / "runtime" / "spool.py").write_text("changed = True\n")
     assert store.find("berny") is None
     after = store.fetch("berny")
     assert after.path != before.path
@@ -557,7 +557,7 @@ def test_two_at_once_make_one(store: Store) -> None:
 def test_old_archives_are_dropped(store: Store, code: Path) -> None:
     """The store keeps today's and two before it, and no index of what is gone."""
     for number in range(6):
-        (code / "delivery" / "spool.py").write_text(f"{number}\n")
+        (code / "runtime" / "spool.py").write_text(f"{number}\n")
         made = store.fetch("berny")
         os.utime(made.path, (number, number))
     kept = list(made.path.parent.glob("*.tar.zst"))
@@ -574,7 +574,7 @@ def test_failed_fetch_leaves_nothing(store: Store, code: Path, monkeypatch: pyte
         raise OSError("No space left on device")
 
     work: Callable[..., str] = fail
-    monkeypatch.setattr("berny.artifacts.store.write_archive", work)
+    monkeypatch.setattr("berny.controller.artifacts.store.write_archive", work)
     with pytest.raises(OSError, match="No space left"):
         store.fetch("berny")
     assert store.find("berny") is None

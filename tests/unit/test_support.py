@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.support.archive import Answer, read_nodes, write_archive
-from berny.support.mask import MASK, Masker, masked_file, secret_values
+from berny.controller.support.archive import Answer, read_nodes, write_archive
+from berny.controller.support.mask import MASK, Masker, masked_file, secret_values
 
 TOKEN = "dC9rZW4/with+signs=&%20==" + "x" * 20
 HEX = "0123456789abcdef" * 4

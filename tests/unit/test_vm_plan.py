@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from berny.addresses import is_private
+from berny.controller.addresses import is_private
 from berny.lab import vm, vm_image
-from berny.lab.plan import LabError, Plan, read_mapping
+from berny.lab.plan import LabError, Plan
+from berny.model.topology import read_mapping
 
 LONGEST = "a123456789"
 INTERFACE_NAME_MAX = 15

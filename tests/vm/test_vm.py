@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berny.artifacts.cli import fetch_all
-from berny.lab.plan import CHECKOUT
+from berny.controller.artifacts.cli import fetch_all
 from berny.lab.vm import NODE, Guest
+from berny.model.topology import CHECKOUT
 from support import Play, steps
 
 NAME = "kernel"

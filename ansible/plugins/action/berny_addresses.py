@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from ansible.plugins.action import ActionBase
 
-from berny.addresses import resolve
+from berny.controller.addresses import resolve
 
 HEADER = "# What machines said of their own addresses, for plays that do not ask all of them (--limit).\n"
 

@@ -7,9 +7,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from berny.artifacts import ArtifactMissing, Store, SupplyError
-from berny.artifacts.recipes import not_run
-from berny.artifacts.store import Archive
+from berny.controller.artifacts import ArtifactMissing, Store, SupplyError
+from berny.controller.artifacts.recipes import not_run
+from berny.controller.artifacts.store import Archive
 
 ROOT = "/opt/berny/archives"
 

@@ -8,7 +8,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.template import trust_as_template
 
-from berny.artifacts import Store, SupplyError
+from berny.controller.artifacts import Store, SupplyError
 
 CONFIGURE = ("archive", "files")
 PHASES = {"configure": CONFIGURE, "all": (*CONFIGURE, "service")}

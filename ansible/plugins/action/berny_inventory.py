@@ -13,10 +13,10 @@ import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
-from berny.addresses import is_loopback, is_private, shared
-from berny.catalog import load_catalog, load_pipelines
-from berny.placement import clashes
-from berny.settings import Setting, check, load_settings
+from berny.controller.addresses import is_loopback, is_private, shared
+from berny.controller.placement import clashes
+from berny.controller.settings import Setting, check, load_settings
+from berny.model.catalog import load_catalog, load_pipelines
 
 SSH_PORT = 22
 MACHINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

@@ -1,4 +1,4 @@
-"""Look at one node before anything is touched; see modules/berny_preflight.py and src/berny/preflight.py."""
+"""Look at one node before anything is touched; see modules/berny_preflight.py and src/berny/controller/preflight.py."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import yaml
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-from berny.catalog import Catalog, load_catalog, load_pipelines
-from berny.placement import need, placed, units
-from berny.settings import Setting, load_settings, whole
+from berny.controller.placement import need, placed, units
+from berny.controller.settings import Setting, load_settings, whole
+from berny.model.catalog import Catalog, load_catalog, load_pipelines
 
 SSH_PORT = 22
 # A round trip that was this quick tells the clock well enough.

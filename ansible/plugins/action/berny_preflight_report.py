@@ -1,4 +1,4 @@
-"""Hold inventory and nodes against the catalog and report everything at once; see src/berny/preflight.py."""
+"""Hold inventory and nodes against the catalog and report everything at once; see src/berny/controller/preflight.py."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from berny.catalog import load_catalog, load_pipelines
-from berny.placement import Need, units
-from berny.preflight import Node, find, report
+from berny.controller.placement import Need, units
+from berny.controller.preflight import Node, find, report
+from berny.model.catalog import load_catalog, load_pipelines
 
 
 class ActionModule(ActionBase):

@@ -1,4 +1,4 @@
-"""Say what a reset removes, or refuse it before anything is touched; see src/berny/removal.py."""
+"""Say what a reset removes, or refuse it before anything is touched; see src/berny/controller/removal.py."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from berny.catalog import load_catalog, load_pipelines
-from berny.removal import Refused, Request, plan
+from berny.controller.removal import Refused, Request, plan
+from berny.model.catalog import load_catalog, load_pipelines
 
 # Their tasks are called by name.
 SHARED = {"node", "pipeline", "service"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from berny.support.archive import Answer, write_archive
+from berny.controller.support.archive import Answer, write_archive
 
 
 class ActionModule(ActionBase):

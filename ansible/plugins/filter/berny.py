@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from berny import azure
-from berny.addresses import is_private
-from berny.restoration import kafka_restoration, lost_zookeeper
+from berny.controller import azure
+from berny.controller.addresses import is_private
+from berny.controller.restoration import kafka_restoration, lost_zookeeper
 
 
 def describe_cluster(

@@ -102,7 +102,7 @@ class Influx:
 
 def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
     """Make what is missing; return tokens and changes."""
-    from berny.catalog import seconds
+    from berny.model.catalog import seconds
 
     words = module.params
     organisation, changes = words["organisation"], []

@@ -24,7 +24,7 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.group import Group
 from ansible.plugins.vars import BaseVarsPlugin
 
-from berny.catalog import SHARED, CatalogError, load_catalog, load_pipelines
+from berny.model.catalog import SHARED, CatalogError, load_catalog, load_pipelines
 
 
 @cache

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from berny.catalog import load_pipelines
+from berny.controller.progress import Say
 from berny.faults import inject
 from berny.faults.rows import Row
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
-from berny.lab.plan import LabError, read_mapping
-from berny.progress import Say
+from berny.lab.plan import LabError
+from berny.model.catalog import load_pipelines
+from berny.model.topology import read_mapping
 
 PIPELINE = "idfm"
 AGAIN = "again-"

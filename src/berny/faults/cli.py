@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from berny.controller.progress import Steps
 from berny.faults import inject
 from berny.faults.bench import Outcome, check_again, run_row
 from berny.faults.results import PAGE, Results, commit, line, page, summary
@@ -15,7 +16,6 @@ from berny.faults.rows import Row, random_row, rows
 from berny.lab.cli import Name, as_root, console, told
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
-from berny.progress import Steps
 
 app = typer.Typer(no_args_is_help=True, help="Break a lab on purpose, and hold every sink against what was served.")
 Rate = Annotated[float, typer.Option(min=1, max=200, help="Observations a second that the source serves.")]

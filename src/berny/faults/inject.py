@@ -13,14 +13,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from berny.artifacts import Store
-from berny.catalog import load_catalog, load_pipelines
+from berny.controller.artifacts import Store
+from berny.controller.placement import units
+from berny.controller.progress import Say
 from berny.faults import network
 from berny.lab.lab import Lab
 from berny.lab.machines import Machine
-from berny.lab.plan import CHECKOUT, Disk, LabError, read_mapping
-from berny.placement import units
-from berny.progress import Say
+from berny.lab.plan import Disk, LabError
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import CHECKOUT, read_mapping
 
 FILLER = ".berny-filler"
 PYTHON = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3"

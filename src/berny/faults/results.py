@@ -12,7 +12,8 @@ from typing import Any
 
 from berny.faults.bench import AGAIN, Outcome
 from berny.faults.rows import Row
-from berny.lab.plan import CHECKOUT, state_folder
+from berny.lab.plan import state_folder
+from berny.model.topology import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "faults.md"
 # What is measured does not depend on what is said of it.

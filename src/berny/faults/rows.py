@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from berny.catalog import load_catalog, load_pipelines
+from berny.controller.progress import Say
 from berny.faults import inject, network
 from berny.lab.lab import Lab
-from berny.lab.plan import read_mapping
-from berny.progress import Say
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
 Do = Callable[[Lab], None]
 Draw = Callable[[Lab, random.Random, Say], tuple[list[str], int]]

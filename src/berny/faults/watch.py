@@ -10,7 +10,7 @@ from types import TracebackType
 
 from berny.faults.inject import PYTHON
 from berny.lab.lab import Lab
-from berny.lab.plan import read_mapping
+from berny.model.topology import read_mapping
 
 
 class Watch:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from berny.controller.progress import Steps
 from berny.lab.plan import LabError
-from berny.progress import Steps
 
 PACKAGES = {
     "systemd-nspawn": ("systemd-container", "boots the machines"),

@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from berny.artifacts.errors import SupplyError
+from berny.controller.artifacts.errors import SupplyError
+from berny.controller.progress import Steps
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
-from berny.progress import Steps
 
 app = typer.Typer(no_args_is_help=True, help="Four real systemd machines on this box.")
 Name = Annotated[str, typer.Option("--name", envvar="BERNY_LAB", help="The lab's name; each has its own machines.")]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import yaml
 
-from berny.artifacts.store import cache_folder
-from berny.catalog import SHARED
+from berny.controller.artifacts.store import cache_folder
+from berny.controller.progress import Say, follow
 from berny.lab.plan import LabError
-from berny.progress import Say, follow
+from berny.model.catalog import SHARED
 
 SUITE = "bookworm"
 # What makes a minimal Debian a machine that boots and answers SSH; the rest is what nodes have anyway.

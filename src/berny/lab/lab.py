@@ -11,12 +11,13 @@ from contextlib import contextmanager
 
 import yaml
 
+from berny.controller.progress import Steps
 from berny.lab import box, network
 from berny.lab.golden import make_golden
 from berny.lab.machines import Machine
-from berny.lab.plan import LabError, Plan, choose_network, load_plan, read_mapping, state_folder
+from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
 from berny.lab.simulator import Simulator
-from berny.progress import Steps
+from berny.model.topology import read_mapping
 
 BOOT_SECONDS = 60
 

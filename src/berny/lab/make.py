@@ -11,12 +11,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from berny.artifacts.cli import fetch_all
-from berny.artifacts.recipes import load_recipes
+from berny.controller.artifacts.cli import fetch_all
+from berny.controller.artifacts.recipes import load_recipes
+from berny.controller.progress import Say, Steps
 from berny.lab import summary
 from berny.lab.lab import Lab
-from berny.lab.plan import CHECKOUT, LabError
-from berny.progress import Say, Steps
+from berny.lab.plan import LabError
+from berny.model.topology import CHECKOUT
 
 FIRST_POINT_SECONDS = 180
 TASK = re.compile(r"^(?:PLAY|TASK|RUNNING HANDLER) \[(?P<title>.*?)\] \**$")

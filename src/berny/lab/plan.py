@@ -14,10 +14,9 @@ from typing import Any
 
 import yaml
 
-from berny.catalog import Catalog, Pipeline, load_catalog, load_pipelines
+from berny.model.catalog import Catalog, Pipeline, load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
-CHECKOUT = Path(__file__).resolve().parents[3]
-INVENTORY = CHECKOUT / "inventory" / "lab"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,9}")
 SIMULATOR_PORT = 8099
 FIRST_NODE = 10
@@ -49,13 +48,6 @@ class Node:
 def state_folder() -> Path:
     """Return the folder of all labs' state, below the XDG state folder."""
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "berny" / "labs"
-
-
-def read_mapping(inventory: Path = INVENTORY) -> dict[str, list[str]]:
-    """Return the nodes of each group of ``hosts.yml``, and all of them as ``all``."""
-    data = yaml.safe_load((inventory / "hosts.yml").read_text())["all"]
-    groups = {name: sorted(group["hosts"]) for name, group in data["children"].items()}
-    return groups | {"all": sorted(data["hosts"])}
 
 
 def disks(groups: Mapping[str, list[str]], catalog: Catalog, pipelines: Mapping[str, Pipeline]) -> list[Disk]:

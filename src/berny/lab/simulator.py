@@ -44,7 +44,7 @@ class Simulator:
         """
         if self.pid():
             return
-        command = ["ip", "netns", "exec", self.plan.namespace, sys.executable, "-m", "berny.cli", "simulate", "prim"]
+        command = ["ip", "netns", "exec", self.plan.namespace, sys.executable, "-m", "berny.cli", "simulate", "idfm"]
         command += [
             "--listen",
             self.plan.simulator,

@@ -9,13 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from berny.artifacts import Store
-from berny.artifacts.recipes import load_recipes, not_run
-from berny.catalog import load_catalog, load_pipelines
+from berny.controller.artifacts import Store
+from berny.controller.artifacts.recipes import load_recipes, not_run
 from berny.lab.lab import Lab
-from berny.lab.plan import LabError, read_mapping
+from berny.lab.plan import LabError
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import read_mapping
 
-STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.pipelines.status"
+STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.runtime.status"
 
 
 def probes(lab: Lab) -> dict[str, list[dict[str, Any]]]:

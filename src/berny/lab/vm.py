@@ -22,10 +22,11 @@ from typing import Any
 
 import yaml
 
+from berny.controller.progress import Say, Steps
 from berny.lab import box, network
-from berny.lab.plan import CHECKOUT, NAME, LabError, choose_network, read_mapping, state_folder
+from berny.lab.plan import NAME, LabError, choose_network, state_folder
 from berny.lab.vm_image import SEED, make_image
-from berny.progress import Say, Steps
+from berny.model.topology import CHECKOUT, read_mapping
 
 QEMU = "qemu-system-x86_64"
 TOOLS = {

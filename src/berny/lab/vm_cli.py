@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from berny.controller.progress import Steps
 from berny.lab.cli import as_root, console, told
 from berny.lab.plan import LabError
 from berny.lab.vm import Guest
-from berny.progress import Steps
 
 app = typer.Typer(no_args_is_help=True, help="One virtual machine on this box, with a kernel of its own.")
 Name = Annotated[str, typer.Option("--name", help="The guest's name; each has its own disks and network.")]

@@ -6,10 +6,10 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from berny.artifacts.store import cache_folder
+from berny.controller.artifacts.store import cache_folder
+from berny.controller.progress import Say
 from berny.lab.box import run
 from berny.lab.golden import SETUP, SUITE, make_root, making, packages
-from berny.progress import Say
 
 # Clouds' images have python3-apt, lists that are some days old, and cloud-init, which does nothing until it has a source.
 PACKAGES = ["cloud-init", "initramfs-tools", "linux-image-cloud-amd64", "python3-apt"]

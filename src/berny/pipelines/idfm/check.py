@@ -17,13 +17,13 @@ from confluent_kafka import Consumer, TopicPartition
 from hdfs import InsecureClient
 from influxdb_client import Dialect, InfluxDBClient
 
-from berny.catalog import load_pipelines, seconds
-from berny.delivery.landing import FILE
-from berny.delivery.setcheck import Report, SinkReport, check_sink
+from berny.model.catalog import load_pipelines, seconds
+from berny.pipelines.idfm import prim
 from berny.pipelines.idfm.points import MEASUREMENT
 from berny.pipelines.idfm.status import PROCESSED, REALTIME, TIMEOUT, TOKEN
-from berny.probe import Cluster
-from berny.sources import prim
+from berny.runtime.landing import FILE
+from berny.runtime.probe import Cluster
+from berny.runtime.setcheck import Report, SinkReport, check_sink
 
 Value = float | None
 STALE_SECONDS = 86400

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from berny.delivery.kafka import LETTER_BYTES
-from berny.sources.prim import ARRIVAL, DEPARTURE, TIME
+from berny.pipelines.idfm.prim import ARRIVAL, DEPARTURE, TIME
+from berny.runtime.kafka import LETTER_BYTES
 
 OUT = "idfm-processed"
 DEAD = "idfm-realtime.dlq"

@@ -15,11 +15,11 @@ from influxdb_client.rest import ApiException
 from prometheus_client import Counter
 from urllib3.exceptions import HTTPError
 
-from berny.delivery import stage
-from berny.delivery.kafka import NotAcknowledged, Publisher, Reader, Record, dead_letter
-from berny.delivery.skipped import watched
-from berny.delivery.stage import ConfigurationError, EnvironmentSettings, Stop, log, pause
 from berny.pipelines.idfm.points import NoPoint, point
+from berny.runtime import stage
+from berny.runtime.kafka import NotAcknowledged, Publisher, Reader, Record, dead_letter
+from berny.runtime.skipped import watched
+from berny.runtime.stage import ConfigurationError, EnvironmentSettings, Stop, log, pause
 
 LOGGER = logging.getLogger("influx-consumer")
 TOPIC = "idfm-processed"

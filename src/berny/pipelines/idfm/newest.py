@@ -8,10 +8,10 @@ from influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
-from berny.catalog import load_pipelines
+from berny.model.catalog import load_pipelines
 from berny.pipelines.idfm.points import MEASUREMENT
 from berny.pipelines.idfm.status import TOKEN
-from berny.probe import Cluster
+from berny.runtime.probe import Cluster
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from influxdb_client import Point, WritePrecision
 
-from berny.sources import prim
+from berny.pipelines.idfm import prim
 
 MEASUREMENT = "health"
 SLOTS = 64

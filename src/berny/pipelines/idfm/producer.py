@@ -16,13 +16,13 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 
-from berny.catalog import load_pipelines, seconds
-from berny.delivery import landing, stage
-from berny.delivery.kafka import RECORD_BYTES, NotAcknowledged, Publisher, Record, dead_letter
-from berny.delivery.landing import Landing, LandingError
-from berny.delivery.spool import Answer, Spool, SpoolFull, SpoolUnavailable
-from berny.delivery.stage import ConfigurationError, EnvironmentSettings, Stop, log, pause
-from berny.sources import prim
+from berny.model.catalog import load_pipelines, seconds
+from berny.pipelines.idfm import prim
+from berny.runtime import landing, stage
+from berny.runtime.kafka import RECORD_BYTES, NotAcknowledged, Publisher, Record, dead_letter
+from berny.runtime.landing import Landing, LandingError
+from berny.runtime.spool import Answer, Spool, SpoolFull, SpoolUnavailable
+from berny.runtime.stage import ConfigurationError, EnvironmentSettings, Stop, log, pause
 
 LOGGER = logging.getLogger("producer")
 KAFKA = "kafka"

@@ -15,13 +15,13 @@ from prometheus_client import Gauge
 from pyspark.sql import SparkSession
 from pyspark.sql.streaming.listener import StreamingQueryListener
 
-from berny.delivery import stage
-from berny.delivery.checkpoint import Checkpoint, prepare
-from berny.delivery.kafka import RECORD_BYTES
-from berny.delivery.skipped import watched
-from berny.delivery.stage import EnvironmentSettings, Stop, log
-from berny.delivery.topics import TopicWatch
 from berny.pipelines.idfm.columns import transform
+from berny.runtime import stage
+from berny.runtime.checkpoint import Checkpoint, prepare
+from berny.runtime.kafka import RECORD_BYTES
+from berny.runtime.skipped import watched
+from berny.runtime.stage import EnvironmentSettings, Stop, log
+from berny.runtime.topics import TopicWatch
 
 LOGGER = logging.getLogger("analytics")
 TOPIC = "idfm-realtime"

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from berny.delivery.spool import look
 from berny.pipelines.idfm.producer import records
+from berny.runtime.spool import look
 
 SPOOL = Path("/data/berny-idfm/spool.sqlite")
 

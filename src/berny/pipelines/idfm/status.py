@@ -9,10 +9,10 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from influxdb_client import InfluxDBClient
 
-from berny.catalog import load_pipelines
+from berny.model.catalog import load_pipelines
 from berny.pipelines.idfm.influx_consumer import GROUP
 from berny.pipelines.idfm.points import MEASUREMENT
-from berny.probe import Cluster, NotServing, get_json
+from berny.runtime.probe import Cluster, NotServing, get_json
 
 TOKEN = Path("/etc/berny/influxdb/read.token")
 REALTIME, PROCESSED = "idfm-realtime", "idfm-processed"

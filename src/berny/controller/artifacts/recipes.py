@@ -1,0 +1,171 @@
+"""How each archive is had, and the locks that hold its inputs: name, version and digest, never an address."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from berny.model.catalog import ROLES
+
+LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>\S+)")
+
+
+class LockError(ValueError):
+    """A lock file is malformed or missing; the message names it."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Signature(_Strict):
+    """Whose detached signature vouches for an archive; it is at the archive's address with ``.asc`` behind it."""
+
+    key: str
+    """Where the vendor publishes its key."""
+    fingerprint: str = Field(pattern=r"^[0-9A-F]{40}$")
+    """The primary key's: a vendor renews its signing subkeys."""
+
+
+class Vendor(_Strict):
+    """A vendor's archive: where it is, what vouches for it and which of its files become which of ours."""
+
+    url: str
+    sha256: str | None = None
+    signature: Signature | None = None
+    """What vouches for it where no digest is known."""
+    wanted: str | None = None
+    """The digest that an operator gives: an archive that was made from another is not taken."""
+    members: dict[str, str] = {}
+    holds: list[str] = []
+    """What tells its layout, where the whole of it is taken: files below its one folder."""
+    named: bool = False
+    """An operator's archive instead of the vendor's."""
+
+    @model_validator(mode="after")
+    def _vouched_for(self) -> Vendor:
+        if not self.sha256 and not self.signature:
+            raise ValueError("has neither sha256 nor signature: nobody vouches for it")
+        return self
+
+
+class Recipe(_Strict):
+    """One archive of the distribution."""
+
+    name: str
+    version: str
+    title: str
+    kind: Literal["jars", "spark", "go", "vendor", "wheels", "source"]
+    optional: bool = False
+    """Where it can't be had, the rest goes on without it."""
+    roots: list[str] = []
+    """Maven coordinates that the lock is resolved from."""
+    exclude: list[str] = []
+    extra: dict[str, str] = {}
+    """Folders taken out of a jar: name in the archive: ``group:artifact:version:classifier!folder``."""
+    sdist: str | None = None
+    vendor: Vendor | None = None
+
+    @property
+    def file(self) -> Path:
+        """Where it stands."""
+        return recipe_files()[self.name]
+
+    @property
+    def lock_file(self) -> Path:
+        """The file that holds the digests of this recipe's inputs."""
+        return self.file.with_suffix(".lock")
+
+    @property
+    def folder(self) -> Path:
+        """The module that is built, for those that are."""
+        return self.file.with_suffix("")
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files beside this recipe that its archive is made of: its lock, and the module's."""
+        return [file for file in (self.lock_file, *sorted(self.folder.glob("*"))) if file.exists()]
+
+
+def recipe_files() -> dict[str, Path]:
+    """Return ``roles/ROLE/archives/NAME.yml`` by name."""
+    return {file.stem: file for file in sorted(ROLES.glob("*/archives/*.yml"), key=lambda file: file.stem)}
+
+
+@cache
+def load_recipes() -> dict[str, Recipe]:
+    """Read all recipes by name."""
+    recipes = {}
+    for name, file in recipe_files().items():
+        recipes[name] = Recipe.model_validate({**yaml.safe_load(file.read_text()), "name": name})
+    return recipes
+
+
+def as_given(recipe: Recipe, archive: str = "", sha256: str = "") -> Recipe:
+    """Return the recipe with what an operator names instead of the vendor's archive, a path or an address, and its digest.
+
+    Without both, the environment is asked: ``BERNY_NAME_ARCHIVE`` and ``BERNY_NAME_SHA256``.
+    """
+    if not recipe.vendor:
+        return recipe
+    if not archive and not sha256:
+        archive, sha256 = (os.environ.get(f"BERNY_{recipe.name.upper()}_{word}", "") for word in ("ARCHIVE", "SHA256"))
+    # The vendor's digest is that of no other archive.
+    own: dict[str, Any] = {"wanted": sha256 or None, "sha256": sha256 or recipe.vendor.sha256}
+    if archive:
+        own |= {"url": archive, "sha256": sha256 or None, "named": True}
+    return recipe.model_copy(update={"vendor": recipe.vendor.model_copy(update=own)})
+
+
+def not_run(recipe: Recipe) -> str:
+    """Return what is said of an optional archive that the store does not have, and how to add it."""
+    variable, name = f"BERNY_{recipe.name.upper()}", recipe.name
+    return (
+        f"NOT RUN: {name} (archive not in the store: berny artifacts fetch {name} downloads {recipe.version} where "
+        f"its vendor can be reached, with {variable}_ARCHIVE=FILE_OR_URL {variable}_SHA256=DIGEST another; then site.yml)"
+    )
+
+
+def read_lock(file: Path) -> dict[str, str]:
+    """Read a lock: ``sha256  name`` a line, as sha256sum writes it; return digests by name.
+
+    Raises:
+        LockError: the file is missing or a line has another form.
+    """
+    if not file.exists():
+        raise LockError(f"{file}: missing; `berny artifacts lock` writes it")
+    locked = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        if not line or line.startswith("#"):
+            continue
+        match = LINE.fullmatch(line)
+        if not match:
+            raise LockError(f"{file}:{number}: expected 'sha256  name', found {line!r}")
+        locked[match["name"]] = match["digest"]
+    return locked
+
+
+def write_lock(file: Path, locked: dict[str, str], comment: str) -> None:
+    """Write a lock, sorted by name."""
+    lines = [f"# {comment}", *(f"{digest}  {name}" for name, digest in sorted(locked.items()))]
+    file.write_text("\n".join(lines) + "\n")
+
+
+def key(recipe: Recipe, *others: str) -> str:
+    """Return the digest of a recipe, its lock and ``others`` (a toolchain, say): what a built archive is kept by."""
+    # Whether the rest goes on without it, where an archive is and what vouches for it changes nothing of what is made of it.
+    # Which one it was is noted in the index: where nobody names one, what is there will do.
+    beside: dict[str, Any] = {"optional": True, "vendor": set(Vendor.model_fields) - {"members"}}
+    digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
+    for file in recipe.inputs:
+        digest.update(file.read_bytes())
+    for other in others:
+        digest.update(other.encode())
+    return digest.hexdigest()[:16]

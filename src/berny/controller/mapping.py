@@ -1,0 +1,76 @@
+"""The README's mapping table, out of the inventory's groups, the catalog and the manifests.
+
+``python -m berny.controller.mapping README.md`` rewrites it in place.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.topology import INVENTORY, read_mapping
+
+BEGIN, END = "<!-- mapping -->", "<!-- /mapping -->"
+
+
+class MappingError(ValueError):
+    """The file has no place for the table; the message says what is missing."""
+
+
+def units_by_node(inventory: Path = INVENTORY) -> dict[str, dict[str, list[str]]]:
+    """Return, for each node, its units by the title of their component or pipeline, in the catalog's order."""
+    groups = read_mapping(inventory)
+    titled = [
+        (component.title, service.group, name)
+        for component in load_catalog().components.values()
+        for name, service in component.services.items()
+    ]
+    titled += [
+        (pipeline.title, stage.on, f"berny-{pipeline.name}-{name}")
+        for pipeline in load_pipelines().values()
+        for name, stage in pipeline.stages.items()
+    ]
+    found: dict[str, dict[str, list[str]]] = {node: {} for node in groups["all"]}
+    for title, group, unit in titled:
+        for node in groups.get(group, []):
+            found[node].setdefault(title, []).append(unit)
+    return found
+
+
+def mapping_table(inventory: Path = INVENTORY) -> str:
+    """Return the Markdown table: a row for each node, with what it runs and the units' names."""
+    rows = ["| node | services |", "|---|---|"]
+    for node, titles in units_by_node(inventory).items():
+        cells = [f"{title} ({', '.join(f'`{unit}`' for unit in units)})" for title, units in titles.items()]
+        rows.append(f"| {node} | {', '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def with_table(text: str, table: str) -> str:
+    """Return the text with the table between its markers.
+
+    Raises:
+        MappingError: the markers are not there, once each and in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in rest or END in before + after:
+        raise MappingError(f"expected {BEGIN} and then {END}, once each")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite the table in the files named; 0 where all of them have a place for it."""
+    for name in arguments:
+        file = Path(name)
+        try:
+            file.write_text(with_table(file.read_text(), mapping_table()))
+        except (MappingError, OSError) as error:
+            print(f"error: {name}: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

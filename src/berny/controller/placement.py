@@ -1,0 +1,101 @@
+"""What the inventory puts where, by owner: whoever has files on a node (``/var/lib/berny/installed``).
+
+Owners are services and stages by their unit's name, components by theirs (what clients need), and roles that stand in no
+catalog, the role ``node`` among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from berny.model.catalog import Catalog, NodeSize, Pipeline
+from berny.model.topology import Groups
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a node has to have for what is put there."""
+
+    memory: int
+    """MiB of its services and stages."""
+    jobs: int
+    """MiB that they hand out to applications at most."""
+    disks: dict[str, int]
+    """GiB by directory."""
+    ports: dict[int, str]
+    """The unit that listens there."""
+
+
+def stage_units(pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
+    """Return the inventory group of each stage by its unit's name, in the manifests' order."""
+    return {
+        f"berny-{pipeline.name}-{name}": stage.on
+        for pipeline in pipelines.values()
+        for name, stage in pipeline.stages.items()
+    }
+
+
+def placed(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups, node: str) -> set[str]:
+    """Return the owners that the inventory puts on a node."""
+    services = {name: s for name, s in catalog.services.items() if node in groups.get(s.group, ())}
+    stages = {unit for unit, group in stage_units(pipelines).items() if node in groups.get(group, ())}
+    return {*services, *stages, *(service.component for service in services.values())}
+
+
+def units(catalog: Catalog, pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
+    """Return the inventory group of every service and stage by its unit's name."""
+    return {name: service.group for name, service in catalog.services.items()} | stage_units(pipelines)
+
+
+def need(
+    catalog: Catalog,
+    pipelines: Mapping[str, Pipeline],
+    groups: Groups,
+    node: str,
+    size: NodeSize,
+    heaps: Mapping[str, int],
+) -> Need:
+    """Return what a node of a size needs; ``heaps`` are those that the inventory sets itself, by service."""
+    memory = jobs = 0
+    disks: dict[str, int] = {}
+    ports: dict[int, str] = {}
+    for name, service in catalog.services.items():
+        if node not in groups.get(service.group, ()):
+            continue
+        memory += heaps.get(name, getattr(service.heap, size)) + service.overhead
+        jobs += getattr(service.jobs, size) if service.jobs else 0
+        ports |= dict.fromkeys(service.ports.values(), name)
+        if service.disk:
+            disks[f"/data/{name}"] = getattr(service.disk, size)
+    for pipeline in pipelines.values():
+        for name, stage in pipeline.stages.items():
+            if node not in groups.get(stage.on, ()):
+                continue
+            memory += getattr(stage.memory, size)
+            ports[stage.metrics_port] = f"berny-{pipeline.name}-{name}"
+            if stage.data:
+                disks[f"/data/berny-{pipeline.name}"] = getattr(stage.data, size)
+    return Need(memory, jobs, disks, ports)
+
+
+def clashes(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups) -> list[str]:
+    """Return the ports that two services of one node would have."""
+    problems = []
+    listeners = [
+        (name, service.group, port) for name, service in catalog.services.items() for port in service.ports.values()
+    ]
+    listeners += [
+        (f"berny-{pipeline.name}-{name}", stage.on, stage.metrics_port)
+        for pipeline in pipelines.values()
+        for name, stage in pipeline.stages.items()
+    ]
+    for number, (name, group, port) in enumerate(listeners):
+        for other, others_group, others_port in listeners[:number]:
+            shared = sorted(set(groups.get(group, ())) & set(groups.get(others_group, ())))
+            if port == others_port and shared and name != other:
+                problems.append(
+                    f"{shared[0]}: {other} and {name} would both listen on port {port}: put one of them elsewhere, or "
+                    "change its port in the component.yml of its role"
+                )
+    return problems

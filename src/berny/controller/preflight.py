@@ -1,0 +1,368 @@
+"""What stands against a converge: readings of all nodes held against what the inventory puts there. Touches nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from berny.controller.placement import Need
+
+SYSTEM = ("debian", "12", "x86_64", "3.11")
+"""What the catalog's archives and packages are made for: system, its version, processor, Python."""
+RESERVE_MIB = 512
+"""Left to the operating system of each kernel."""
+INSTALL_GIB = 3
+"""Archives, unpacked, on the file system of /opt."""
+TRANSFER_MIB = 512
+"""The largest archive, Spark's, packed: it is put into the home of who logs in before it is unpacked."""
+FULL = 0.05
+NOMINAL = 0.9
+"""A file system has a little less room than its disk."""
+LEAST_OPEN = 0.25
+"""Of the open files that a unit may have; systemd gives it fewer without a word where it can't."""
+KINDS = {"clock", "disk", "inventory", "limit", "login", "memory", "orphan", "port", "reach", "system", "unit", "user"}
+"""Of findings, as ``preflight_allow`` calls them."""
+CLOCK_WARN, CLOCK_FAIL = 1.0, 5.0
+Clock = tuple[float, float, float]
+"""When the controller asked, what the node said, when the controller had the answer."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem: host, what is wrong, remedy."""
+
+    kind: str
+    """What ``preflight_allow`` calls it."""
+    host: str
+    text: str
+    fatal: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.text}"
+
+
+@dataclass
+class Node:
+    """What is known of a node. ``facts`` is what its module read (``ansible/plugins/modules/berny_preflight.py``)."""
+
+    need: Need
+    placed: set[str]
+    groups: Mapping[str, str]
+    """The inventory group of each unit."""
+    nofile: int
+    """Open files that each unit wants to be allowed."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Those that data has on record for life."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    failure: str = ""
+    """Why it could not be looked at."""
+    clock: Clock | None = None
+
+
+def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterable[str] = ()) -> list[Finding]:
+    """Return everything that is wrong with all nodes; ``inventory`` is what is wrong with that, told as it is."""
+    known = set(roles)
+    found = [Finding("inventory", *_split(problem)) for problem in inventory]
+    seen = {name: node for name, node in nodes.items() if not node.failure}
+    twice, doubled = machines(seen)
+    for name, node in nodes.items():
+        if node.failure:
+            found.append(Finding("reach", name, f"can't be looked at: {node.failure}"))
+            continue
+        found += [*system(name, node), *ports(name, node), *disks(name, node), *limits(name, node)]
+        found += [*accounts(name, node), *foreign(name, node), *kept(name, node), *logins(name, node)]
+        # What belongs to a machine's other name is no orphan.
+        found += orphans(name, node, known) if name not in doubled else []
+    found += twice
+    found += memory(seen)
+    found += clocks({name: node.clock for name, node in seen.items() if node.clock})
+    found += reach({name: node.facts["reach"] for name, node in seen.items()})
+    return found
+
+
+def _split(problem: str) -> tuple[str, str]:
+    """Return host and words of a problem of the inventory: those of a single node begin with its name."""
+    match = re.match(r"(\w+): (.*)", problem, re.S)
+    return (match[1], match[2]) if match else ("inventory", problem)
+
+
+def system(name: str, node: Node) -> list[Finding]:
+    """The operating system, the processor and Python that archives are made for; root; systemd."""
+    facts, found = node.facts, []
+    for key, wanted, what in zip(
+        ("id", "version", "machine", "python"),
+        SYSTEM,
+        ("system", "system's version", "processor", "Python"),
+        strict=True,
+    ):
+        if facts[key] != wanted:
+            found.append(f"its {what} is {facts[key] or 'unknown'}, Berny needs {wanted}: install Debian 12 for x86-64")
+    if not facts["root"]:
+        found.append("its user does not become root: let it use sudo, and set ansible_become: true")
+    if not facts["systemd"]:
+        found.append("its first process is not systemd: boot it as a machine, not as a container of one program")
+    return [Finding("system", name, text) for text in found]
+
+
+def ports(name: str, node: Node) -> list[Finding]:
+    """A port of the catalog that something else than our unit listens on."""
+    found = []
+    for listener in node.facts["listeners"]:
+        unit = node.need.ports.get(listener["port"])
+        if not unit or listener["unit"] == f"{unit}.service":
+            continue
+        who = f"{listener['process']} (process {listener['pid']}"
+        who += f", {listener['unit']})" if listener["unit"] else ")"
+        text = f"port {listener['port']} of {unit} is taken by {who}: end that program, or change the port in "
+        found.append(Finding("port", name, f"{text}the component.yml of its role"))
+    return found
+
+
+def disks(name: str, node: Node) -> list[Finding]:
+    """Room for data against the catalog's disks, for all directories of a file system together; room to install."""
+    found = []
+    by_device: dict[int, list[str]] = {}
+    for path in node.need.disks:
+        by_device.setdefault(node.facts["disks"][path]["device"], []).append(path)
+    for paths in by_device.values():
+        facts = node.facts["disks"][paths[0]]
+        wanted = sum(node.need.disks[path] for path in paths)
+        # Where data is already, what it takes is part of the room.
+        used = any(node.facts["disks"][path]["used"] for path in paths)
+        room = facts["total" if used else "free"] / 2**30
+        if room < wanted * NOMINAL:
+            text = f"{', '.join(sorted(paths))}: {room:.1f} GiB of room, the catalog says {wanted}: mount larger disks, or "
+            found.append(Finding("disk", name, f"{text}keep less", fatal=False))
+        elif facts["free"] < facts["total"] * FULL:
+            text = f"{', '.join(sorted(paths))}: {facts['free'] / 2**20:.0f} MiB are left: make room or grow the disk"
+            found.append(Finding("disk", name, text, fatal=False))
+    install = node.facts["disks"]["/opt/berny"]
+    if not install["used"] and install["free"] < INSTALL_GIB << 30:
+        text = f"/opt: {install['free'] / 2**30:.1f} GiB are free, archives take {INSTALL_GIB}: make room"
+        found.append(Finding("disk", name, text))
+    scratch = node.facts["scratch"]
+    if scratch["free"] < TRANSFER_MIB << 20:
+        text = f"{scratch['path']}: {scratch['free'] / 2**20:.0f} MiB are free, an archive on its way takes {TRANSFER_MIB}: "
+        text += "make room, or have ansible_remote_tmp elsewhere"
+        found.append(Finding("disk", name, text, fatal=not install["used"]))
+    return found
+
+
+def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
+    """One machine under two names: the second name of each, and all names of such machines."""
+    homes: dict[tuple[str, str], str] = {}
+    found, doubled = [], set()
+    for name, node in nodes.items():
+        home = homes.setdefault((node.facts["boot"], node.facts["processes"]), name)
+        if home != name:
+            doubled |= {home, name}
+            text = f"is the machine that {home} is: give each its own ansible_host, or take one of the two out of hosts.yml"
+            found.append(Finding("inventory", name, text))
+    return found, doubled
+
+
+def accounts(name: str, node: Node) -> list[Finding]:
+    """Users and groups of the catalog whose name or number is somebody else's."""
+    found = []
+    for facts in node.facts["accounts"]:
+        ours, wanted = facts["name"], facts["wanted"]
+        for kind, number, rename in (("user", "uid", "usermod -l"), ("group", "gid", "groupmod -n")):
+            there = facts[kind]
+            if there["number"] is not None and there["number"] != wanted:
+                text = f"there is a {kind} {ours} with the {number} {there['number']}, Berny's has {wanted}"
+                found.append(f"{text}: give it another name ({rename} NAME {ours}), or remove it")
+            if there["name"] and there["name"] != ours:
+                text = f"the {number} {wanted} of Berny's {kind} {ours} is that of the {kind} {there['name']}: give that one"
+                found.append(f"{text} another, and its files ({kind}mod -{number[0]} NUMBER {there['name']})")
+        if facts["user"]["number"] == wanted and facts["primary"] != wanted:
+            text = f"the user {ours} has the group {facts['primary']}, Berny's has {wanted}"
+            found.append(f"{text}: usermod -g {wanted} {ours}")
+    return [Finding("user", name, text) for text in found]
+
+
+def foreign(name: str, node: Node) -> list[Finding]:
+    """Units of our names that somebody else has made: they would be written over, and what they run stopped."""
+    found = []
+    for facts in node.facts["foreign"]:
+        runs = f", runs {facts['runs']}" if facts["runs"] else ""
+        text = f"there is a {facts['unit']}.service that is not Berny's ({facts['path']}{runs})"
+        found.append(Finding("unit", name, f"{text}: remove it, or give it another name"))
+    return found
+
+
+def kept(name: str, node: Node) -> list[Finding]:
+    """Settings that differ from what data has on record for life."""
+    found = []
+    for setting, files in node.facts["kept"].items():
+        for file, value in files.items():
+            wanted = node.settings.get(setting, value)
+            if wanted != value:
+                text = (
+                    f"{setting} is {wanted}, and the data here is that of {value} ({file}), for life: set it to {value}"
+                )
+                found.append(Finding("inventory", name, text))
+    return found
+
+
+def logins(name: str, node: Node) -> list[Finding]:
+    """Who is to log in from another node, and whom sshd does not let in."""
+    found = []
+    for facts in node.facts["logins"]:
+        user, address, rules = facts["user"], facts["address"], facts["rules"]
+        reasons = []
+        if rules.get("allowusers") and not any(_admits(one, user, address) for one in rules["allowusers"]):
+            reasons.append(f"AllowUsers is {' '.join(rules['allowusers'])}")
+        if any(_admits(one, user, address) for one in rules.get("denyusers", [])):
+            reasons.append(f"DenyUsers is {' '.join(rules['denyusers'])}")
+        # Its only group has its name.
+        if rules.get("allowgroups") and not any(fnmatchcase(user, one) for one in rules["allowgroups"]):
+            reasons.append(f"AllowGroups is {' '.join(rules['allowgroups'])}")
+        if any(fnmatchcase(user, one) for one in rules.get("denygroups", [])):
+            reasons.append(f"DenyGroups is {' '.join(rules['denygroups'])}")
+        if rules.get("pubkeyauthentication") == ["no"]:
+            reasons.append("PubkeyAuthentication is no")
+        if reasons:
+            text = f"its sshd does not let {user} in from {facts['machine']} ({'; '.join(reasons)}), so start and stop "
+            text += "scripts do nothing here: let it in (/etc/ssh/sshd_config), and reload ssh"
+            found.append(Finding("login", name, text, fatal=False))
+    return found
+
+
+def _admits(pattern: str, user: str, address: str) -> bool:
+    """Tell whether a pattern of sshd's AllowUsers, USER or USER@HOST, is of a user who comes from an address."""
+    name, _, host = pattern.partition("@")
+    if not fnmatchcase(user, name):
+        return False
+    try:
+        return not host or ipaddress.ip_address(address) in ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        return fnmatchcase(address, host)
+
+
+def limits(name: str, node: Node) -> list[Finding]:
+    """Open files: what the units want against what systemd may give them and what the kernel bears."""
+    facts, units, found = node.facts["limits"], len(node.placed), []
+    if facts["nr_open"] < node.nofile:
+        found.append(f"fs.nr_open is {facts['nr_open']}, units want {node.nofile}: sysctl -w fs.nr_open={node.nofile}")
+    elif facts["hard"] < node.nofile * LEAST_OPEN and not facts["may_raise"]:
+        found.append(
+            f"systemd may open {facts['hard']} files and not allow units {node.nofile}: raise its limit (ulimit -Hn of "
+            "what starts the machine)"
+        )
+    if facts["file_max"] < node.nofile * units:
+        found.append(
+            f"fs.file-max is {facts['file_max']}, {units} units want {node.nofile} each: "
+            f"sysctl -w fs.file-max={node.nofile * units}"
+        )
+    return [Finding("limit", name, text) for text in found]
+
+
+def orphans(name: str, node: Node, roles: set[str]) -> list[Finding]:
+    """Owners of files that neither the inventory puts there nor a role of its own accounts for."""
+    found = []
+    for owner, facts in sorted(node.facts["owners"].items()):
+        if owner in node.placed or (owner in roles and owner not in node.groups) or not facts["units"]:
+            continue
+        running = sorted(unit for unit, state in facts["units"].items() if state != "off")
+        group = node.groups.get(owner)
+        back = f", or put {name} into the group {group}" if group else ""
+        text = f"{'runs ' if running else 'has '}{owner}, which the inventory does not put there; remove it: "
+        text += f"ansible-playbook playbooks/reset.yml -e component={owner} --limit {name} (data stays){back}"
+        found.append(Finding("orphan", name, text, fatal=bool(running)))
+    for unit in node.facts["unrecorded"]:
+        text = f"has {unit}, of which there is no record (/var/lib/berny): "
+        if unit in node.placed:
+            text += "this play records it anew; until then a reset refuses"
+        else:
+            group = node.groups.get(unit)
+            text += f"put {name} into the group {group}, " if group else "have it recorded, "
+            text += "run site.yml with preflight_allow: [orphan], and remove it by playbooks/reset.yml"
+        found.append(Finding("orphan", name, text, fatal=unit not in node.placed))
+    return found
+
+
+def memory(nodes: Mapping[str, Node]) -> list[Finding]:
+    """Memory against the catalog's budget. Machines with one kernel (a lab's) share its memory: their needs add up."""
+    kernels: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        kernels.setdefault(node.facts["boot"], []).append(name)
+    found = []
+    for names in kernels.values():
+        wanted = sum(nodes[name].need.memory for name in names) + RESERVE_MIB
+        jobs = sum(nodes[name].need.jobs for name in names)
+        facts = nodes[names[0]].facts["memory"]
+        left = facts["available"] + sum(nodes[name].facts["memory"]["ours"] for name in names)
+        who = f"{names[0]}" if len(names) == 1 else f"{names[0]} (with {', '.join(names[1:])}: one kernel)"
+        remedy = "give it more, set node_size: small or heaps (kafka_heap), or move services"
+        needs = f"what is put there needs {wanted}"
+        if facts["total"] < wanted:
+            found.append(Finding("memory", who, f"{facts['total']} MiB of memory, {needs}: {remedy}"))
+        elif facts["total"] < wanted + jobs:
+            text = f"{facts['total']} MiB of memory, {needs} and offers {jobs} to applications: {remedy}"
+            found.append(Finding("memory", who, text, fatal=False))
+        elif left < wanted:
+            text = f"other programs leave {left} MiB of memory, {needs}: end them, or {remedy}"
+            found.append(Finding("memory", who, text, fatal=False))
+    return found
+
+
+def offset(clock: Clock) -> tuple[float, float]:
+    """Return how far a node's clock is ahead, and how uncertain that is: it was read at some moment of the round trip."""
+    asked, said, answered = clock
+    return said - (asked + answered) / 2, (answered - asked) / 2
+
+
+def clocks(readings: Mapping[str, Clock]) -> list[Finding]:
+    """Clocks that certainly differ. Where most nodes agree, but not with the controller, it is the controller's."""
+    offsets = {name: offset(clock) for name, clock in readings.items()}
+    if not offsets:
+        return []
+    found, reference, against = [], 0.0, "the controller's"
+    median = statistics.median(ahead for ahead, _ in offsets.values())
+    agree = [name for name, (ahead, doubt) in offsets.items() if abs(ahead - median) - doubt <= CLOCK_WARN]
+    if (
+        len(agree) > 1
+        and len(agree) > len(offsets) / 2
+        and abs(median) - max(d for _, d in offsets.values()) > CLOCK_WARN
+    ):
+        reference, against = median, "most nodes'"
+        text = f"its clock is {_apart(-median)} most nodes': set it (nothing of the cluster depends on it)"
+        found.append(Finding("clock", "controller", text, fatal=False))
+    for name, (ahead, doubt) in offsets.items():
+        certain = abs(ahead - reference) - doubt
+        if certain > CLOCK_WARN:
+            text = f"its clock is {_apart(ahead - reference)} {against}: have chrony keep it (chronyc tracking)"
+            found.append(Finding("clock", name, text, fatal=certain > CLOCK_FAIL))
+    return found
+
+
+def _apart(seconds: float) -> str:
+    return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
+
+
+def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
+    """Pairs of nodes that do not reach each other; a node that the controller does not reach is told already."""
+    found = []
+    failed = {(name, peer): why for name, peers in said.items() for peer, why in peers.items() if why and peer in said}
+    for (name, peer), why in failed.items():
+        if (peer, name) not in failed:
+            text = f"does not reach {peer} (which reaches {name}): {why}"
+        elif name < peer:
+            text = f"and {peer} do not reach each other: {why}"
+        else:
+            continue
+        found.append(Finding("reach", name, f"{text}; open the way in firewall, security group or route"))
+    return found
+
+
+def report(found: Iterable[Finding], allowed: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return what a converge fails of and what is only told: lesser findings, and kinds that the inventory allows."""
+    permitted = set(allowed)
+    fatal = [finding for finding in found if finding.fatal and finding.kind not in permitted]
+    told = [finding for finding in found if finding not in fatal]
+    return list(map(str, fatal)), list(map(str, told))

@@ -1,0 +1,232 @@
+"""What a reset removes from which node, and what stands against it. Pure: nothing here touches a node."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from berny.controller.placement import Groups, stage_units, units
+from berny.model.catalog import Catalog, Pipeline
+
+NODE = "node"
+"""The owner of what every machine has; it goes with everything."""
+
+
+class Refused(ValueError):
+    """Nothing may be touched; ``problems`` are all the reasons, each with its remedy."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__(" | ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person typed: one of the first three, and the cluster's name where data is to go as well."""
+
+    component: str = ""
+    pipeline: str = ""
+    everything: bool = False
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes."""
+
+    owners: list[str]
+    """In the order that they are removed in: what needs others goes before them."""
+    hosts: dict[str, list[str]]
+    """The owners that go, by node."""
+    everything: bool
+    data: bool
+    pipeline_data: str
+    """The pipeline whose topics, directories and bucket go, or nothing."""
+    kept: list[str]
+    """What a person should know of that stays."""
+
+
+def plan(
+    request: Request,
+    cluster: str,
+    catalog: Catalog,
+    pipelines: Mapping[str, Pipeline],
+    groups: Groups,
+    installed: Mapping[str, Collection[str]],
+    remembered: Mapping[str, Collection[str]],
+    unrecorded: Mapping[str, Collection[str]],
+) -> Plan:
+    """Return what goes, on the nodes of the play (``--limit``).
+
+    Args:
+        installed: The owners of files by node.
+        remembered: Those that were removed and left data, by node.
+        unrecorded: What a node has of which there is no record.
+
+    Raises:
+        Refused: the request is none, names what there is not, would take from others what they need, or records are lost.
+    """
+    if request.data:
+        removable = {host: {*owners, *remembered[host]} for host, owners in installed.items()}
+    else:
+        removable = {host: set(owners) for host, owners in installed.items()}
+    seen = {owner for owners in removable.values() for owner in owners}
+    problems = _check(request, cluster, catalog, pipelines, groups, seen, set(installed))
+    problems += [
+        f"{host}: there is no record (/var/lib/berny) of {', '.join(traces)}, so what they need is not known: have "
+        "it recorded anew by site.yml, then run this again"
+        for host, traces in unrecorded.items()
+        if traces
+    ]
+    if problems:
+        raise Refused(problems)
+    wanted = _wanted(request, catalog, seen)
+    hosts = {}
+    for host, owners in removable.items():
+        going = wanted & owners
+        # What a component's services share goes with the last of them.
+        for component in catalog.components.values():
+            services = set(component.services)
+            if going & services and not (owners & services) - going:
+                going |= {component.name} & owners
+        hosts[host] = going
+    problems = _needed(hosts, catalog, pipelines, groups, installed)
+    if problems:
+        raise Refused(problems)
+    order = _order(catalog, pipelines, seen)
+    whole = _is_whole(request.pipeline, pipelines, groups, set(installed))
+    shared = request.pipeline if request.data and whole else ""
+    return Plan(
+        owners=[owner for owner in order if any(owner in owners for owners in hosts.values())],
+        hosts={host: [owner for owner in order if owner in owners] for host, owners in hosts.items()},
+        everything=request.everything,
+        data=bool(request.data),
+        pipeline_data=shared,
+        kept=_kept(request, hosts, shared, groups, catalog, pipelines),
+    )
+
+
+def _check(
+    request: Request,
+    cluster: str,
+    catalog: Catalog,
+    pipelines: Mapping[str, Pipeline],
+    groups: Groups,
+    seen: set[str],
+    hosts: set[str],
+) -> list[str]:
+    given = [request.component, request.pipeline, request.everything]
+    problems = []
+    if sum(map(bool, given)) != 1:
+        problems.append("say what is to go, one of: -e component=NAME, -e pipeline=NAME, -e everything=true")
+    if request.data and request.data != cluster:
+        problems.append(
+            f"data={request.data} is not the name of this cluster ({cluster}): its data goes only by its name"
+        )
+    components = {*catalog.components, *units(catalog, pipelines), *seen} - {NODE}
+    if request.component and request.component not in components:
+        problems.append(f"there is no component {request.component}{_nearest(request.component, components)}")
+    known = {
+        *pipelines,
+        *(owner.split("-")[1] for owner in seen if owner.startswith("berny-") and owner.count("-") > 1),
+    }
+    if request.pipeline and request.pipeline not in known:
+        problems.append(f"there is no pipeline {request.pipeline}{_nearest(request.pipeline, known)}")
+    return problems
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(known))}"
+
+
+def _wanted(request: Request, catalog: Catalog, seen: set[str]) -> set[str]:
+    if request.everything:
+        return seen - {NODE}
+    if request.pipeline:
+        return {owner for owner in seen if owner.startswith(f"berny-{request.pipeline}-")}
+    component = catalog.components.get(request.component)
+    return {request.component, *(component.services if component else ())}
+
+
+def _needed(
+    going: Mapping[str, Collection[str]],
+    catalog: Catalog,
+    pipelines: Mapping[str, Pipeline],
+    groups: Groups,
+    installed: Mapping[str, Collection[str]],
+) -> list[str]:
+    """Return who would be without what it needs: a component loses the last node that the inventory gives a service of it."""
+    staying = {owner for host, owners in installed.items() for owner in owners if owner not in going[host]}
+    # Nodes that the play leaves out have what the inventory puts there.
+    staying |= {
+        unit
+        for unit, group in units(catalog, pipelines).items()
+        if any(node not in installed for node in groups.get(group, ()))
+    }
+    dependents: dict[str, set[str]] = {}
+    for component in catalog.components.values():
+        for other in component.needs:
+            if staying & set(component.services):
+                dependents.setdefault(other, set()).add(component.name)
+    for pipeline in pipelines.values():
+        for name, stage in pipeline.stages.items():
+            if f"berny-{pipeline.name}-{name}" in staying:
+                for other in stage.needs:
+                    dependents.setdefault(other, set()).add(f"the pipeline {pipeline.name}")
+    problems = []
+    for name, service in catalog.services.items():
+        nodes = set(groups.get(service.group, ()))
+        lost = nodes and all(name in going.get(node, ()) for node in nodes)
+        if lost and dependents.get(service.component):
+            who = " and ".join(sorted(dependents[service.component]))
+            problems.append(
+                f"{name} is needed by {who}: remove {'that' if len(dependents) == 1 else 'these'} first, or all"
+            )
+    return problems
+
+
+def _is_whole(name: str, pipelines: Mapping[str, Pipeline], groups: Groups, hosts: set[str]) -> bool:
+    """Tell whether a pipeline goes from every node that the inventory puts it on."""
+    if name not in pipelines:
+        return False
+    return {node for stage in pipelines[name].stages.values() for node in groups.get(stage.on, ())} <= hosts
+
+
+def _kept(
+    request: Request,
+    hosts: Mapping[str, Collection[str]],
+    shared: str,
+    groups: Groups,
+    catalog: Catalog,
+    pipelines: Mapping[str, Pipeline],
+) -> list[str]:
+    kept = []
+    if not request.data:
+        kept.append("data stays (-e data=NAME OF THE CLUSTER removes it as well)")
+    elif request.pipeline and not shared:
+        kept.append(
+            f"topics, directories in HDFS and bucket of {request.pipeline} stay: not all of its nodes are in this play"
+        )
+    back = sorted({
+        owner
+        for host, owners in hosts.items()
+        for owner in owners
+        if host in groups.get(units(catalog, pipelines).get(owner, ""), ())
+    })  # fmt: skip
+    if back:
+        kept.append(f"the inventory still has {', '.join(back)}: site.yml brings it back")
+    return kept
+
+
+def _order(catalog: Catalog, pipelines: Mapping[str, Pipeline], seen: set[str]) -> list[str]:
+    """Return all owners, stages first, then services after what needs them, then whatever is in no catalog."""
+    stages = list(reversed(stage_units(pipelines)))
+    gone = sorted(owner for owner in seen if owner.startswith("berny-") and owner not in stages)
+    services: list[str] = []
+    for component in reversed(catalog.components.values()):
+        # A component's own files are what its services' commands are made of.
+        services += [name for name in reversed(component.services) if name != component.name] + [component.name]
+    known = [*gone, *stages, *services]
+    return [*known, *sorted(seen - {*known, NODE})]

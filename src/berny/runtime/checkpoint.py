@@ -1,0 +1,178 @@
+"""Where a Spark query goes on reading a topic: found before it starts, so that nothing missing can keep it from starting.
+
+A query whose checkpoint names offsets or a topic that are no longer there fails for ever (``failOnDataLoss``), or passes over
+what is missing in silence. So the checkpoint is held against the topic; where it can't be followed, what is gone is recorded
+and the query gets a new one. This is for queries without state: with a checkpoint goes what a query has aggregated.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hdfs import InsecureClient
+
+from berny.runtime.skipped import Gap, Skipped
+from berny.runtime.stage import log, pause
+from berny.runtime.topics import TopicWatch, resume, watermarks
+
+LOGGER = logging.getLogger("checkpoint")
+ORIGIN = "origin.json"
+SETTLE_SECONDS = 10
+"""How long a leader that was just elected may take to know the last offset again."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a checkpoint has come: the next offset by partition, in the topic with that id (empty: not known)."""
+
+    topic_id: str
+    offsets: dict[int, int]
+
+
+class Checkpoint:
+    """A query's checkpoint in HDFS. Spark's own files are only read; beside them is what topic it began with, and where."""
+
+    def __init__(self, web_url: str, user: str, path: str) -> None:
+        self._client = InsecureClient(web_url, user=user, timeout=(5, 30))
+        self._path = path
+        self._beside = f"{path}.new"
+
+    def progress(self, topic: str) -> Progress | None:
+        """Return how far it has come, or None where there is none.
+
+        Raises:
+            HdfsError, RequestException: HDFS does not give it.
+        """
+        if self._client.status(self._path, strict=False) is None:
+            # Cut off between the removal of the former one and the renaming of the next.
+            if self._origin(self._beside) is None:
+                return None
+            self._client.rename(self._beside, self._path)
+        origin = self._origin(self._path)
+        done = self._last("commits")
+        if done is not None:
+            offsets = topic_offsets(self._read(f"{self._path}/offsets/{done}"), topic)
+            return Progress(origin.topic_id if origin else "", offsets)
+        return origin
+
+    def begin(self, progress: Progress) -> None:
+        """Replace it by an empty one that begins there. Cut off at any point, either the former or the new one is found.
+
+        Raises:
+            HdfsError, RequestException: HDFS refuses.
+        """
+        self._client.delete(self._beside, recursive=True)
+        self._client.write(f"{self._beside}/{ORIGIN}", data=_written(progress))
+        self._client.delete(self._path, recursive=True)
+        self._client.rename(self._beside, self._path)
+
+    def adopt(self, progress: Progress) -> None:
+        """Note the topic in a checkpoint of an earlier version.
+
+        Raises:
+            HdfsError, RequestException: HDFS refuses.
+        """
+        self._client.write(f"{self._path}/{ORIGIN}", data=_written(progress), overwrite=True)
+
+    def _origin(self, folder: str) -> Progress | None:
+        if self._client.status(f"{folder}/{ORIGIN}", strict=False) is None:
+            return None
+        try:
+            body = json.loads(self._read(f"{folder}/{ORIGIN}"))
+        except ValueError:
+            return None
+        return Progress(body["topic_id"], {int(partition): offset for partition, offset in body["offsets"].items()})
+
+    def _last(self, folder: str) -> int | None:
+        if self._client.status(f"{self._path}/{folder}", strict=False) is None:
+            return None
+        return max((int(name) for name in self._client.list(f"{self._path}/{folder}") if name.isdigit()), default=None)
+
+    def _read(self, path: str) -> str:
+        with self._client.read(path) as reader:
+            return bytes(reader.read()).decode()
+
+
+def _written(progress: Progress) -> bytes:
+    return json.dumps({"topic_id": progress.topic_id, "offsets": progress.offsets}).encode()
+
+
+def topic_offsets(text: str, topic: str) -> dict[int, int]:
+    """Return the next offsets by partition out of a file of a query's offset log, which has one source.
+
+    Source of the format: OffsetSeqLog of Spark, version 1: a line with the version, one with metadata, one for each source.
+    """
+    for line in text.splitlines()[2:]:
+        found = json.loads(line)
+        if isinstance(found, dict) and topic in found:
+            return {int(partition): int(offset) for partition, offset in found[topic].items()}
+    raise ValueError(f"no offsets of {topic} in {text[:200]!r}")
+
+
+def where_to_begin(
+    known: Progress | None, topic: str, topic_id: str, marks: Mapping[int, tuple[int, int]]
+) -> tuple[dict[int, int] | None, list[Gap]]:
+    """Return the offsets to begin a new checkpoint at, or None where the one that is there can be followed, and what is gone.
+
+    Args:
+        known: how far the checkpoint has come.
+        topic: the topic's name.
+        topic_id: that of the topic that is there.
+        marks: by partition, the earliest offset that is there and the one that will be written next.
+    """
+    if known is None or known.topic_id not in ("", topic_id):
+        return {partition: low for partition, (low, _) in marks.items()}, []
+    wanted = {partition: known.offsets.get(partition, 0) for partition in marks}
+    found = {partition: resume(wanted[partition], *mark) for partition, mark in marks.items()}
+    gaps = [
+        Gap(topic, topic_id, partition, wanted[partition], offset - 1)
+        for partition, (offset, gone) in sorted(found.items())
+        if gone
+    ]
+    following = {partition: offset for partition, (offset, _) in found.items()}
+    return (None if following == wanted else following), gaps
+
+
+def prepare(
+    checkpoint: Checkpoint, watch: TopicWatch, bootstrap_servers: str, skipped: Skipped, stop: threading.Event
+) -> dict[str, dict[str, int]] | None:
+    """Have a checkpoint that a query can follow; return its ``startingOffsets``, or None if the stage is to stop.
+
+    Waits while the topic does not exist.
+
+    Raises:
+        HdfsError, RequestException, KafkaException: HDFS or Kafka does not answer.
+    """
+    topic = watch.topic
+    topic_id = watch.begin(stop)
+    if not topic_id:
+        return None
+    known = checkpoint.progress(topic)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        marks = watermarks(bootstrap_servers, topic)
+        ahead = [p for p, (_, high) in marks.items() if known and known.offsets.get(p, 0) > high]
+        if not ahead or (known and known.topic_id not in ("", topic_id)) or time.monotonic() > deadline:
+            break
+        pause(stop, 1)
+    begin, gaps = where_to_begin(known, topic, topic_id, marks)
+    if begin is None:
+        assert known
+        if not known.topic_id:
+            checkpoint.adopt(Progress(topic_id, known.offsets))
+        begin = {partition: known.offsets.get(partition, 0) for partition in marks}
+    else:
+        for gap in gaps:
+            skipped.add(gap)
+        checkpoint.begin(Progress(topic_id, begin))
+        if not gaps:
+            reason = "there is no checkpoint"
+            if known:
+                reason = "offsets are gone that were read" if known.topic_id in ("", topic_id) else "it is another one"
+            log(LOGGER, logging.WARNING, "reading the topic from its beginning", topic=topic, reason=reason)
+    return {topic: {str(partition): offset for partition, offset in begin.items()}}

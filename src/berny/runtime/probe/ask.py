@@ -1,0 +1,172 @@
+"""Ask by name: a service, a component, a pipeline's stage or the firewall."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from berny.runtime.probe import Cluster, Health, NotServing, get_json
+from berny.runtime.probe.components import COMPONENTS, INSTANCES, RESOURCES, Probe
+from berny.runtime.probe.firewall import UNIT as FIREWALL
+from berny.runtime.probe.firewall import WATCH, firewall
+
+
+def names_here(cluster: Cluster) -> list[str]:
+    """Return what runs on this node: services (of what is optional, what is installed), stages, the firewall if it is on."""
+    services = [
+        name
+        for name, facts in cluster.facts["services"].items()
+        if cluster.here in facts["nodes"]
+        and (not facts.get("optional") or Path(f"/etc/systemd/system/{name}.service").exists())
+    ]
+    stages = [
+        stage["unit"]
+        for pipeline in cluster.facts["pipelines"].values()
+        for stage in pipeline["stages"].values()
+        if cluster.here in stage["nodes"] and Path(f"/etc/systemd/system/{stage['unit']}.service").exists()
+    ]
+    return services + stages + ([FIREWALL] if WATCH.exists() else [])
+
+
+def ask(cluster: Cluster, name: str) -> Health:
+    """Return the health of a service, component or stage, or of this node's firewall.
+
+    Raises:
+        KeyError: nothing has that name.
+    """
+    stages = {
+        stage["unit"]: (pipeline, stage)
+        for pipeline in cluster.facts["pipelines"].values()
+        for stage in pipeline["stages"].values()
+    }
+    if name in stages:
+        return _ask_stage(cluster, name, *stages[name])
+    if name == FIREWALL:
+        return _ask_firewall(cluster)
+    services = cluster.facts["services"]
+    here = name in services and cluster.here in cluster.nodes(name)
+    probe = INSTANCES[name] if name in services else COMPONENTS[name]
+    if name in COMPONENTS and not here:
+        probe = COMPONENTS[name]
+    member = name if name in services else _members(cluster, name)[0]
+    return _ask_nodes(cluster, name, member, probe, [cluster.here] if here else cluster.nodes(member), here)
+
+
+def ask_component(cluster: Cluster, name: str) -> Health:
+    """Return the health of a component: it serves where one of its nodes says so. This node is asked first if it is one.
+
+    Raises:
+        KeyError: no component has that name.
+    """
+    probe = COMPONENTS[name]
+    member = _members(cluster, name)[0]
+    nodes = sorted(cluster.nodes(member), key=lambda node: node != cluster.here)
+    return _ask_nodes(cluster, name, member, probe, nodes, False)
+
+
+def _members(cluster: Cluster, component: str) -> list[str]:
+    return [name for name, facts in cluster.facts["services"].items() if facts["component"] == component]
+
+
+def _ask_nodes(cluster: Cluster, name: str, member: str, probe: Probe, asked: Iterable[str], here: bool) -> Health:
+    """Return the answer of the first node that serves."""
+    version = cluster.facts["services"][member]["version"]
+    memory = memory_bytes(f"{name}.service") if here else None
+    asked = list(asked)
+    failure = ""
+    for node in asked:
+        try:
+            whole, detail = probe(cluster, node)
+            return Health(name, cluster.here if here else node, version, True, whole, detail, here, memory)
+        except NotServing as error:
+            failure = failure or str(error)
+        except Exception as error:  # a malformed answer is an answer, too
+            failure = failure or f"{type(error).__name__}: {error}"
+    return Health(name, cluster.here if here else asked[0], version, False, False, failure, here, memory)
+
+
+def _ask_firewall(cluster: Cluster) -> Health:
+    serving, memory = True, memory_bytes(f"{FIREWALL}.service")
+    try:
+        whole, detail = firewall()
+    except NotServing as error:
+        serving, whole, detail = False, False, str(error)
+    return Health(FIREWALL, cluster.here, "", serving, whole, detail, True, memory)
+
+
+def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dict[str, Any]) -> Health:
+    """Return a stage's health: it serves once it says so; it is whole where its resources are there and it missed nothing."""
+    nodes = stage["nodes"]
+    here = cluster.here in nodes
+    node = cluster.here if here else nodes[0]
+    memory = memory_bytes(f"{name}.service") if here else None
+    lacking = _lacking(cluster, pipeline, stage)
+    try:
+        text = str(get_json(cluster.machine(node), int(str(stage["metrics_port"])), "/metrics"))
+    except NotServing as error:
+        state = _systemctl(f"{name}.service", "ActiveState", "SubState") if here else []
+        return Health(name, node, "", False, False, "; ".join([" ".join([*state, str(error)]), *lacking]), here, memory)
+    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    ready, overdue = float(samples.get("berny_ready", 1)), float(samples.get("berny_overdue_seconds", 0))
+    words = [
+        f"{float(samples.get('berny_records_out_total', 0)):.0f} out since its start" if ready else "not ready yet"
+    ]
+    wrong = [f"its next work is {overdue:.0f} s overdue"] if overdue else []
+    wrong += [*lacking, *_skipped(samples, pipeline["name"])]
+    return Health(name, node, "", bool(ready), bool(ready) and not wrong, "; ".join(words + wrong), here, memory)
+
+
+def _lacking(cluster: Cluster, pipeline: dict[str, Any], stage: dict[str, Any]) -> list[str]:
+    """Return what of the pipeline is not there in the components that a stage needs."""
+    found = []
+    for component in stage["needs"]:
+        try:
+            found += RESOURCES[component](cluster, pipeline) if component in RESOURCES else []
+        except NotServing as error:
+            found.append(str(error))
+    return [f"{words}; site.yml creates it" if words.endswith(" does not exist") else words for words in found]
+
+
+def _skipped(samples: dict[str, str], pipeline: str) -> list[str]:
+    """Return what a stage has missed, as long as nobody has acknowledged it."""
+    found = []
+    for name, value in samples.items():
+        if name.startswith("berny_skipped_records{"):
+            of = dict(re.findall(r'(\w+)="([^"]*)"', name))
+            found.append(
+                f"{float(value):.0f} records of {of['topic']} were gone before they were read (partition "
+                f"{of['partition']}, offsets {of['first']} to {of['last']})"
+            )
+    if found:
+        found.append(
+            f"to acknowledge: ansible-playbook playbooks/pipelines.yml -e pipeline={pipeline} -e do=acknowledge"
+        )
+    return found
+
+
+def _systemctl(unit: str, *properties: str) -> list[str]:
+    command = ["systemctl", "show", unit, f"--property={','.join(properties)}", "--value"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.split()
+
+
+def memory_bytes(unit: str) -> int | None:
+    """Return the resident memory of a unit's processes, or None where it does not run."""
+    group = _systemctl(unit, "ControlGroup")
+    if not group:
+        return None
+    for root in ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup"):
+        folder = Path(root + group[0])
+        if folder.is_dir():
+            pids = {pid for file in folder.rglob("cgroup.procs") for pid in file.read_text().split()}
+            return sum(_resident(pid) for pid in pids) or None
+    return None
+
+
+def _resident(pid: str) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+    except OSError:
+        return 0
