@@ -19,7 +19,7 @@ from typing import Any
 
 import requests
 
-from berny.model.catalog import load_pipelines
+from berny.model.manifest import load_pipelines
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FILES = {

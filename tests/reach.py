@@ -15,7 +15,8 @@ from pathlib import Path
 
 from berny.lab.box import run
 from berny.lab.lab import Lab
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 SCAN = Path(__file__).with_name("scan.py")

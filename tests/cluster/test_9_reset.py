@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from berny.model.catalog import load_pipelines
+from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT
 from support import Cluster, play
 

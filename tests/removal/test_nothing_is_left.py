@@ -11,7 +11,8 @@ from functools import partial
 
 import pytest
 
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT
 from support import Cluster, ansible, environment, play, wait_until
 

@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 import dashboards
 import panels
-from berny.model.catalog import load_pipelines
+from berny.model.manifest import load_pipelines
 from berny.pipelines.idfm import points
 from berny.pipelines.idfm.controller import dashboard
 from dashboards import Asked, Point

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 import dashboards
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 
 CHECKS = [
     dashboards.find_layout,

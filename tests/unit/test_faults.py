@@ -21,7 +21,8 @@ from berny.faults.bench import Outcome
 from berny.faults.rows import Row, nothing, random_row, rows
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 HOLDS: dict[str, Any] = {

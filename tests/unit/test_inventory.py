@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from berny.controller.settings import load_settings
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 SERVICES = {name: service.model_dump() for name, service in load_catalog().services.items()}

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from berny.lab import box, network
 from berny.lab.plan import SIMULATOR_PORT, Disk, LabError, Plan, choose_network, disks, load_plan, state_folder
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 LAB = Plan("lab", ipaddress.IPv4Network("10.180.7.0/24"))

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from influx_lines import FULL, parse_line
 
-from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog, load_pipelines, seconds, size_in_bytes
+from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog, seconds, size_in_bytes
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 from berny.pipelines.idfm import influx_consumer, points, producer, status
 from berny.runtime.stage import EnvironmentSettings

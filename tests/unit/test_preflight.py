@@ -33,7 +33,8 @@ from berny.controller.preflight import (
     reach,
     report,
 )
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 GIB = 1 << 30

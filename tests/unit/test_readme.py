@@ -15,7 +15,8 @@ import yaml
 import documented
 from berny import cli
 from berny.controller.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 from berny.pipelines.idfm.producer import Settings
 

@@ -13,7 +13,8 @@ import pytest
 
 from berny.controller.placement import placed
 from berny.controller.removal import Plan, Refused, Request, plan
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 CATALOG, PIPELINES, GROUPS = load_catalog(), load_pipelines(), read_mapping()

@@ -21,7 +21,7 @@ import jinja2
 import pytest
 
 from berny.controller.artifacts.assemble import write_archive
-from berny.model.catalog import load_pipelines
+from berny.model.manifest import load_pipelines
 
 Plugin = Callable[[str], ModuleType]
 ME = pwd.getpwuid(os.getuid())

@@ -73,6 +73,7 @@ class ActionModule(ActionBase):
             "others": {**value("service_others"), **value("_service_unit_files")},
             "inputs": f"{value('service_conf')}/inputs",
             "started_from": value("service_started_from"),
+            "pipeline": value("service_pipeline"),
         }
 
     def _service(self, variables: dict[str, Any]) -> dict[str, Any]:

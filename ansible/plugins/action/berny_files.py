@@ -59,6 +59,7 @@ class ActionModule(ActionBase):
             "contents": contents,
             "secret_contents": secret_contents,
             "owner": self._owner(args.get("folder")),
+            "pipeline": args.get("pipeline", ""),
         }
 
     def _owner(self, folder: str | None) -> str:

@@ -16,7 +16,9 @@ from ansible.plugins.action import ActionBase
 from berny.controller.addresses import is_loopback, is_private, shared
 from berny.controller.placement import clashes
 from berny.controller.settings import Setting, check, load_settings
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model import names as naming
+from berny.model.catalog import Catalog, CatalogError, load_catalog
+from berny.model.topology import chosen, selected_components, selected_pipelines, selection_problems
 
 SSH_PORT = 22
 MACHINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -28,22 +30,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def check_groups(services: Mapping[str, Any], groups: Mapping[str, list[str]]) -> list[str]:
-    """Return what is wrong with the mapping: missing, doubled and unknown services."""
-    problems = []
-    known = {service["group"] for service in services.values()}
-    for name, service in services.items():
-        nodes = groups.get(service["group"], [])
-        if not nodes:
-            problems.append(f"no node runs {name}: put one into the group {service['group']}")
-        elif service["instances"] == "one" and len(nodes) > 1:
-            problems.append(
-                f"{len(nodes)} nodes are to run {name} ({', '.join(sorted(nodes))}), which there can be one of: "
-                f"keep one in the group {service['group']}"
-            )
-    for group in sorted(set(groups) - known - {"all", "ungrouped"}):
-        problems.append(f"group {group} is no service of the catalog{nearest(group, known)}")
-    return problems
+def check_groups(catalog: Catalog, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the groups that are of no service."""
+    known = {group for component in catalog.components.values() for group in component.groups}
+    return [
+        f"group {group} is no service of the catalog{nearest(group, known)}"
+        for group in sorted(set(groups) - known - {"all", "ungrouped"})
+    ]
 
 
 def check_machines(machine_names: Mapping[str, str]) -> list[str]:
@@ -68,7 +61,7 @@ def check_variables(names: Iterable[str], known: Mapping[str, set[str]]) -> list
 
 def heap_names(services: Iterable[str]) -> list[str]:
     """Return the variables that set the heap of one service each."""
-    return [f"{name.replace('-', '_')}_heap" for name in services]
+    return [naming.heap(name) for name in services]
 
 
 def known_variables(
@@ -138,12 +131,22 @@ class ActionModule(ActionBase):
         """Fail with a list of everything that is wrong; return it as ``problems``."""
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
-        groups, services = variables["groups"], self._templar.template(variables["catalog"])["services"]
-        problems = check_groups(services, groups)
-        problems += clashes(load_catalog(), load_pipelines(), groups)
+        groups, catalog, wanted = (
+            variables["groups"],
+            load_catalog(),
+            chosen(self._templar.template(variables["pipelines"])),
+        )
+        try:
+            problems = list(selection_problems(catalog, groups, wanted))
+            problems += clashes(selected_components(catalog, groups), selected_pipelines(wanted), groups)
+        except CatalogError as error:
+            problems = [str(error)]
+        problems += check_groups(catalog, groups)
+        services = list(catalog.services)
         problems += check_machines(self._templar.template(variables["machine_names"]))
         roles = Path(self._task.args["roles"])
-        everybodys = yaml.safe_load((roles.parent / "ansible" / "cluster.yml").read_text())
+        everybodys = {*yaml.safe_load((roles.parent / "ansible" / "cluster.yml").read_text()), *variables["endpoints"]}
+        everybodys |= {name.lower() for one in catalog.components.values() for name in one.endpoints}
         settings, heaps = load_settings(roles, roles.parent / "ansible" / "settings.yml"), heap_names(services)
         hosts: dict[str, Sequence[str]] = {host: list(variables["hostvars"][host]) for host in sorted(groups["all"])}
         given, connect = {}, {}

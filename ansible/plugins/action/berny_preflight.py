@@ -14,7 +14,9 @@ from ansible.plugins.action import ActionBase
 
 from berny.controller.placement import need, placed, units
 from berny.controller.settings import Setting, load_settings, whole
-from berny.model.catalog import Catalog, load_catalog, load_pipelines
+from berny.model import names as naming
+from berny.model.catalog import Catalog, load_catalog
+from berny.model.topology import chosen, selected_components, selected_pipelines
 
 SSH_PORT = 22
 # A round trip that was this quick tells the clock well enough.
@@ -51,9 +53,10 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         host, groups = variables["inventory_hostname"], variables["groups"]
-        catalog, pipelines = load_catalog(), load_pipelines()
+        catalog = selected_components(load_catalog(), variables["groups"])
+        pipelines = selected_pipelines(chosen(self._templar.template(variables["pipelines"])))
         size = self._templar.template(variables["node_size"])
-        names = {name: f"{name.replace('-', '_')}_heap" for name in catalog.services}
+        names = {name: naming.heap(name) for name, service in catalog.services.items() if service.heap}
         given = {name: whole(self._templar.template(variables[key])) for name, key in names.items() if key in variables}
         # What is no number is a finding of the inventory's.
         heaps = {name: heap for name, heap in given.items() if heap is not None}

@@ -9,7 +9,8 @@ from ansible.plugins.action import ActionBase
 
 from berny.controller.placement import Need, units
 from berny.controller.preflight import Node, find, report
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.topology import chosen, selected_components, selected_pipelines
 
 
 class ActionModule(ActionBase):
@@ -23,7 +24,8 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         words = self._task.args
-        catalog, pipelines = load_catalog(), load_pipelines()
+        catalog = selected_components(load_catalog(), variables["groups"])
+        pipelines = selected_pipelines(chosen(self._templar.template(variables["pipelines"])))
         groups = units(catalog, pipelines)
         nodes = {}
         for host in variables["ansible_play_hosts_all"]:

@@ -8,7 +8,8 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 from berny.controller.removal import Refused, Request, plan
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.topology import chosen, is_selected, selected_pipelines
 
 # Their tasks are called by name.
 SHARED = {"node", "pipeline", "service"}
@@ -35,14 +36,21 @@ class ActionModule(ActionBase):
         said = {host: variables["hostvars"][host]["_reset_installed"] for host in hosts}
         kinds = ("owners", "remembered", "unrecorded")
         known = [{host: facts[kind] for host, facts in said.items()} for kind in kinds]
-        catalog, pipelines, groups = load_catalog(), load_pipelines(), variables["groups"]
+        stages = {owner: pipeline for facts in said.values() for owner, pipeline in facts["stages"].items()}
+        groups, wanted = variables["groups"], chosen(self._templar.template(variables["pipelines"]))
+        # Of what is not selected there may be something left, and it is known by its record.
+        catalog, pipelines = load_catalog(), selected_pipelines([*wanted, *stages.values()])
         try:
-            found = plan(request, str(words["cluster"]), catalog, pipelines, groups, *known)
+            found = plan(request, str(words["cluster"]), catalog, pipelines, groups, *known, stages)
         except Refused as refused:
             result |= {"failed": True, "msg": "Nothing was touched. " + " | ".join(refused.problems)}
             return result
         result |= {"owners": found.owners, "hosts": found.hosts, "data": found.data, "everything": found.everything}
         removers = {path.parents[1].name for path in Path(words["roles"]).glob("*/tasks/remove.yml")}
+        withdraws = [
+            one.name for one in catalog.components.values() if "withdraw" in one.verbs and is_selected(one, groups)
+        ]
+        result["withdraws"] = withdraws if found.pipeline_data else []
         result["roles"] = sorted(removers - SHARED) if found.everything else []
         result["pipeline_data"] = found.pipeline_data
         result["warnings"] = found.kept

@@ -4,17 +4,47 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from berny.controller import azure
 from berny.controller.addresses import is_private
-from berny.controller.restoration import kafka_restoration, lost_zookeeper
+from berny.model import names
+from berny.model.catalog import load_catalog
+from berny.model.topology import asked, chosen, selected_components, selected_pipelines, stage_environment
+
+
+def manifests(pipelines: str | Sequence[str]) -> dict[str, Any]:
+    """Return the manifests of the pipelines that an inventory names, in its order."""
+    return {name: pipeline.model_dump(mode="json") for name, pipeline in selected_pipelines(chosen(pipelines)).items()}
+
+
+def asked_of(pipelines: str | Sequence[str], kind: str, groups: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return the resources of a kind that the selected components and pipelines ask for, with who asks."""
+    return asked(selected_components(load_catalog(), groups), selected_pipelines(chosen(pipelines)), kind)
+
+
+def grants(variables: Mapping[str, Any], components: Iterable[str], pipeline: str) -> dict[str, dict[str, str]]:
+    """Return what components have granted a pipeline, out of what their tasks ``provide`` registered on this host."""
+    provided = {name: variables.get(f"_{name}_provided") or {} for name in components}
+    return {name: one.get("granted", {}).get(pipeline, {}) for name, one in provided.items()}
+
+
+def environment_of(
+    stage: Mapping[str, Any],
+    groups: Mapping[str, list[str]],
+    addresses: Mapping[str, str],
+    granted: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+    """Return what a stage is told of the components that it needs."""
+    pipeline = selected_pipelines([stage["pipeline"]])[stage["pipeline"]]
+    catalog = selected_components(load_catalog(), groups)
+    return stage_environment(pipeline, stage["name"], catalog, addresses, granted)
 
 
 def describe_cluster(
     catalog: Mapping[str, Any],
-    pipelines: Mapping[str, Any],
+    manifests: Mapping[str, Any],
     groups: Mapping[str, list[str]],
     machine_names: Mapping[str, str],
     addresses: Mapping[str, str],
@@ -32,29 +62,29 @@ def describe_cluster(
         }
         for service in catalog["services"].values()
     }
-    stages = {
+    pipelines = {
         pipeline: {
             "name": pipeline,
             "title": manifest["title"],
-            "topics": sorted(manifest["topics"]),
-            "directories": sorted(hdfs_directories({pipeline: manifest})),
-            "buckets": [manifest["sinks"]["influxdb"]["bucket"]] if "influxdb" in manifest["sinks"] else [],
+            "user": manifest["user"]["name"],
+            "resources": manifest["resources"],
             "stages": {
                 stage: {
                     "nodes": sorted(groups.get(facts["on"], [])),
-                    "unit": f"berny-{pipeline}-{stage}",
+                    "unit": names.unit(pipeline, stage),
                     "metrics_port": facts["metrics_port"],
-                    "needs": facts["needs"],
+                    **{key: facts[key] for key in ("kind", "needs", "reads", "writes")},
+                    "data": names.data(pipeline) if facts["data"] else "",
                 }
                 for stage, facts in manifest["stages"].items()
             },
         }
-        for pipeline, manifest in pipelines.items()
+        for pipeline, manifest in manifests.items()
     }
     control = {
         kind: order for component in catalog["components"].values() for kind, order in component["control"].items()
     }
-    return {"cluster": name, "nodes": nodes, "services": services, "pipelines": stages, "control": control}
+    return {"cluster": name, "nodes": nodes, "services": services, "pipelines": pipelines, "control": control}
 
 
 def control_drivers(catalog: Mapping[str, Any], groups: Mapping[str, list[str]]) -> dict[str, str]:
@@ -66,11 +96,23 @@ def control_drivers(catalog: Mapping[str, Any], groups: Mapping[str, list[str]])
     }
 
 
-def stages(pipelines: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return every stage with its name and its pipeline's, in the manifests' order."""
+def stages(manifests: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every stage with its name and its pipeline's, what follows from these, in the manifests' order."""
     return [
-        {**stage, "pipeline": pipeline, "name": name}
-        for pipeline, manifest in pipelines.items()
+        {
+            **stage,
+            "pipeline": pipeline,
+            "name": name,
+            "unit": names.unit(pipeline, name),
+            "target": names.target(pipeline),
+            "group": names.group(pipeline, name),
+            "checkpoint": names.checkpoint(pipeline, name) if stage["engine"] else "",
+            "state": names.state(pipeline, name),
+            "data_directory": names.data(pipeline) if stage["data"] else "",
+            "user": manifest["user"]["name"],
+            "title": f"{manifest['title']}: {name}",
+        }
+        for pipeline, manifest in manifests.items()
         for name, stage in manifest["stages"].items()
     ]
 
@@ -86,32 +128,15 @@ def environment_value(value: object) -> str:
     return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'
 
 
-def hdfs_directories(pipelines: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the directories of HDFS that pipelines write to, with owner and mode."""
-    found = {}
-    for name, manifest in pipelines.items():
-        landing = manifest["sinks"].get("hdfs", {}).get("path")
-        for path in [f"/data/{name}", f"/user/{name}", *([landing] if landing else [])]:
-            found[path] = {"owner": manifest["user"]["name"], "mode": "755"}
-    return found
-
-
-def homes(hosts: Mapping[str, Mapping[str, Any]], users: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the home directories in HDFS of ``users`` and of whom Ansible logs in as, with their owners.
-
-    ``hosts`` are the variables of all hosts by name.
-    """
-    logins = {str(hosts[host]["ansible_user"]) for host in hosts if "ansible_user" in hosts[host]}
-    return {f"/user/{user}": {"owner": user} for user in sorted({*logins, *users})}
-
-
 def open_ports(
-    catalog: Mapping[str, Any], pipelines: Mapping[str, Any], groups: Mapping[str, list[str]], node: str
+    catalog: Mapping[str, Any], manifests: Mapping[str, Any], groups: Mapping[str, list[str]], node: str
 ) -> dict[str, list[str]]:
     """Return what a node's firewall opens to ``members`` and to ``operators``, as nftables writes ports and ranges."""
     here = [service for service in catalog["services"].values() if node in groups.get(service["group"], [])]
     members = {port for service in here for port in service["ports"].values()}
-    members |= {stage["metrics_port"] for stage in stages(pipelines) if node in groups.get(stage["on"], [])}
+    for stage in stages(manifests):
+        if node in groups.get(stage["on"], []):
+            members |= {stage["metrics_port"], *stage["ports"].values()}
     # On every node: an application's parts run wherever they are submitted and wherever a manager puts them.
     ranges = {tuple(c["ephemeral_ports"]) for c in catalog["components"].values() if c["ephemeral_ports"]}
     pages = {service["ports"][page] for service in here for page in service["pages"]}
@@ -132,13 +157,31 @@ def ipv4(addresses: Iterable[str]) -> list[str]:
     return [str(address) for address in sorted(found)]
 
 
-def dashboards(pipelines: Mapping[str, Any], folder: str, source: str) -> dict[str, str]:
-    """Return the pipelines' dashboards: the file of each on the node, in ``folder``, and that of the checkout it is from."""
-    return {
-        f"{folder}/{name}.json": f"{source}/{name}/{manifest['dashboard']}"
-        for name, manifest in pipelines.items()
-        if manifest["dashboard"]
-    }
+def are_tagged(components: Iterable[str], run: Iterable[str], skip: Iterable[str]) -> list[str]:
+    """Return the components that ``--tags`` and ``--skip-tags`` choose; each component's name is its tag."""
+    run, skip = set(run), set(skip)
+    return [name for name in components if (name in run or run & {"all", "tagged"}) and name not in skip]
+
+
+def restored(components: Mapping[str, Any]) -> list[str]:
+    """Return the components that can be restored, in an order in which each comes after those that it is restored after."""
+    order: list[str] = []
+
+    def add(name: str) -> None:
+        for other in components[name]["restored_after"]:
+            if other in components:
+                add(other)
+        if name not in order and "restore" in components[name]["verbs"]:
+            order.append(name)
+
+    for name in components:
+        add(name)
+    return order
+
+
+def lost(components: Iterable[str], variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is lost of components, in words, out of what their tasks ``lost`` set on this host."""
+    return {name: variables[f"_{name}_lost"] for name in components if variables.get(f"_{name}_lost")}
 
 
 def outdated(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -155,16 +198,18 @@ class FilterModule:
             "control_drivers": control_drivers,
             "describe_cluster": describe_cluster,
             "stages": stages,
+            "manifests": manifests,
+            "asked": asked_of,
+            "grants": grants,
+            "stage_environment": environment_of,
             "environment_value": environment_value,
-            "hdfs_directories": hdfs_directories,
-            "homes": homes,
             "outdated": outdated,
+            "restored": restored,
+            "lost": lost,
+            "are_tagged": are_tagged,
             "open_ports": open_ports,
             "ipv4": ipv4,
-            "dashboards": dashboards,
             "is_private": is_private,
-            "kafka_restoration": kafka_restoration,
-            "lost_zookeeper": lost_zookeeper,
             "azure_machines": azure.machines,
             "azure_rules": azure.rules,
             "azure_table": azure.table,

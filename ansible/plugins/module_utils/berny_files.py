@@ -46,8 +46,8 @@ def write(path: Path, text: str, mode: int, owner: pwd.struct_passwd) -> None:
     beside.rename(path)
 
 
-def read_record(path: Path) -> dict[str, list[str]]:
-    """Return the files that an owner has and the folders that were made for them."""
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the files that an owner has and the folders that were made for them, and the pipeline of a stage."""
     return {"files": [], "folders": []} | (json.loads(path.read_text()) if path.exists() else {})
 
 
@@ -90,6 +90,7 @@ def keep(path: Path, folder: Path) -> None:
 ARGUMENTS: dict[str, Any] = {
     "files": {"type": "raw"},
     "owner": {"type": "str", "required": True},
+    "pipeline": {"type": "str", "default": ""},
     "state": {"type": "path", "default": "/var/lib/berny"},
     "contents": {"type": "dict", "default": {}},
     "secret_contents": {"type": "dict", "default": {}, "no_log": True},
@@ -109,6 +110,7 @@ def have(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
         **record,
         "files": sorted({*record["files"], *map(str, paths)}),
         "folders": sorted({*record["folders"], *missing_folders(paths)}),
+        **({"pipeline": params["pipeline"]} if params["pipeline"] else {}),
     }
     root = pwd.getpwuid(0)
     if wanted != record and not module.check_mode:

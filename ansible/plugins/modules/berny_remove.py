@@ -27,6 +27,7 @@ EXAMPLES = """
 RETURN = """
 owners: {description: The owners of files on this node., type: list, returned: with look}
 remembered: {description: Those that were removed and left data., type: list, returned: with look}
+stages: {description: The pipeline of each owner that is a stage., type: dict, returned: with look}
 unrecorded: {description: Traces of Berny of which there is no record., type: list, returned: with look}
 removed: {description: What went., type: list, returned: always}
 left: {description: What is in data directories and is not the service's., type: list, returned: with data}
@@ -219,7 +220,8 @@ class Remover:
             self.module.run_command(["systemctl", "reset-failed", *units])
         remembered = {} if data else {"data": sorted(str(path) for path in held if path.is_dir() and contents(path))}
         if not self.dry and remembered.get("data"):
-            self.keep_record(name, remembered)
+            stage = {"pipeline": record["pipeline"]} if record.get("pipeline") else {}
+            self.keep_record(name, {**remembered, **stage})
         else:
             self.remove(RECORDS / f"{name}.json")
 
@@ -290,7 +292,8 @@ def main() -> None:
         records = read_records()
         installed = [name for name, record in records.items() if record.get("files")]
         left = [name for name in records if name not in installed]
-        module.exit_json(changed=False, owners=installed, remembered=left, unrecorded=unrecorded())
+        stages = {name: record["pipeline"] for name, record in records.items() if record.get("pipeline")}
+        module.exit_json(changed=False, owners=installed, remembered=left, unrecorded=unrecorded(), stages=stages)
     if words["phase"] == "owner":
         remover.owner(words["owner"], words["data"])
     elif words["phase"] == "archives":

@@ -1,13 +1,15 @@
-"""Give every play the catalog and the manifests as variables ``catalog`` and ``pipelines``, and ``ansible/cluster.yml``."""
+"""Give every play the selected components, what follows from where they are, and ``ansible/cluster.yml``, as plain data."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 name: berny_catalog
-short_description: The catalog, the pipelines and the variables that all inventories share
+short_description: The catalog, addresses of services and the variables that all inventories share
 description:
-  - Sets C(catalog) and C(pipelines) from the files that the Python package reads too, so that a fact has one home.
-  - Loads C(ansible/cluster.yml); an inventory's own variables override it.
+  - Sets C(catalog) to the components whose groups have nodes, from the files that the Python package reads too.
+  - Sets the addresses of their services (C(endpoints), and each by its name in small letters) and C(machine_names).
+    Computed once, with the inventory, they cost no task a template.
+  - Loads C(ansible/cluster.yml); an inventory's own variables override all of it.
 options:
   stage:
     description: Read once with the inventory, so that its group_vars override what is read here.
@@ -16,7 +18,7 @@ options:
     default: inventory
 """
 
-from functools import cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -24,22 +26,31 @@ from ansible.errors import AnsibleParserError
 from ansible.inventory.group import Group
 from ansible.plugins.vars import BaseVarsPlugin
 
-from berny.model.catalog import SHARED, CatalogError, load_catalog, load_pipelines
+from berny.model.catalog import SHARED, CatalogError, load_catalog
+from berny.model.topology import endpoints, selected_components
 
 
-@cache
-def _facts() -> dict[str, Any]:
-    catalog = load_catalog()
+def facts(groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return the variables that follow from the files of the catalog and an inventory's groups.
+
+    Raises:
+        CatalogError: a file is wrong; the message names it.
+    """
+    catalog = selected_components(load_catalog(), groups)
     services = {name: service.model_dump(mode="json") for name, service in catalog.services.items()}
     # The calls of commands are for tests.
     components = {
-        name: component.model_dump(mode="json", exclude={"commands": {"calls"}})
+        name: component.model_dump(mode="json", exclude={"commands": {"calls"}}) | {"groups": component.groups}
         for name, component in catalog.components.items()
     }
-    pipelines = {name: pipeline.model_dump(mode="json") for name, pipeline in load_pipelines().items()}
+    # Operating system names have no underscore: java.net.URI finds no host in a name with one.
+    machines = {node: node.replace("_", "-") for node in groups["all"]}
+    addresses = endpoints(catalog, groups, machines)
     return {
         "catalog": {"components": components, "services": services},
-        "pipelines": pipelines,
+        "machine_names": machines,
+        "endpoints": addresses,
+        **{name.lower(): value for name, value in addresses.items()},
         "os_packages": yaml.safe_load((SHARED / "os_packages.yml").read_text()),
     }
 
@@ -51,18 +62,21 @@ class VarsModule(BaseVarsPlugin):
         """Return the variables of ``entities``: those of the catalog for the group ``all``, none for others.
 
         Raises:
-            AnsibleParserError: a catalog file or manifest is wrong; the message names it.
+            AnsibleParserError: a catalog file is wrong; the message names it.
         """
         super().get_vars(loader, path, entities)
         entities = entities if isinstance(entities, list) else [entities]
-        groups = [entity for entity in entities if isinstance(entity, Group) and entity.name == "all"]
-        if not groups:
+        everything = next((entity for entity in entities if isinstance(entity, Group) and entity.name == "all"), None)
+        if not everything:
             return {}
+        groups = {group.name: [host.name for host in group.get_hosts()] for group in everything.get_descendants()}
+        groups["all"] = [host.name for host in everything.get_hosts()]
         try:
             shared = loader.load_from_file(
                 str(SHARED / "cluster.yml"), cache="all", unsafe=False, trusted_as_template=True
             )
             # What hosts.yml itself sets for all would else be overridden here.
-            return {**_facts(), **{name: value for name, value in shared.items() if name not in groups[0].vars}}
+            found = {**facts(groups), **shared}
+            return {name: value for name, value in found.items() if name not in everything.vars}
         except CatalogError as error:
             raise AnsibleParserError(str(error)) from error

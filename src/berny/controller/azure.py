@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from berny.controller.placement import need
-from berny.model.catalog import SHARED, NodeSize, load_catalog, load_pipelines
+from berny.model.catalog import SHARED, NodeSize, load_catalog
+from berny.model.topology import selected_components, selected_pipelines
 
 USABLE = 0.95
 """Of a machine's memory, after what its firmware and kernel keep."""
@@ -55,27 +56,30 @@ def disk_for(gib: int) -> int:
 
 
 def machines(
-    groups: Mapping[str, Sequence[str]], size: NodeSize, given: Mapping[str, str]
+    groups: Mapping[str, Sequence[str]], size: NodeSize, given: Mapping[str, str], wanted: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return size, disk and a month's cost of each node's machine; ``given`` are sizes that a person has chosen.
+    """Return size, disk and a month's cost of each node's machine.
+
+    ``given`` are sizes that a person has chosen, ``wanted`` the inventory's pipelines.
 
     Raises:
         AzureError: none fits, or a size is not known.
     """
-    catalog, pipelines, known = load_catalog(), load_pipelines(), facts()
+    catalog, known = selected_components(load_catalog(), groups), facts()
+    pipelines = selected_pipelines(wanted)
     found = {}
     for node in sorted(groups["all"]):
-        wanted = need(catalog, pipelines, groups, node, size, {})
-        name = given.get(node) or fitting(wanted.memory, size)
+        needed = need(catalog, pipelines, groups, node, size, {})
+        name = given.get(node) or fitting(needed.memory, size)
         if name not in known["sizes"]:
             raise AzureError(f"azure_sizes of {node}: {name} is not in ansible/azure.yml: add it with its price")
-        disk = disk_for(max(sum(wanted.disks.values()), 1))
+        disk = disk_for(max(sum(needed.disks.values()), 1))
         running = known["sizes"][name]["hour"] * known["hours_of_a_month"]
         kept = (disk + disk_for(known["system_disk"])) * known["disk_gib_month"] + known["address_month"]
         found[node] = {
             "size": name,
             **{fact: known["sizes"][name][fact] for fact in ("cores", "memory")},
-            "needs": wanted.memory,
+            "needs": needed.memory,
             "disk": disk,
             "stopped_month": round(kept, 2),
             "month": round(running + kept, 2),

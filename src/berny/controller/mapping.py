@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import INVENTORY, read_mapping
 
 BEGIN, END = "<!-- mapping -->", "<!-- /mapping -->"

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from berny.model.catalog import Catalog, NodeSize, Pipeline
+from berny.model import names
+from berny.model.catalog import Catalog, NodeSize
+from berny.model.manifest import Pipeline
 from berny.model.topology import Groups
 
 
@@ -30,7 +32,7 @@ class Need:
 def stage_units(pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
     """Return the inventory group of each stage by its unit's name, in the manifests' order."""
     return {
-        f"berny-{pipeline.name}-{name}": stage.on
+        names.unit(pipeline.name, name): stage.on
         for pipeline in pipelines.values()
         for name, stage in pipeline.stages.items()
     }
@@ -63,7 +65,7 @@ def need(
     for name, service in catalog.services.items():
         if node not in groups.get(service.group, ()):
             continue
-        memory += heaps.get(name, getattr(service.heap, size)) + service.overhead
+        memory += service.resident(size, heaps.get(name))
         jobs += getattr(service.jobs, size) if service.jobs else 0
         ports |= dict.fromkeys(service.ports.values(), name)
         if service.disk:
@@ -73,9 +75,9 @@ def need(
             if node not in groups.get(stage.on, ()):
                 continue
             memory += getattr(stage.memory, size)
-            ports[stage.metrics_port] = f"berny-{pipeline.name}-{name}"
+            ports |= dict.fromkeys([stage.metrics_port, *stage.ports.values()], names.unit(pipeline.name, name))
             if stage.data:
-                disks[f"/data/berny-{pipeline.name}"] = getattr(stage.data, size)
+                disks[names.data(pipeline.name)] = getattr(stage.data, size)
     return Need(memory, jobs, disks, ports)
 
 
@@ -86,9 +88,10 @@ def clashes(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups)
         (name, service.group, port) for name, service in catalog.services.items() for port in service.ports.values()
     ]
     listeners += [
-        (f"berny-{pipeline.name}-{name}", stage.on, stage.metrics_port)
+        (names.unit(pipeline.name, name), stage.on, port)
         for pipeline in pipelines.values()
         for name, stage in pipeline.stages.items()
+        for port in [stage.metrics_port, *stage.ports.values()]
     ]
     for number, (name, group, port) in enumerate(listeners):
         for other, others_group, others_port in listeners[:number]:

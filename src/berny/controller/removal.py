@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from berny.controller.placement import Groups, stage_units, units
-from berny.model.catalog import Catalog, Pipeline
+from berny.model import names
+from berny.model.catalog import Catalog
+from berny.model.manifest import Pipeline
 
 NODE = "node"
 """The owner of what every machine has; it goes with everything."""
@@ -42,7 +44,7 @@ class Plan:
     everything: bool
     data: bool
     pipeline_data: str
-    """The pipeline whose topics, directories and bucket go, or nothing."""
+    """The pipeline whose resources go, or nothing."""
     kept: list[str]
     """What a person should know of that stays."""
 
@@ -56,6 +58,7 @@ def plan(
     installed: Mapping[str, Collection[str]],
     remembered: Mapping[str, Collection[str]],
     unrecorded: Mapping[str, Collection[str]],
+    of: Mapping[str, str],
 ) -> Plan:
     """Return what goes, on the nodes of the play (``--limit``).
 
@@ -63,6 +66,7 @@ def plan(
         installed: The owners of files by node.
         remembered: Those that were removed and left data, by node.
         unrecorded: What a node has of which there is no record.
+        of: The pipeline of each owner that is a stage, as the nodes have it on record.
 
     Raises:
         Refused: the request is none, names what there is not, would take from others what they need, or records are lost.
@@ -72,7 +76,8 @@ def plan(
     else:
         removable = {host: set(owners) for host, owners in installed.items()}
     seen = {owner for owners in removable.values() for owner in owners}
-    problems = _check(request, cluster, catalog, pipelines, groups, seen, set(installed))
+    stages = {**{names.unit(p.name, stage): p.name for p in pipelines.values() for stage in p.stages}, **of}
+    problems = _check(request, cluster, catalog, pipelines, seen, stages)
     problems += [
         f"{host}: there is no record (/var/lib/berny) of {', '.join(traces)}, so what they need is not known: have "
         "it recorded anew by site.yml, then run this again"
@@ -81,7 +86,7 @@ def plan(
     ]
     if problems:
         raise Refused(problems)
-    wanted = _wanted(request, catalog, seen)
+    wanted = _wanted(request, catalog, seen, stages)
     hosts = {}
     for host, owners in removable.items():
         going = wanted & owners
@@ -94,7 +99,7 @@ def plan(
     problems = _needed(hosts, catalog, pipelines, groups, installed)
     if problems:
         raise Refused(problems)
-    order = _order(catalog, pipelines, seen)
+    order = _order(catalog, pipelines, seen, stages)
     whole = _is_whole(request.pipeline, pipelines, groups, set(installed))
     shared = request.pipeline if request.data and whole else ""
     return Plan(
@@ -112,9 +117,8 @@ def _check(
     cluster: str,
     catalog: Catalog,
     pipelines: Mapping[str, Pipeline],
-    groups: Groups,
     seen: set[str],
-    hosts: set[str],
+    stages: Mapping[str, str],
 ) -> list[str]:
     given = [request.component, request.pipeline, request.everything]
     problems = []
@@ -127,10 +131,7 @@ def _check(
     components = {*catalog.components, *units(catalog, pipelines), *seen} - {NODE}
     if request.component and request.component not in components:
         problems.append(f"there is no component {request.component}{_nearest(request.component, components)}")
-    known = {
-        *pipelines,
-        *(owner.split("-")[1] for owner in seen if owner.startswith("berny-") and owner.count("-") > 1),
-    }
+    known = {*pipelines, *(stages[owner] for owner in seen if owner in stages)}
     if request.pipeline and request.pipeline not in known:
         problems.append(f"there is no pipeline {request.pipeline}{_nearest(request.pipeline, known)}")
     return problems
@@ -141,11 +142,11 @@ def _nearest(word: str, known: Collection[str]) -> str:
     return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(known))}"
 
 
-def _wanted(request: Request, catalog: Catalog, seen: set[str]) -> set[str]:
+def _wanted(request: Request, catalog: Catalog, seen: set[str], stages: Mapping[str, str]) -> set[str]:
     if request.everything:
         return seen - {NODE}
     if request.pipeline:
-        return {owner for owner in seen if owner.startswith(f"berny-{request.pipeline}-")}
+        return {owner for owner in seen if stages.get(owner) == request.pipeline}
     component = catalog.components.get(request.component)
     return {request.component, *(component.services if component else ())}
 
@@ -167,12 +168,12 @@ def _needed(
     }
     dependents: dict[str, set[str]] = {}
     for component in catalog.components.values():
-        for other in component.needs:
+        for other in component.requires:
             if staying & set(component.services):
                 dependents.setdefault(other, set()).add(component.name)
     for pipeline in pipelines.values():
         for name, stage in pipeline.stages.items():
-            if f"berny-{pipeline.name}-{name}" in staying:
+            if names.unit(pipeline.name, name) in staying:
                 for other in stage.needs:
                     dependents.setdefault(other, set()).add(f"the pipeline {pipeline.name}")
     problems = []
@@ -206,9 +207,7 @@ def _kept(
     if not request.data:
         kept.append("data stays (-e data=NAME OF THE CLUSTER removes it as well)")
     elif request.pipeline and not shared:
-        kept.append(
-            f"topics, directories in HDFS and bucket of {request.pipeline} stay: not all of its nodes are in this play"
-        )
+        kept.append(f"what {request.pipeline} has in the cluster stays: not all of its nodes are in this play")
     back = sorted({
         owner
         for host, owners in hosts.items()
@@ -220,10 +219,10 @@ def _kept(
     return kept
 
 
-def _order(catalog: Catalog, pipelines: Mapping[str, Pipeline], seen: set[str]) -> list[str]:
+def _order(catalog: Catalog, pipelines: Mapping[str, Pipeline], seen: set[str], of: Mapping[str, str]) -> list[str]:
     """Return all owners, stages first, then services after what needs them, then whatever is in no catalog."""
     stages = list(reversed(stage_units(pipelines)))
-    gone = sorted(owner for owner in seen if owner.startswith("berny-") and owner not in stages)
+    gone = sorted(owner for owner in seen if owner in of and owner not in stages)
     services: list[str] = []
     for component in reversed(catalog.components.values()):
         # A component's own files are what its services' commands are made of.

@@ -16,7 +16,7 @@ from berny.faults.rows import Row
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
-from berny.model.catalog import load_pipelines
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 PIPELINE = "idfm"

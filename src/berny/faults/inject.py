@@ -20,7 +20,8 @@ from berny.faults import network
 from berny.lab.lab import Lab
 from berny.lab.machines import Machine
 from berny.lab.plan import Disk, LabError
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT, read_mapping
 
 FILLER = ".berny-filler"

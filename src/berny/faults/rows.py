@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from berny.controller.progress import Say
 from berny.faults import inject, network
 from berny.lab.lab import Lab
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 Do = Callable[[Lab], None]

@@ -14,7 +14,9 @@ from typing import Any
 
 import yaml
 
-from berny.model.catalog import Catalog, Pipeline, load_catalog, load_pipelines
+from berny.model import names
+from berny.model.catalog import Catalog, load_catalog
+from berny.model.manifest import Pipeline, load_pipelines
 from berny.model.topology import read_mapping
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,9}")
@@ -59,9 +61,10 @@ def disks(groups: Mapping[str, list[str]], catalog: Catalog, pipelines: Mapping[
         for node in groups.get(service.group, [])
     ]
     for pipeline in pipelines.values():
+        folder = names.data(pipeline.name).removeprefix("/data/")
         for stage in pipeline.stages.values():
             if stage.data:
-                found += [Disk(node, f"berny-{pipeline.name}", stage.data.small) for node in groups.get(stage.on, [])]
+                found += [Disk(node, folder, stage.data.small) for node in groups.get(stage.on, [])]
     return found
 
 

@@ -6,7 +6,7 @@ import importlib
 
 import typer
 
-from berny.model.catalog import PIPELINES
+from berny.model.manifest import PIPELINES
 
 app = typer.Typer(no_args_is_help=True, help="Simulators of outside systems, by pipeline.")
 

@@ -13,7 +13,8 @@ from berny.controller.artifacts import Store
 from berny.controller.artifacts.recipes import load_recipes, not_run
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
-from berny.model.catalog import load_catalog, load_pipelines
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.runtime.status"

@@ -1,25 +1,26 @@
-"""The distribution as data: components of ``roles`` and manifests of ``src/berny/pipelines``.
+"""Components as data: ``roles/<component>/component.yml`` and ``commands.yml``.
 
-Every fact (version, port, user, heap, data disk) has its one home there; roles, probes, the lab, the README's mapping
-table and the tests read it through these models. A misspelt key is an error that names the file.
+Every fact (version, port, user, heap, data disk, endpoint, kind of resource) has its one home there; roles, probes, the lab,
+the mapping table and the tests read it through these models. A misspelt key is an error that names the file.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from berny.model import names
 
 NodeSize = Literal["small", "large"]
 
 ROLES = Path(__file__).resolve().parents[3] / "roles"
 """Of the checkout that this package runs from: a folder for each component, beside those of the core."""
-PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
-"""A folder for each pipeline."""
 SHARED = ROLES.parent / "ansible"
 """What all inventories and roles share."""
 
@@ -55,54 +56,82 @@ def size_in_bytes(size: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class User(_Strict):
+def _named(text: str) -> str:
+    if not names.is_name(text):
+        raise ValueError(
+            f"{text!r} can't be a name: use up to {names.NAME_LENGTH} characters, words of a to z and 0 to 9 joined by '-', "
+            "a letter first"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(_named)]
+"""Of a component, a service, a pipeline or a stage."""
+Port = Annotated[int, Field(gt=0, lt=65536)]
+
+
+class User(Strict):
     """A system user; the uid is the same on every node, so that a data disk can move."""
 
-    name: str
-    uid: int = Field(ge=6000, lt=7000)
+    name: Name
+    uid: int = Field(ge=names.UIDS.start, lt=names.UIDS.stop)
 
 
-class BySize(_Strict):
+class BySize(Strict):
     """A number for each node size (``node_size`` of the inventory)."""
 
     small: int = Field(gt=0)
     large: int = Field(gt=0)
 
 
-class Service(_Strict):
+class Service(Strict):
     """A long-running process: one inventory group, one systemd unit, one data disk."""
 
-    group: str
+    group: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     instances: Literal["one", "many"] = "many"
     """How many nodes the group may have."""
-    ports: dict[str, int]
+    ports: dict[str, Port]
     pages: list[str] = []
-    """Names of ports that are web pages for people: the firewall opens them to operators as well."""
-    heap: BySize
-    """MiB."""
+    """Names of ports that are web UIs: the firewall opens them to operators as well."""
+    metrics: str = ""
+    """The name of the port that serves metrics in Prometheus' format."""
+    heap: BySize | None = None
+    """MiB, of a process whose heap is set."""
+    memory: BySize | None = None
+    """MiB that another process takes."""
     overhead: int = 160
-    """MiB that its process takes beyond the heap: code, threads, buffers."""
+    """MiB that a process takes beyond its heap: code, threads, buffers."""
     jobs: BySize | None = None
     """MiB that it hands out to applications, in processes of their own."""
     disk: BySize | None = None
     """GiB of the data disk at ``/data/<service>``."""
     keeps: str
     """What it keeps and for how long."""
-    name: str = ""
-    component: str = ""
+    name: Name
+    component: Name
 
     @model_validator(mode="after")
     def _pages_are_ports(self) -> Service:
-        if unknown := set(self.pages) - set(self.ports):
+        if unknown := {*self.pages, *([self.metrics] if self.metrics else [])} - set(self.ports):
             raise ValueError(f"pages: {', '.join(sorted(unknown))}: no such port")
+        if bool(self.heap) == bool(self.memory):
+            raise ValueError("heap: either this or memory")
         return self
 
+    def resident(self, size: NodeSize, heap: int | None = None) -> int:
+        """Return the MiB that its process takes, with another heap where one is given."""
+        if self.memory:
+            return int(getattr(self.memory, size))
+        return (heap or int(getattr(self.heap, size))) + self.overhead
 
-class JavaLine(_Strict):
+
+class JavaLine(Strict):
     """What the command lines of a component's Java commands share; the shell expands it."""
 
     classpath: str
@@ -111,7 +140,7 @@ class JavaLine(_Strict):
     """Lines before."""
 
 
-class Call(_Strict):
+class Call(Strict):
     """A command line as a login user types it; tests run it."""
 
     run: str
@@ -120,7 +149,7 @@ class Call(_Strict):
     """What it prints among other things, which proves that it worked."""
 
 
-class Commands(_Strict):
+class Commands(Strict):
     """Commands on nodes: ``roles/<component>/commands.yml``."""
 
     archive: str = ""
@@ -143,14 +172,122 @@ class Commands(_Strict):
         return self
 
 
-class Component(_Strict):
+class Endpoint(Strict):
+    """A variable that others get: the address of a service, or a text.
+
+    As a variable of plays its name is in small letters; stages that use the component get it in capitals.
+    """
+
+    service: str = ""
+    port: str = ""
+    scheme: str = ""
+    """``hdfs`` gives ``hdfs://HOST:PORT``; without one it is ``HOST:PORT``."""
+    every: bool = False
+    """Of all nodes, with commas between; else of the first."""
+    text: str = ""
+    """For stages alone: ``{user}``, ``{pipeline}`` and ``{stage}`` are the stage's."""
+
+    @model_validator(mode="after")
+    def _service_or_text(self) -> Endpoint:
+        if bool(self.text) == bool(self.service and self.port):
+            raise ValueError("service and port, or text")
+        return self
+
+
+class Key(Strict):
+    """What a key of a resource in a manifest may be."""
+
+    type: Literal["int", "str", "span", "size", "bool", "list"]
+    default: Any = None
+    required: bool = False
+    minimum: int | None = None
+
+    def problem(self, value: Any) -> str:
+        """Return what is wrong with a value, or nothing."""
+        kinds: dict[str, type[Any]]
+        kinds = {"int": int, "str": str, "span": str, "size": str, "bool": bool, "list": list}
+        if not isinstance(value, kinds[self.type]) or (self.type == "int" and isinstance(value, bool)):
+            return f"{value!r} is no {self.type}"
+        if self.type == "int" and self.minimum is not None and value < self.minimum:
+            return f"{value} is less than {self.minimum}"
+        try:
+            if self.type == "span":
+                seconds(value)
+            elif self.type == "size":
+                size_in_bytes(value)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+
+class Kind(Strict):
+    """A kind of resource that manifests ask for, and that the component's role creates and removes."""
+
+    pattern: str
+    """What a resource may be called."""
+    says: str
+    """The same in words."""
+    keys: dict[str, Key] = {}
+    dead_letters: dict[str, Any] | None = None
+    """What is read has another resource beside it for what cannot be understood, with these keys."""
+    environment: dict[str, str] = {}
+    """What a stage that writes to one gets: ``{name}`` is the resource's."""
+    component: str = ""
+
+    def problems(self, name: str, given: Any) -> list[str]:
+        """Return what is wrong with a resource of this kind."""
+        if not re.fullmatch(self.pattern, name):
+            return [f"{name}: can't be called so: {self.says}"]
+        if not isinstance(given, dict):
+            return [f"{name}: expected a mapping"]
+        found = [f"{name}.{key}: unknown; there are {', '.join(self.keys)}" for key in given if key not in self.keys]
+        for key, rule in self.keys.items():
+            if key in given:
+                found += [f"{name}.{key}: {problem}"] if (problem := rule.problem(given[key])) else []
+            elif rule.required:
+                found.append(f"{name}.{key}: is missing")
+        return found
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a resource's keys with the defaults of those that are not given."""
+        defaults = {key: rule.default for key, rule in self.keys.items() if rule.default is not None}
+        return {**defaults, **given}
+
+
+class Packages(Strict):
+    """The operating system's packages that a component is installed from."""
+
+    names: list[str]
+    masks: list[str] = []
+    """Units of theirs that are never to start: the service runs as a unit of the catalog's name."""
+
+
+class Engine(Strict):
+    """How a stage is run that a component runs (``engine`` of the manifest)."""
+
+    command: str
+    """The command line before the stage's program; ``{name}`` is the pipeline's and the stage's."""
+    archive: bool = True
+    """The component's archive is on the stage's node, and a start is a function of it."""
+    restart_seconds: int = 5
+    environment: dict[str, str] = {}
+    """``{checkpoint}`` is the stage's; names of endpoints in small letters are their values."""
+
+
+class Component(Strict):
     """A product of the distribution and the services it runs as."""
 
     title: str
     version: str
-    archive: str
+    install: Literal["archive", "packages", "venv"] = "archive"
+    archive: str = ""
+    """Of ``roles/*/archives``, for what is installed from one; a Python environment is one as well."""
+    packages: Packages | None = None
     user: User
-    needs: list[str]
+    requires: list[str] = []
+    """Components that must be there for it to run."""
+    restored_after: list[str] = []
+    """Components that must be restored before it."""
     services: dict[str, Service]
     commands: Commands = Commands()
     control: dict[str, list[str]] = {}
@@ -159,69 +296,42 @@ class Component(_Strict):
     """Generated on the first run, beside the inventory."""
     optional: bool = False
     """Where the store has no archive of it, the rest goes on without it."""
-    ephemeral_ports: tuple[int, int] | None = None
-    name: str = ""
+    ephemeral_ports: tuple[Port, Port] | None = None
+    endpoints: dict[str, Endpoint] = {}
+    kinds: dict[str, Kind] = {}
+    """The kinds of resource that manifests may ask of it."""
+    resources: dict[str, dict[str, dict[str, Any]]] = {}
+    """What it asks of others itself, as a manifest does."""
+    engine: Engine | None = None
+    name: Name
+    verbs: list[str] = []
+    """What its role can do beside converging: the names of its ``tasks/*.yml``."""
 
     @property
     def scripts(self) -> list[str]:
         """The scripts that drive its services on all nodes; they are on the node of the first."""
         return [f"{verb}-{name}.sh" for name in self.control for verb in ("start", "stop")]
 
+    @property
+    def groups(self) -> list[str]:
+        """The inventory groups of its services."""
+        return [service.group for service in self.services.values()]
 
-class Topic(_Strict):
-    """A Kafka topic of a pipeline."""
-
-    partitions: int = Field(gt=0)
-    replication: int = Field(gt=0)
-    keep: str
-    keep_bytes: str
-    """At most so much per partition."""
-
-    @field_validator("keep")
-    @classmethod
-    def _span(cls, value: str) -> str:
-        seconds(value)
-        return value
-
-    @field_validator("keep_bytes")
-    @classmethod
-    def _size(cls, value: str) -> str:
-        size_in_bytes(value)
-        return value
+    @model_validator(mode="after")
+    def _installed_from(self) -> Component:
+        if (self.install == "packages") != bool(self.packages) or (self.install != "packages") != bool(self.archive):
+            raise ValueError(
+                "install: 'archive' and 'venv' need archive, 'packages' needs packages, and none the other"
+            )
+        ports = {name: service.ports for name, service in self.services.items()}
+        for name, endpoint in self.endpoints.items():
+            if endpoint.service and endpoint.port not in ports.get(endpoint.service, {}):
+                raise ValueError(f"endpoints.{name}: there is no port {endpoint.port} of {endpoint.service}")
+        return self
 
 
-class Stage(_Strict):
-    """A program of a pipeline, run as ``berny-<pipeline>-<stage>.service`` on each node of the group ``on``."""
-
-    on: str
-    run: str
-    needs: list[str]
-    metrics_port: int
-    submit: bool = False
-    """Run by ``spark-submit`` instead of Python."""
-    secrets: list[str] = []
-    memory: BySize = BySize(small=128, large=256)
-    """MiB of its process."""
-    data: BySize | None = None
-    """GiB of the data disk at ``/data/berny-<pipeline>``."""
-    environment: dict[str, str] = {}
-
-
-class Pipeline(_Strict):
-    """A pipeline's manifest."""
-
-    title: str
-    user: User
-    topics: dict[str, Topic]
-    stages: dict[str, Stage]
-    sinks: dict[str, dict[str, Any]]
-    dashboard: str = ""
-    """A file beside the manifest that Grafana shows."""
-    name: str = ""
-
-
-class Catalog(_Strict):
-    """All components, and their services by name."""
+class Catalog(Strict):
+    """Components, and their services by name."""
 
     components: dict[str, Component]
 
@@ -229,6 +339,11 @@ class Catalog(_Strict):
     def services(self) -> dict[str, Service]:
         """All services by name, in the catalog's order."""
         return {name: service for component in self.components.values() for name, service in component.services.items()}
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """All kinds of resources by name."""
+        return {name: kind for component in self.components.values() for name, kind in component.kinds.items()}
 
 
 class _Yaml12Loader(yaml.SafeLoader):
@@ -242,7 +357,12 @@ _Yaml12Loader.yaml_implicit_resolvers = {
 _Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """Return the mapping that a file holds; only ``true`` and ``false`` are booleans.
+
+    Raises:
+        CatalogError: it is no YAML, or no mapping.
+    """
     try:
         data = yaml.load(file.read_text(), Loader=_Yaml12Loader)
     except yaml.YAMLError as error:
@@ -252,7 +372,12 @@ def _read(file: Path) -> dict[str, Any]:
     return data
 
 
-def _parse(model: type[Any], data: Any, file: Path) -> Any:
+def parse(model: type[Any], data: Any, file: Path) -> Any:
+    """Return the model of what a file holds.
+
+    Raises:
+        CatalogError: keys are unknown, missing or malformed; the message names the file and all of them.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -260,52 +385,76 @@ def _parse(model: type[Any], data: Any, file: Path) -> Any:
         raise CatalogError(f"{file}: {lines}") from None
 
 
+def check_resources(asked: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iterable[str]:
+    """Yield what is wrong with resources that are asked for, by key."""
+    for name, resources in asked.items():
+        if name not in kinds:
+            yield f"resources.{name}: no component has this kind; there are {', '.join(sorted(kinds))}"
+            continue
+        for resource, given in resources.items():
+            yield from (f"resources.{name}.{problem}" for problem in kinds[name].problems(resource, given))
+
+
 @cache
 def load_catalog(roles: Path = ROLES) -> Catalog:
-    """Read every component with its commands, ordered so that each comes after what it needs.
+    """Read every component with its commands, ordered so that each comes after what it requires.
 
     Raises:
-        CatalogError: a file is malformed, or a component needs one that is missing or that needs it.
+        CatalogError: a file is malformed, or a component requires one that is missing or that requires it.
     """
     found: dict[str, Component] = {}
     for file in sorted(roles.glob("*/component.yml")):
-        component, entry = file.parent.name, _read(file)
+        component, entry = file.parent.name, read_yaml(file)
         services = {
             name: {**service, "name": name, "component": component}
             for name, service in entry.get("services", {}).items()
         }
-        entry = {**entry, "name": component, "services": services}
+        kinds = {name: {**kind, "component": component} for name, kind in entry.get("kinds", {}).items()}
+        verbs = sorted(path.stem for path in file.parent.glob("tasks/*.yml"))
+        entry = {**entry, "name": component, "services": services, "kinds": kinds, "verbs": verbs}
         commands = file.with_name("commands.yml")
         if commands.is_file():
-            entry["commands"] = _parse(Commands, _read(commands), commands)
-        found[component] = _parse(Component, entry, file)
+            entry["commands"] = parse(Commands, read_yaml(commands), commands)
+        found[component] = parse(Component, entry, file)
+    catalog = Catalog(components=_ordered(found, roles))
+    _check(catalog, roles)
+    return catalog
+
+
+def _ordered(found: Mapping[str, Component], roles: Path) -> dict[str, Component]:
     ordered: dict[str, Component] = {}
 
     def add(name: str, path: tuple[str, ...]) -> None:
         if name in path:
-            raise CatalogError(f"{roles}: components need each other in a circle: {' -> '.join([*path, name])}")
+            raise CatalogError(f"{roles}: components require each other in a circle: {' -> '.join([*path, name])}")
         if name not in found:
-            raise CatalogError(f"{roles / path[-1] / 'component.yml'}: needs {name!r}, which is not in the catalog")
-        for need in found[name].needs:
-            add(need, (*path, name))
+            raise CatalogError(f"{roles / path[-1] / 'component.yml'}: requires {name!r}, which is not in the catalog")
+        for other in found[name].requires:
+            add(other, (*path, name))
         ordered.setdefault(name, found[name])
 
     for name in found:
         add(name, ())
-    return Catalog(components=ordered)
+    return ordered
 
 
-@cache
-def load_pipelines(folder: Path | None = None) -> dict[str, Pipeline]:
-    """Read the manifest of every pipeline.
-
-    Raises:
-        CatalogError: a manifest is malformed.
-    """
-    folder = folder or PIPELINES
-    pipelines = {}
-    for file in sorted(folder.glob("*/pipeline.yml")):
-        name = file.parent.name
-        data = _read(file)
-        pipelines[name] = _parse(Pipeline, {**data, "name": name}, file)
-    return pipelines
+def _check(catalog: Catalog, roles: Path) -> None:
+    """Refuse what two components share and may not, and resources that no component gives."""
+    taken: dict[tuple[str, object], str] = {}
+    for component in catalog.components.values():
+        file = roles / component.name / "component.yml"
+        own: list[tuple[str, object]] = [("uid", component.user.uid), ("user", component.user.name)]
+        own += [("service", name) for name in component.services] + [("group", group) for group in component.groups]
+        own += [("kind", name) for name in component.kinds] + [("endpoint", name) for name in component.endpoints]
+        for word, value in own:
+            other = taken.setdefault((word, value), component.name)
+            if other != component.name:
+                raise CatalogError(f"{file}: {word} {value} is that of {other}")
+        problems = list(check_resources(component.resources, catalog.kinds))
+        owners = {catalog.kinds[kind].component for kind in component.resources if kind in catalog.kinds}
+        problems += [
+            f"resources: {owner} is not among requires"
+            for owner in sorted(owners - {*component.requires, component.name})
+        ]
+        if problems:
+            raise CatalogError(f"{file}: {'; '.join(problems)}")

@@ -1,13 +1,20 @@
-"""What an inventory puts where, as data."""
+"""What an inventory selects and puts where, as data.
+
+A component is selected when one of its inventory groups has a node, a pipeline when the inventory's list ``pipelines``
+names it. What those require must be selected as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
-from berny.model.catalog import ROLES
+from berny.model import names
+from berny.model.catalog import ROLES, Catalog, Component, Endpoint
+from berny.model.manifest import Pipeline, load_pipelines
 
 CHECKOUT = ROLES.parent
 INVENTORY = CHECKOUT / "inventory" / "lab"
@@ -21,3 +28,136 @@ def read_mapping(inventory: Path = INVENTORY) -> dict[str, list[str]]:
     data = yaml.safe_load((inventory / "hosts.yml").read_text())["all"]
     groups = {name: sorted(group["hosts"]) for name, group in data["children"].items()}
     return groups | {"all": sorted(data["hosts"])}
+
+
+def is_selected(component: Component, groups: Groups) -> bool:
+    """Return whether one of a component's groups has a node."""
+    return any(groups.get(group) for group in component.groups)
+
+
+def selected_components(catalog: Catalog, groups: Groups) -> Catalog:
+    """Return the components that an inventory selects, in the catalog's order."""
+    return Catalog(components={name: one for name, one in catalog.components.items() if is_selected(one, groups)})
+
+
+def chosen(pipelines: str | Sequence[str]) -> list[str]:
+    """Return the names of the inventory's pipelines; a text (``-e pipelines=a,b``) has them with commas or spaces between."""
+    return pipelines.replace(",", " ").split() if isinstance(pipelines, str) else list(pipelines)
+
+
+def selected_pipelines(wanted: Iterable[str]) -> dict[str, Pipeline]:
+    """Return the manifests of pipelines that an inventory names, in its order; those that there are not are left out."""
+    known = load_pipelines()
+    return {name: known[name] for name in dict.fromkeys(wanted) if name in known}
+
+
+def selection_problems(catalog: Catalog, groups: Groups, wanted: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with a selection.
+
+    Args:
+        catalog: all components.
+        groups: the inventory's groups.
+        wanted: the names of the pipelines.
+    """
+    chosen, known = selected_components(catalog, groups), load_pipelines()
+    for component in chosen.components.values():
+        for service in component.services.values():
+            nodes = groups.get(service.group, ())
+            if not nodes:
+                yield f"no node runs {service.name}: put one into the group {service.group}"
+            elif service.instances == "one" and len(nodes) > 1:
+                yield (
+                    f"{len(nodes)} nodes are to run {service.name} ({', '.join(sorted(nodes))}), which there can be one of: "
+                    f"keep one in the group {service.group}"
+                )
+    by_user = [(component.name, component.requires) for component in chosen.components.values()]
+    by_user += [(f"the pipeline {name}", sorted(known[name].requires)) for name in wanted if name in known]
+    for user, required in by_user:
+        for other in required:
+            if other not in chosen.components:
+                missing = ", ".join(catalog.components[other].groups)
+                yield f"{user} requires {other}, which no node runs: put nodes into its groups ({missing})"
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            yield f"there is no pipeline {name}; {meant}"
+
+
+def address(endpoint: Endpoint, catalog: Catalog, groups: Groups, machines: Mapping[str, str]) -> str:
+    """Return the value of an endpoint of selected components."""
+    service = catalog.services[endpoint.service]
+    nodes = list(groups[service.group])[: None if endpoint.every else 1]
+    scheme = f"{endpoint.scheme}://" if endpoint.scheme else ""
+    return ",".join(f"{scheme}{machines[node]}:{service.ports[endpoint.port]}" for node in nodes)
+
+
+def endpoints(catalog: Catalog, groups: Groups, machines: Mapping[str, str]) -> dict[str, str]:
+    """Return the addresses that plays and stages get, by the variables of stages.
+
+    Args:
+        catalog: the selected components.
+        groups: the inventory's groups, in its order.
+        machines: the machine name of each node.
+    """
+    return {
+        name: address(endpoint, catalog, groups, machines)
+        for component in catalog.components.values()
+        for name, endpoint in component.endpoints.items()
+        if endpoint.service and groups.get(catalog.services[endpoint.service].group)
+    }
+
+
+def stage_environment(
+    pipeline: Pipeline,
+    stage: str,
+    catalog: Catalog,
+    addresses: Mapping[str, str],
+    granted: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+    """Return what a stage is told of the components that it needs, and of no other.
+
+    Args:
+        pipeline: its manifest.
+        stage: its name.
+        catalog: the selected components.
+        addresses: those of ``endpoints``.
+        granted: by component, what its role has created for this pipeline: credentials, say.
+    """
+    manifest = pipeline.stages[stage]
+    words = {
+        "user": pipeline.user.name,
+        "pipeline": pipeline.name,
+        "stage": stage,
+        "checkpoint": names.checkpoint(pipeline.name, stage),
+        **{name.lower(): value for name, value in addresses.items()},
+    }
+    found: dict[str, str] = {}
+    for name in manifest.needs:
+        component = catalog.components[name]
+        for variable, endpoint in component.endpoints.items():
+            found[variable] = endpoint.text.format(**words) if endpoint.text else addresses[variable]
+        for kind, rule in component.kinds.items():
+            for resource in pipeline.writes(stage, kind):
+                keys = {"name": resource, **pipeline.resources[kind][resource]}
+                found |= {variable: text.format(**keys) for variable, text in rule.environment.items()}
+        # A credential is for what writes there.
+        if any(pipeline.writes(stage, kind) for kind in component.kinds):
+            found |= granted.get(name, {})
+    engine = catalog.components[manifest.engine].engine if manifest.engine else None
+    if engine:
+        found |= {variable: text.format(**words) for variable, text in engine.environment.items()}
+    return found
+
+
+def asked(catalog: Catalog, pipelines: Mapping[str, Pipeline], kind: str) -> dict[str, dict[str, object]]:
+    """Return all resources of a kind, each with the ``pipeline`` and the ``user`` that asks for it."""
+    found: dict[str, dict[str, object]] = {}
+    rule = catalog.kinds[kind]
+    for component in catalog.components.values():
+        for name, given in component.resources.get(kind, {}).items():
+            found[name] = {**rule.complete(given), "pipeline": "", "user": component.user.name}
+    for pipeline in pipelines.values():
+        for name, given in pipeline.resources.get(kind, {}).items():
+            found[name] = {**given, "pipeline": pipeline.name, "user": pipeline.user.name}
+    return found

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, TopicPartition
 from hdfs import InsecureClient
 from influxdb_client import Dialect, InfluxDBClient
 
-from berny.model.catalog import load_pipelines, seconds
+from berny.model.catalog import seconds
 from berny.pipelines.idfm import prim
 from berny.pipelines.idfm.points import MEASUREMENT
 from berny.pipelines.idfm.status import PROCESSED, REALTIME, TIMEOUT, TOKEN
@@ -188,14 +188,15 @@ def points(url: str, bucket: str, since: float = 0) -> Iterator[tuple[str, Value
 def check(cluster: Cluster, truth: Truth, since: float = 0) -> Report:
     """Return the report over what came into HDFS, both topics and InfluxDB since a Unix time."""
     servers = ",".join("{}:{}".format(*cluster.endpoint("kafka", "broker", node)) for node in cluster.nodes("kafka"))
-    sinks = load_pipelines()["idfm"].sinks
+    resources = cluster.facts["pipelines"]["idfm"]["resources"]
+    (root,), ((bucket, keys),) = resources["hdfs"], resources["influxdb"].items()
     hdfs_url = "http://{}:{}".format(*cluster.endpoint("hdfs-namenode", "web"))
     influx_url = "http://{}:{}".format(*cluster.endpoint("influxdb", "http"))
-    in_hdfs, files = landed(hdfs_url, sinks["hdfs"]["path"], since)
+    in_hdfs, files = landed(hdfs_url, root, since)
     in_realtime = list(realtime(topic_records(servers, REALTIME, since)))
     in_processed = list(processed(topic_records(servers, PROCESSED, since)))
     # A train may be told hours after it was recorded.
-    in_influxdb = list(points(influx_url, sinks["influxdb"]["bucket"], max(0.0, since - STALE_SECONDS)))
+    in_influxdb = list(points(influx_url, bucket, max(0.0, since - STALE_SECONDS)))
     # The spool forgets in the end: what a sink has was kept as well.
     kept = in_hdfs.union(
         truth.spooled, *({identity for identity, _ in held} for held in (in_realtime, in_processed, in_influxdb))
@@ -204,7 +205,7 @@ def check(cluster: Cluster, truth: Truth, since: float = 0) -> Report:
     expected = {identity: value for identity, value in truth.expected.items() if identity not in unspooled}
     there = dict.fromkeys(expected, True)
     # A bucket takes nothing that is older than it keeps.
-    kept_there = truth.kept(seconds(sinks["influxdb"]["keep"]))
+    kept_there = truth.kept(seconds(keys["keep"]))
     reports = [
         check_sink("hdfs", ((identity, True) for identity in in_hdfs), there, truth.served),
         files,

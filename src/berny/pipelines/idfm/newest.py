@@ -8,7 +8,6 @@ from influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
 
-from berny.model.catalog import load_pipelines
 from berny.pipelines.idfm.points import MEASUREMENT
 from berny.pipelines.idfm.status import TOKEN
 from berny.runtime.probe import Cluster
@@ -16,8 +15,9 @@ from berny.runtime.probe import Cluster
 
 def main() -> None:
     """Ask until nobody listens any more."""
-    url = "http://{}:{}".format(*Cluster.load().endpoint("influxdb", "http"))
-    bucket = load_pipelines()["idfm"].sinks["influxdb"]["bucket"]
+    cluster = Cluster.load()
+    url = "http://{}:{}".format(*cluster.endpoint("influxdb", "http"))
+    bucket = next(iter(cluster.facts["pipelines"]["idfm"]["resources"]["influxdb"]))
     flux = (
         f'from(bucket: "{bucket}") |> range(start: -10m)'
         f' |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and r._field == "cancelled")'

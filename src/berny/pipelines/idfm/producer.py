@@ -16,7 +16,7 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge
 
-from berny.model.catalog import load_pipelines, seconds
+from berny.model.catalog import seconds
 from berny.pipelines.idfm import prim
 from berny.runtime import landing, stage
 from berny.runtime.kafka import RECORD_BYTES, NotAcknowledged, Publisher, Record, dead_letter
@@ -59,6 +59,7 @@ class Settings(EnvironmentSettings):
     berny_spool_dir: Path
     berny_spool_max_bytes: int
     berny_raw_path: str
+    berny_raw_keep: str
     berny_roll_seconds: float = 300
     berny_roll_bytes: int = 32 << 20
 
@@ -290,7 +291,7 @@ class Producer:
             settings.berny_roll_seconds,
             settings.berny_roll_bytes,
         )
-        keep = seconds(load_pipelines()[settings.berny_pipeline].sinks["hdfs"]["keep"])
+        keep = seconds(settings.berny_raw_keep)
         dropped: float | None = None
         while not self.stop.is_set():
             try:

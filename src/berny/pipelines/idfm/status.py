@@ -9,7 +9,6 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 from influxdb_client import InfluxDBClient
 
-from berny.model.catalog import load_pipelines
 from berny.pipelines.idfm.influx_consumer import GROUP
 from berny.pipelines.idfm.points import MEASUREMENT
 from berny.runtime.probe import Cluster, NotServing, get_json
@@ -74,7 +73,7 @@ def status() -> dict[str, Any]:
 
 def _from_influxdb(cluster: Cluster) -> dict[str, Any]:
     host, port = cluster.endpoint("influxdb", "http")
-    bucket = load_pipelines()["idfm"].sinks["influxdb"]["bucket"]
+    bucket = next(iter(cluster.facts["pipelines"]["idfm"]["resources"]["influxdb"]))
     source = f'from(bucket: "{bucket}") |> range(start: -2h) |> filter(fn: (r) => r._measurement == "{MEASUREMENT}")'
     with InfluxDBClient(f"http://{host}:{port}", TOKEN.read_text().strip(), org="berny", timeout=10_000) as client:
         api = client.query_api()

@@ -290,7 +290,7 @@ def topics(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
         known = client.list_topics(timeout=TIMEOUT).topics
     except KafkaException as error:
         raise NotServing(f"{servers} metadata: {error.args[0].str()}") from None
-    return [f"the topic {topic} does not exist" for topic in pipeline["topics"] if topic not in known]
+    return [f"the topic {topic} does not exist" for topic in pipeline["resources"].get("topics", {}) if topic not in known]
 
 
 def directories(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
@@ -298,7 +298,7 @@ def directories(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
     host, port = cluster.endpoint("hdfs-namenode", "web")
     return [
         f"the directory {path} of HDFS does not exist"
-        for path in pipeline["directories"]
+        for path in pipeline["resources"].get("hdfs", {})
         if not exists(host, port, f"/webhdfs/v1{quote(path)}?op=GETFILESTATUS&user.name=probe")
     ]
 
@@ -315,7 +315,7 @@ def buckets(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
     host, port = cluster.endpoint("influxdb", "http")
     return [
         f"the bucket {bucket} with its token does not exist"
-        for bucket in pipeline["buckets"]
+        for bucket in pipeline["resources"].get("influxdb", {})
         # Without an organisation, a name that is not there is no error but an empty list.
         if not get_json(host, port, f"/api/v2/buckets?name={quote(bucket)}", headers)["buckets"]
     ]

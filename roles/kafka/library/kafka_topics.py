@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = """
 module: kafka_topics
-short_description: Have the topics of the pipelines' manifests
+short_description: Create, alter or delete topics
 description:
   - Makes missing topics, adds partitions and sets retention. Runs on a node, with the runtime that the role C(node) installs.
   - Fewer partitions or another replication than the manifest's can't be had without moving data, and is an error.
@@ -15,6 +15,7 @@ options:
     description: 'By name: partitions, replication, keep (7d), keep_bytes (256MiB, per partition).'
     type: dict
     required: true
+  state: {description: C(absent) deletes those of them that exist., choices: [present, absent], type: str, default: present}
   held:
     description: Topics that brokers' disks hold. One that is missing all the same is not made; what knew of it was lost.
     type: list
@@ -58,6 +59,7 @@ def main() -> None:
         argument_spec={
             "bootstrap_servers": {"type": "str", "required": True},
             "topics": {"type": "dict", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "held": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
@@ -67,12 +69,23 @@ def main() -> None:
 
     client = AdminClient({"bootstrap.servers": module.params["bootstrap_servers"], "log_level": 0})
     try:
-        module.exit_json(**converge(module, client))
+        module.exit_json(**(converge if module.params["state"] == "present" else delete)(module, client))
     except KafkaException as error:
         module.fail_json(
             msg=f"Kafka at {module.params['bootstrap_servers']} refused: {error.args[0].str()}. "
             "berny-probe kafka says what is missing."
         )
+
+
+def delete(module: AnsibleModule, client: Any) -> dict[str, Any]:
+    """Delete the topics that exist; return the changes in words."""
+    found = client.list_topics(timeout=TIMEOUT).topics
+    there = [name for name in module.params["topics"] if name in found]
+    for future in (
+        client.delete_topics(there, operation_timeout=TIMEOUT).values() if there and not module.check_mode else ()
+    ):
+        future.result()
+    return {"changed": bool(there), "changes": [f"{name}: deleted" for name in there]}
 
 
 def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:

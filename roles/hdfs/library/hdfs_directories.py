@@ -12,6 +12,7 @@ options:
     description: 'By path: owner, and mode (octal digits). Without a mode it is the owner''s to set; it begins as 755.'
     type: dict
     required: true
+  state: {description: C(absent) deletes them and all below them., choices: [present, absent], type: str, default: present}
   user: {description: HDFS's superuser., type: str, default: hdfs}
 author: [Berny (@berny)]
 """
@@ -76,6 +77,7 @@ def main() -> None:
         argument_spec={
             "url": {"type": "str", "required": True},
             "directories": {"type": "dict", "required": True},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "user": {"type": "str", "default": "hdfs"},
         },
         supports_check_mode=True,
@@ -85,6 +87,12 @@ def main() -> None:
     for path, wanted in module.params["directories"].items():
         owner, mode = wanted["owner"], str(wanted.get("mode", "755"))
         status = (hdfs.call("GET", path, "GETFILESTATUS") or {}).get("FileStatus")
+        if module.params["state"] == "absent":
+            if status is not None:
+                changes.append(f"{path}: deleted")
+                if not module.check_mode:
+                    hdfs.call("DELETE", path, "DELETE", recursive="true", skiptrash="true")
+            continue
         if status is None:
             changes.append(f"{path}: made")
             if not module.check_mode:

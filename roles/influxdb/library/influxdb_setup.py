@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Have an organisation, buckets with retention, and a write-only and a read-only token."""
+"""Have an organisation, buckets with retention, a write-only token for each pipeline and one read-only token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ options:
   organisation: {description: The organisation's name., type: str, required: true}
   admin_password: {description: Of the first user., type: str, required: true}
   admin_token: {description: Of the first user., type: str, required: true}
-  buckets: {description: 'Retention (such as 90d) by bucket.', type: dict, required: true}
+  buckets: {description: 'By bucket, how long points are kept (90d) and whose C(pipeline) it is.', type: dict, required: true}
   read_token_file: {description: 'Where the read-only token is kept on the node, for the probe.', type: path, required: true}
   phase:
     description:
@@ -30,14 +30,17 @@ EXAMPLES = """
     organisation: berny
     admin_password: "{{ secrets.influxdb_admin_password }}"
     admin_token: "{{ secrets.influxdb_admin_token }}"
-    buckets: {idfm_metrics: 90d}
+    buckets: {idfm_metrics: {keep: 90d, pipeline: idfm}}
     read_token_file: /etc/berny/influxdb/read.token
 """
 RETURN = """
-write_token: {description: Writes into every bucket and reads nothing., type: str, returned: always}
+granted:
+  description: By pipeline, what its stages that write here get; its token writes into its buckets alone and reads nothing.
+  type: dict
+  returned: always
+organisation: {description: As given., type: str, returned: always}
 read_token: {description: Reads every bucket and writes nothing., type: str, returned: always}
 new_admin_token: {description: The newest of the first user., type: str, returned: when it is another than C(admin_token)}
-bucket_ids: {description: The ids of the buckets by name., type: dict, returned: always}
 changes: {description: What was changed in words., type: list, returned: always}
 """
 
@@ -54,6 +57,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 sys.path[:0] = ["/opt/berny/berny/python", "/opt/berny/runtime/python"]
 TIMEOUT = 30
+# A server is set up with a bucket: this one where no pipeline has any.
+NOBODYS = {"berny": {"keep": "1d", "pipeline": ""}}
 
 
 class Refused(Exception):
@@ -106,10 +111,11 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
 
     words = module.params
     organisation, changes = words["organisation"], []
-    buckets = {name: seconds(keep) for name, keep in words["buckets"].items()}
+    wanted = words["buckets"] or NOBODYS
+    buckets = {name: seconds(bucket["keep"]) for name, bucket in wanted.items()}
     if influx.call("GET", "setup")["allowed"]:
         if module.check_mode:
-            return {"changes": ["set up"], "write_token": "", "read_token": "", "bucket_ids": {}}
+            return {"changes": ["set up"], "organisation": organisation, "read_token": "", "granted": {}}
         changes.append("set up")
         first, keep = next(iter(buckets.items()))
         body = {"username": "admin", "password": words["admin_password"], "token": words["admin_token"]}
@@ -124,20 +130,29 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
             if not module.check_mode:
                 found[name] = influx.call("POST", "buckets", {"orgID": org_id, "name": name, "retentionRules": rules})
         elif [rule["everySeconds"] for rule in found[name]["retentionRules"]] != [keep]:
-            changes.append(f"bucket {name}: keep {words['buckets'][name]}")
+            changes.append(f"bucket {name}: keep {wanted[name]['keep']}")
             if not module.check_mode:
                 influx.call("PATCH", f"buckets/{found[name]['id']}", {"retentionRules": rules})
-    tokens = {}
     known = influx.call("GET", "authorizations", org=organisation)["authorizations"]
-    ids = {found[name]["id"] for name in buckets if name in found}
-    # One for a bucket that was removed does not reach the one made in its place.
-    known_here = [a for a in known if ids <= {permission["resource"].get("id") for permission in a["permissions"]}]
-    for action in ("write", "read"):
-        resources = [{"type": "buckets", "id": found[name]["id"], "orgID": org_id} for name in buckets if name in found]
+
+    def token(action: str, own: list[str]) -> str:
+        """Return the newest token for an action on buckets."""
+        resources = [{"type": "buckets", "id": found[name]["id"], "orgID": org_id} for name in own if name in found]
+        ids = {resource["id"] for resource in resources}
+        # One for a bucket that was removed does not reach the one made in its place.
+        here = [a for a in known if ids <= {permission["resource"].get("id") for permission in a["permissions"]}]
         permissions = [{"action": action, "resource": resource} for resource in resources]
-        kind = Kind(f"berny {action} {' '.join(sorted(buckets))}", f"berny {action} ", permissions)
-        token = have_token(module, influx, org_id, kind, known_here, changes)
-        tokens[f"{action}_token"] = token
+        kind = Kind(f"berny {action} {' '.join(sorted(own))}", f"berny {action} ", permissions)
+        return have_token(module, influx, org_id, kind, here, changes)
+
+    tokens: dict[str, Any] = {"read_token": token("read", list(buckets)), "granted": {}}
+    for pipeline in sorted({bucket["pipeline"] for bucket in wanted.values()} - {""}):
+        own = [name for name, bucket in wanted.items() if bucket["pipeline"] == pipeline]
+        tokens["granted"][pipeline] = {
+            "INFLUX_ORG": organisation,
+            "INFLUX_TOKEN": token("write", own),
+            "INFLUX_BUCKET_ID": found[own[0]]["id"] if own[0] in found else "",
+        }
     if words["phase"] != "have":
         # What the first user may do, as the server itself says.
         own = next(a for a in known if a["token"] == words["admin_token"])
@@ -147,9 +162,9 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
         if newest != words["admin_token"]:
             tokens["new_admin_token"] = newest
     if words["phase"] == "revoke":
-        revoke(module, influx, list(found.values()), known, tokens, changes)
-    ids_by_name = {name: found[name]["id"] for name in buckets if name in found}
-    return {"changes": changes, "bucket_ids": ids_by_name, **tokens}
+        own_buckets = {name: (found[name], bucket["pipeline"]) for name, bucket in wanted.items()}
+        revoke(module, influx, own_buckets, known, tokens, changes)
+    return {"changes": changes, "organisation": organisation, **tokens}
 
 
 class Kind:
@@ -185,9 +200,9 @@ def have_token(
 def revoke(
     module: AnsibleModule,
     influx: Influx,
-    buckets: list[Any],
+    buckets: dict[str, tuple[dict[str, Any], str]],
     known: list[Any],
-    tokens: dict[str, str],
+    tokens: dict[str, Any],
     changes: list[str],
 ) -> None:
     """Remove the older tokens of each kind; the newest must work, and the secrets file must have the first user's."""
@@ -195,16 +210,16 @@ def revoke(
         module.fail_json(
             msg="The secrets file has not the newest admin token: run playbooks/rotate.yml, from its beginning."
         )
-    reader, writer = (Influx(influx.url, tokens[f"{action}_token"]) for action in ("read", "write"))
-    for bucket in buckets:
-        if bucket["name"] in module.params["buckets"]:
-            reader.call("GET", f"buckets/{bucket['id']}")
-            writer.write_nothing(bucket["id"], bucket["orgID"])
+    writers = {pipeline: granted["INFLUX_TOKEN"] for pipeline, granted in tokens["granted"].items()}
+    for bucket, pipeline in buckets.values():
+        Influx(influx.url, tokens["read_token"]).call("GET", f"buckets/{bucket['id']}")
+        if pipeline:
+            Influx(influx.url, writers[pipeline]).write_nothing(bucket["id"], bucket["orgID"])
     old = [
         authorization
         for authorization in known
         if authorization["description"].startswith(("berny write ", "berny read ", "berny admin", "admin's Token"))
-        and authorization["token"] not in (module.params["admin_token"], *tokens.values())
+        and authorization["token"] not in (module.params["admin_token"], tokens["read_token"], *writers.values())
     ]
     for authorization in old:
         changes.append(f"revoked {authorization['description']}")

@@ -98,3 +98,11 @@ def _commands(nodes: list[tuple[str, Any]]) -> str:
         lines.append(f"create {path} {json.dumps(value, separators=(',', ':'))}")
         made.add(path)
     return "\n".join(lines) + "\n"
+
+
+class FilterModule:
+    """The filters by name."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters of this file."""
+        return {"kafka_restoration": kafka_restoration, "lost_zookeeper": lost_zookeeper}

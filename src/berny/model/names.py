@@ -1,0 +1,63 @@
+"""What things are called: the one place where a name is made. Nothing takes a name apart to learn what it means."""
+
+from __future__ import annotations
+
+import re
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+"""Of a pipeline, a stage, a component and a service: it becomes part of units, users, topics' groups and paths."""
+NAME_LENGTH = 30
+UIDS = range(6000, 7000)
+"""Of the users that components and pipelines run as: the same on every node, so that a data disk can move."""
+PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
+DEAD_LETTERS = ".dlq"
+
+
+def is_name(text: str) -> bool:
+    """Return whether a pipeline, a stage, a component or a service may be called so."""
+    return len(text) <= NAME_LENGTH and NAME.fullmatch(text) is not None
+
+
+def unit(pipeline: str, stage: str) -> str:
+    """Return the name of a stage's unit, without the suffix."""
+    return f"berny-{pipeline}-{stage}"
+
+
+def target(pipeline: str) -> str:
+    """Return the name of the unit that holds a pipeline's stages together."""
+    return f"berny-{pipeline}.target"
+
+
+def group(pipeline: str, stage: str) -> str:
+    """Return the consumer group that a stage reads topics as."""
+    return f"{pipeline}-{stage}"
+
+
+def dead_letters(topic: str) -> str:
+    """Return the topic of what cannot be understood of a topic."""
+    return f"{topic}{DEAD_LETTERS}"
+
+
+def checkpoint(pipeline: str, stage: str) -> str:
+    """Return the directory in the distributed file system of how far a query has come."""
+    return f"/data/{pipeline}/checkpoints/{stage}"
+
+
+def data(pipeline: str) -> str:
+    """Return the data disk of a pipeline on a node, which its spool is on."""
+    return f"/data/berny-{pipeline}"
+
+
+def state(pipeline: str, stage: str) -> str:
+    """Return the directory of a stage's own state."""
+    return f"/var/lib/{unit(pipeline, stage)}"
+
+
+def archive(pipeline: str) -> str:
+    """Return the archive that has a pipeline's code."""
+    return f"berny-{pipeline}"
+
+
+def heap(service: str) -> str:
+    """Return the variable that sets the heap of a service."""
+    return f"{service.replace('-', '_')}_heap"
