@@ -117,6 +117,12 @@ def stages(manifests: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def without(stages: Iterable[Mapping[str, Any]], secrets: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the secrets that stages need and nobody gave, by the stage's unit."""
+    missing = {stage["unit"]: [name for name in stage["secrets"] if not secrets.get(name)] for stage in stages}
+    return {unit: names for unit, names in missing.items() if names}
+
+
 def environment_value(value: object) -> str:
     """Return a value for an environment file: in quotes, as systemd.exec(5) reads them, unless all of it is plain.
 
@@ -204,6 +210,7 @@ class FilterModule:
             "stage_environment": environment_of,
             "environment_value": environment_value,
             "outdated": outdated,
+            "without": without,
             "restored": restored,
             "lost": lost,
             "are_tagged": are_tagged,
