@@ -21,6 +21,8 @@ from berny.model.topology import CHECKOUT
 PACKAGE = Path(__file__).resolve().parents[2]
 NODES = ("model", "runtime", "pipelines")
 """What runs on nodes. A pipeline's folders stay on the controller: a change there restarts nothing."""
+PROBES = "berny_probes"
+"""The package that ``berny.runtime.probe`` imports components' probes from."""
 
 
 def key(recipe: Recipe) -> str:
@@ -60,6 +62,8 @@ def own_code() -> dict[str, Path]:
             inside = path.relative_to(PACKAGE / folder).parts
             if "__pycache__" not in inside and (folder != "pipelines" or len(inside) == 2):
                 found[name] = path
+    for path in recipes.ROLES.glob("*/probe.py"):
+        found[f"python/{PROBES}/{path.parent.name}.py"] = path
     return found
 
 
