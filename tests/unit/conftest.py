@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ from simulated import NOON, Clock, Served
 from berny.controller.artifacts.store import cache_folder
 from berny.pipelines.idfm.controller.simulator import Simulator
 from berny.pipelines.idfm.controller.timetable import KINDS, Train, train
+from berny.runtime.probe.load import PACKAGE
 
 # The same examples each time, no files beside the tests, and no verdict on how fast a busy box is.
 settings.register_profile("berny", derandomize=True, database=None, deadline=None)
@@ -28,6 +30,18 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def checkout() -> Path:
     """The checkout that is tested."""
     return CHECKOUT
+
+
+@pytest.fixture(scope="session")
+def probe_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The components' probe files as the package ``berny_probes``, as nodes have them."""
+    package = tmp_path_factory.mktemp("probes") / PACKAGE
+    package.mkdir()
+    for file in CHECKOUT.glob("roles/*/probe.py"):
+        (package / f"{file.parent.name}.py").symlink_to(file)
+    sys.path.append(str(package.parent))
+    yield
+    sys.path.remove(str(package.parent))
 
 
 @pytest.fixture

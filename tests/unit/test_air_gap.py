@@ -338,6 +338,19 @@ def test_cut_download_is_continued(empty: Store, full: Store, mirror: Path, next
     assert empty.fetch("tool").sha256 == full.resolve("tool").sha256
 
 
+def test_own_code_stays_at_home(catalog: Path, full: Store, empty: Store, tmp_path: Path) -> None:
+    """It is packed from the checkout there, with a pipeline's as well, which has no recipe of its own: nothing is lacking."""
+    (catalog / "berny.yml").write_text(yaml.safe_dump({"title": "Berny", "version": "1", "kind": "source"}))
+    recipes.load_recipes.cache_clear()
+    assert {"berny", "berny-idfm"} < set(recipes.load_recipes())
+    file = bundle(full, tmp_path / "all.tar")
+    with tarfile.open(file) as tar:
+        names = set(tar.getnames())
+    assert "recipes/berny.yml" in names and not [name for name in names if name.startswith("berny")]
+    loaded, lacking = load_bundle(empty, file, lambda words: None)
+    assert {one.name for one in loaded} == {"tool", "packages"} and not lacking
+
+
 # -- optional and vendors' archives ------------------------------------------------------------------------------------
 
 

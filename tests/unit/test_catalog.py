@@ -14,7 +14,7 @@ from berny.controller.artifacts.recipes import load_recipes
 from berny.model.catalog import CatalogError, Service, load_catalog, seconds, size_in_bytes
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
-from berny.runtime.probe.components import COMPONENTS, INSTANCES
+from berny.runtime.probe.load import load
 
 CATALOG = load_catalog()
 RUNBOOK = ["hdfs", "yarn", "zookeeper", "kafka", "spark", "influxdb"]
@@ -125,10 +125,12 @@ def test_role_installs_the_commands_that_the_catalog_tells(checkout: Path, name:
         assert len(given) == 1 and f"catalog.components.{name}.commands.names" in given[0]
 
 
-def test_every_service_and_component_has_a_probe() -> None:
+@pytest.mark.parametrize("name", CATALOG.components)
+def test_every_service_and_component_has_a_probe(probe_files: None, name: str) -> None:
     """Health is asked by protocol: convergence waits for a probe of each name."""
-    assert set(INSTANCES) == set(CATALOG.services)
-    assert set(COMPONENTS) == set(CATALOG.components)
+    probes = load(name)
+    assert set(probes.services) == set(CATALOG.components[name].services)
+    assert probes.component or len(probes.services) == 1, "which service speaks for the component?"
 
 
 def test_order_of_the_catalog_respects_needs() -> None:

@@ -354,7 +354,7 @@ def test_headings_that_messages_send_people_to() -> None:
         ("is its disk full? Nothing was acknowledged", "src/berny/runtime/spool.py"),
         ("its sinks have to catch up", "src/berny/runtime/spool.py"),
         ("polling pauses", "src/berny/pipelines/idfm/producer.py"),
-        ("is in safe mode", "src/berny/runtime/probe/components.py"),
+        ("is in safe mode", "roles/hdfs/probe.py"),
         ("did not come back: ", "ansible/plugins/module_utils/berny_service.py"),
         ("times in a row", "ansible/plugins/module_utils/berny_service.py"),
         (", which serves, is not taken down: ", "ansible/plugins/module_utils/berny_service.py"),

@@ -347,6 +347,19 @@ def test_archives_that_nothing_mentions(remove: ModuleType, monkeypatch: pytest.
     assert remove.unused(text, links, folders) == ({"kafka", "hbase"}, {"kafka-3.9.2-c", "hbase-2.6.1-hadoop3-d"})
 
 
+def test_archives_of_pipelines_are_told_apart(remove: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline's archive begins with the name of the one that all nodes have, and is none of its versions."""
+    monkeypatch.setattr(remove, "ARCHIVES", Path("/opt/berny"))
+    text = "PYTHONPATH=/opt/berny/berny-idfm/python:/opt/berny/berny/python:/opt/berny/runtime/python\n"
+    folders = {"berny-0.1.0-a", "berny-0.1.0-b", "berny-idfm-0.1.0-a", "berny-idfm-0.1.0-b", "berny-weather-0.1.0-a"}
+    links = {"berny", "berny-idfm", "berny-weather"}
+    assert remove.unused(text, links, folders) == ({"berny-weather"}, {"berny-weather-0.1.0-a"})
+    # As a removal leaves it that was cut off between the links and the folders.
+    assert remove.unused(text, links - {"berny-weather"}, folders) == (set(), {"berny-weather-0.1.0-a"})
+    gone = "PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python\n"
+    assert remove.unused(gone, links, folders)[0] == {"berny-idfm", "berny-weather"}
+
+
 def test_data_directories_inside_others_are_not_named_twice(remove: ModuleType) -> None:
     """The outermost of each."""
     lines = "# managed\nd /data/a 0750 x x\nd /data/a/b 0750 x x\nd /mnt/c 0750 x x\n"

@@ -14,6 +14,8 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
+import sysconfig
 import tarfile
 import tempfile
 import threading
@@ -579,6 +581,137 @@ def test_failed_fetch_leaves_nothing(store: Store, code: Path, monkeypatch: pyte
         store.fetch("berny")
     assert store.find("berny") is None
     assert [path.name for path in (store.folder / "berny").iterdir()] == [".lock"]
+
+
+# -- Berny's own code --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A checkout with a component and two pipelines."""
+    package, role = tmp_path / "src" / "berny", tmp_path / "roles" / "tool"
+    for file in (
+        *(package / "model" / name for name in ("catalog.py", "__pycache__/catalog.cpython-311.pyc")),
+        *(package / "runtime" / name for name in ("stage.py", "probe/load.py", "probe/__pycache__/load.py")),
+        *(package / name for name in ("cli.py", "controller/settings.py", "lab/lab.py", "faults/bench.py")),
+        *(role / name for name in ("probe.py", "component.yml", "tasks/main.yml", "library/tool.py")),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("first\n")
+    (role / "archives").mkdir()
+    (role / "archives" / "berny.yml").write_text("{title: Berny, version: 0.1.0, kind: source}\n")
+    for pipeline in ("idfm", "weather"):
+        folder = package / "pipelines" / pipeline
+        (folder / "controller").mkdir(parents=True)
+        (folder / "pipeline.yml").write_text(f"title: The {pipeline}\nstages: {{s: {{on: tool}}}}\n")
+        for name in ("__init__.py", "stage.py", "README.md", "controller/simulator.py"):
+            (folder / name).write_text("first\n")
+    (package / "pipelines" / "unfinished").mkdir()
+    (package / "pipelines" / "unfinished" / "stage.py").write_text("no manifest\n")
+    monkeypatch.setattr(ways, "PACKAGE", package)
+    monkeypatch.setattr(recipes, "ROLES", tmp_path / "roles")
+    monkeypatch.setattr(recipes, "PIPELINES", package / "pipelines")
+    recipes.load_recipes.cache_clear()
+    yield tmp_path
+    recipes.load_recipes.cache_clear()
+
+
+def listed(archive: Path) -> list[str]:
+    """Return the names of an archive's members."""
+    return subprocess.run(["tar", "-tf", archive], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_each_pipeline_is_an_archive(two: Path) -> None:
+    """Found by its manifest, with its title and the version of what all nodes have; nobody keeps a list."""
+    found = {name: (one.title, one.version, one.kind) for name, one in recipes.load_recipes().items()}
+    assert found == {
+        "berny": ("Berny", "0.1.0", "source"),
+        "berny-idfm": ("The pipeline: The idfm", "0.1.0", "source"),
+        "berny-weather": ("The pipeline: The weather", "0.1.0", "source"),
+    }
+    store = Store(two / "store")
+    made = store.fetch("berny-idfm").path
+    assert made.name.startswith("berny-idfm-0.1.0-")
+    assert listed(made) == [
+        f"python/berny/pipelines/idfm/{name}" for name in ("__init__.py", "pipeline.yml", "stage.py")
+    ]
+    assert listed(store.fetch("berny").path) == [
+        "python/berny/model/catalog.py",
+        "python/berny/runtime/probe/load.py",
+        "python/berny/runtime/stage.py",
+        "python/berny_probes/tool.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "archives"),
+    [
+        ("src/berny/pipelines/idfm/stage.py", {"berny-idfm"}),
+        ("src/berny/pipelines/idfm/pipeline.yml", {"berny-idfm"}),
+        ("src/berny/pipelines/idfm/new.py", {"berny-idfm"}),
+        ("src/berny/pipelines/weather/__init__.py", {"berny-weather"}),
+        ("src/berny/model/catalog.py", {"berny"}),
+        ("src/berny/runtime/probe/load.py", {"berny"}),
+        ("roles/tool/probe.py", {"berny"}),
+        ("src/berny/pipelines/idfm/controller/simulator.py", set()),
+        ("src/berny/pipelines/idfm/README.md", set()),
+        ("src/berny/pipelines/unfinished/stage.py", set()),
+        ("src/berny/cli.py", set()),
+        ("src/berny/controller/settings.py", set()),
+        ("src/berny/lab/lab.py", set()),
+        ("src/berny/faults/bench.py", set()),
+        ("roles/tool/component.yml", set()),
+        ("roles/tool/tasks/main.yml", set()),
+        ("roles/tool/library/tool.py", set()),
+    ],
+)
+def test_change_is_another_archive_of_what_has_it(two: Path, changed: str, archives: set[str]) -> None:
+    """Stages are restarted by a change of their pipeline, not of another; by one on the controller's side none is."""
+    store = Store(two / "store")
+    before = {name: store.fetch(name).sha256 for name in recipes.load_recipes()}
+    with (two / changed).open("a") as file:
+        file.write("# changed\n")
+    recipes.load_recipes.cache_clear()
+    assert {name for name in before if not store.find(name)} == archives
+    assert {name for name, sha256 in before.items() if store.fetch(name).sha256 != sha256} == archives
+
+
+IMPORTS = """
+import importlib, pathlib, sys
+import berny.pipelines.idfm.points, berny.runtime.stage
+for folder in sys.path:
+    for file in pathlib.Path(folder, "berny_probes").glob("*.py"):
+        importlib.import_module(f"berny_probes.{file.stem}")
+for name, module in sorted(sys.modules.items()):
+    if name.startswith("berny"):
+        print(name, *([module.__file__] if module.__file__ else module.__path__))
+"""
+
+
+def test_archives_are_all_that_a_stage_needs(tmp_path: Path) -> None:
+    """Unpacked as on a node, with no other code of ours: a pipeline, what it is built on and every probe can be imported."""
+    store = Store(tmp_path / "store")
+    for name in ("berny", "berny-idfm"):
+        unpack(store.fetch(name).path, tmp_path / name)
+    own = [str(tmp_path / name / "python") for name in ("berny-idfm", "berny")]
+
+    def python(*path: str) -> subprocess.CompletedProcess[str]:
+        # Without the module site no .pth is read, which would add the checkout; -P leaves the working directory out.
+        variables = {"PYTHONPATH": ":".join([*path, sysconfig.get_path("purelib")])}
+        command = [sys.executable, "-S", "-P", "-c", IMPORTS]
+        return subprocess.run(command, capture_output=True, text=True, env=variables, cwd=tmp_path)
+
+    done = python(*own)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert {name: places for name, places in found.items() if str(tmp_path) not in places} == {}
+    assert found["berny"].split() == [f"{folder}/berny" for folder in own]
+    assert found["berny.pipelines.idfm.points"] == f"{own[0]}/berny/pipelines/idfm/points.py"
+    assert found["berny.runtime.stage"] == f"{own[1]}/berny/runtime/stage.py"
+    probes = {name.removeprefix("berny_probes.") for name in found if name.startswith("berny_probes.")}
+    assert probes == {file.parent.name for file in recipes.ROLES.glob("*/probe.py")} != set()
+    alone = python(own[1])
+    assert alone.returncode and "No module named 'berny.pipelines'" in alone.stderr
 
 
 # -- a vendor's archive, or an operator's ------------------------------------------------------------------------------

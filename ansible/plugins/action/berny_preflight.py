@@ -15,7 +15,8 @@ from ansible.plugins.action import ActionBase
 from berny.controller.placement import need, placed, units
 from berny.controller.settings import Setting, load_settings, whole
 from berny.model import names as naming
-from berny.model.catalog import Catalog, load_catalog
+from berny.model.catalog import Catalog, Component, load_catalog
+from berny.model.manifest import Pipeline
 from berny.model.topology import chosen, selected_components, selected_pipelines
 
 SSH_PORT = 22
@@ -68,6 +69,7 @@ class ActionModule(ActionBase):
         settings = load_settings(roles, roles.parent / "ansible" / "settings.yml")
         result["settings"] = self._kept(settings, roles, variables)
         result |= {"placed": sorted(shown), "nofile": whole(variables.get("service_limit_nofile")) or nofile}
+        owners: list[Component | Pipeline] = [*catalog.components.values(), *pipelines.values()]
         peers = {}
         for other in groups["all"]:
             endpoint = ssh_endpoint(variables["hostvars"][other])
@@ -81,8 +83,7 @@ class ActionModule(ActionBase):
             "peers": peers,
             "placed": sorted(shown),
             "units": sorted(shown & units(catalog, pipelines).keys()),
-            "users": self._users(settings, roles, variables)
-            | {one.user.name: one.user.uid for one in [*catalog.components.values(), *pipelines.values()]},
+            "users": self._users(settings, roles, variables) | {one.user.name: one.user.uid for one in owners},
             "kept": {name: settings[name].kept.model_dump() for name in result["settings"]},  # type: ignore[union-attr]
             "logins": self._logins(settings, catalog, variables),
             "scratch": self._connection._shell.get_option("remote_tmp"),

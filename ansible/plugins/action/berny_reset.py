@@ -34,14 +34,16 @@ class ActionModule(ActionBase):
         )
         hosts = variables["ansible_play_hosts"]
         said = {host: variables["hostvars"][host]["_reset_installed"] for host in hosts}
-        kinds = ("owners", "remembered", "unrecorded")
-        known = [{host: facts[kind] for host, facts in said.items()} for kind in kinds]
+        installed, remembered, unrecorded = (
+            {host: facts[kind] for host, facts in said.items()} for kind in ("owners", "remembered", "unrecorded")
+        )
         stages = {owner: pipeline for facts in said.values() for owner, pipeline in facts["stages"].items()}
         groups, wanted = variables["groups"], chosen(self._templar.template(variables["pipelines"]))
         # Of what is not selected there may be something left, and it is known by its record.
         catalog, pipelines = load_catalog(), selected_pipelines([*wanted, *stages.values()])
         try:
-            found = plan(request, str(words["cluster"]), catalog, pipelines, groups, *known, stages)
+            cluster = str(words["cluster"])
+            found = plan(request, cluster, catalog, pipelines, groups, installed, remembered, unrecorded, stages)
         except Refused as refused:
             result |= {"failed": True, "msg": "Nothing was touched. " + " | ".join(refused.problems)}
             return result

@@ -109,6 +109,7 @@ def stages(manifests: Mapping[str, Any]) -> list[dict[str, Any]]:
             "checkpoint": names.checkpoint(pipeline, name) if stage["engine"] else "",
             "state": names.state(pipeline, name),
             "data_directory": names.data(pipeline) if stage["data"] else "",
+            "archive": names.archive(pipeline),
             "user": manifest["user"]["name"],
             "title": f"{manifest['title']}: {name}",
         }

@@ -131,7 +131,8 @@ def have(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     if not params["home"]:
         return {"changed": False, "missing": False, "home": str(link.resolve()) if link.is_dir() else ""}
     home = Path(params["home"])
-    mended, damage = mend_folders({link.parent, home.parent}, module.check_mode), []
+    mended = mend_folders({link.parent, home.parent}, module.check_mode)
+    damage: list[str] = []
     if home.is_dir() and not params["source"]:
         in_home, damage = hold(home, module.check_mode)
         mended += in_home

@@ -80,11 +80,14 @@ def elements(operators: list[str], connected: tuple[str, int] | None) -> str:
     if not networks:
         raise ValueError("nobody could reach SSH: give at least one address in firewall_operators")
     lines = [f"add element inet berny ssh {{ {connected[1] if connected else SSH_PORT} }}\n"]
-    for version, name in ((4, "operators"), (6, "operators6")):
-        # What overlaps is no set of intervals.
-        some = list(map(str, ipaddress.collapse_addresses(n for n in networks if n.version == version)))
-        if some:
-            lines.append(f"add element inet berny {name} {{ {', '.join(some)} }}\n")
+    # What overlaps is no set of intervals.
+    sets = {
+        "operators": ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv4Network)),
+        "operators6": ipaddress.collapse_addresses(n for n in networks if isinstance(n, ipaddress.IPv6Network)),
+    }
+    for name, collapsed in sets.items():
+        if some := ", ".join(map(str, collapsed)):
+            lines.append(f"add element inet berny {name} {{ {some} }}\n")
     return "".join(lines)
 
 

@@ -93,12 +93,12 @@ def listeners(ports: list[int]) -> list[dict[str, Any]]:
         with suppress(OSError):
             for descriptor in os.scandir(process / "fd"):
                 with suppress(OSError):
-                    port = sockets.pop(str(Path(descriptor.path).readlink())[8:-1], None)
-                    if port is None:
+                    taken = sockets.pop(str(Path(descriptor.path).readlink())[8:-1], None)
+                    if taken is None:
                         continue
                     unit = unit_of((process / "cgroup").read_text())
                     name = (process / "comm").read_text().strip()
-                    found[port, unit] = {"port": port, "pid": int(process.name), "process": name, "unit": unit}
+                    found[taken, unit] = {"port": taken, "pid": int(process.name), "process": name, "unit": unit}
         if not sockets:
             break
     unseen = [{"port": port, "pid": 0, "process": "an unseen program", "unit": ""} for port in sockets.values()]

@@ -95,7 +95,8 @@ def unused(mentioned: str, links: set[str], folders: set[str]) -> tuple[set[str]
     named = set(re.findall(rf"{ARCHIVES}/archives/([\w.-]+)", mentioned))
 
     def name(folder: str) -> str:
-        return max((link for link in links if folder.startswith(f"{link}-")), key=len, default="")
+        # A version begins with a digit: berny-NAME-0.1.0-… is no version of berny, also where the link berny-NAME is gone.
+        return max((link for link in links if re.match(rf"{re.escape(link)}-\d", folder)), key=len, default="")
 
     used |= {name(folder) for folder in named}
     return links - used, {folder for folder in folders if folder not in named and name(folder) not in used}

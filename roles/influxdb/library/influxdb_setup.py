@@ -155,8 +155,8 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
         }
     if words["phase"] != "have":
         # What the first user may do, as the server itself says.
-        own = next(a for a in known if a["token"] == words["admin_token"])
-        kind = Kind("berny admin", "berny admin", own["permissions"], first="admin's Token")
+        first = next(a for a in known if a["token"] == words["admin_token"])
+        kind = Kind("berny admin", "berny admin", first["permissions"], first="admin's Token")
         newest = have_token(module, influx, org_id, kind, known, changes)
         # Ansible blots out a result that equals a secret parameter: the one that is known already is not returned.
         if newest != words["admin_token"]:

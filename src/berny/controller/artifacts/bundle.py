@@ -67,8 +67,9 @@ def write_bundle(store: Store, names: Iterable[str], target: Path, say: Say) -> 
         members[f"{name}/{index.name}"] = index.read_bytes()
         members[f"{name}/{archive.path.name}"] = archive.path
     for recipe in recipes.load_recipes().values():
-        folder = recipe.file.parent
-        members |= {f"recipes/{path.relative_to(folder)}": path for path in (recipe.file, *recipe.inputs)}
+        if not recipe.pipeline:
+            folder = recipe.file.parent
+            members |= {f"recipes/{path.relative_to(folder)}": path for path in (recipe.file, *recipe.inputs)}
     members["os-packages.txt"] = "".join(f"{package}\n" for package in os_packages()).encode()
     sums = "".join(f"{_digest(content)}  {name}\n" for name, content in members.items())
     beside = target.with_name(f".{target.name}.new")

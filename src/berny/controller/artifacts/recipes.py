@@ -13,7 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from berny.model.catalog import ROLES
+from berny.model.manifest import PIPELINES
 
+OWN = "berny"
+"""The archive of what all nodes run of Berny's own code; the code of a pipeline is in ``berny-PIPELINE``."""
 LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>\S+)")
 
 
@@ -74,6 +77,11 @@ class Recipe(_Strict):
     vendor: Vendor | None = None
 
     @property
+    def pipeline(self) -> str:
+        """The pipeline whose code it holds, if it does; its recipe is the folder's content, not a file."""
+        return self.name.removeprefix(f"{OWN}-") if self.kind == "source" and self.name != OWN else ""
+
+    @property
     def file(self) -> Path:
         """Where it stands."""
         return recipe_files()[self.name]
@@ -101,10 +109,14 @@ def recipe_files() -> dict[str, Path]:
 
 @cache
 def load_recipes() -> dict[str, Recipe]:
-    """Read all recipes by name."""
+    """Read all recipes by name, and add one for each pipeline."""
     recipes = {}
     for name, file in recipe_files().items():
         recipes[name] = Recipe.model_validate({**yaml.safe_load(file.read_text()), "name": name})
+    if own := recipes.get(OWN):
+        for manifest in sorted(PIPELINES.glob("*/pipeline.yml")):
+            name, title = f"{OWN}-{manifest.parent.name}", yaml.safe_load(manifest.read_text())["title"]
+            recipes[name] = own.model_copy(update={"name": name, "title": f"The pipeline: {title}"})
     return recipes
 
 

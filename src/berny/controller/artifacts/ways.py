@@ -19,15 +19,17 @@ from berny.controller.progress import Say, follow
 from berny.model.topology import CHECKOUT
 
 PACKAGE = Path(__file__).resolve().parents[2]
-NODES = ("model", "runtime", "pipelines")
-"""What runs on nodes. A pipeline's folders stay on the controller: a change there restarts nothing."""
+NODES = ("model", "runtime")
+"""What all nodes run. Pipelines are in archives of their own: a change to one restarts its stages alone."""
+PROBES = "berny_probes"
+"""The package that ``berny.runtime.probe`` imports components' probes from."""
 
 
 def key(recipe: Recipe) -> str:
     """Return what a recipe's archive is indexed by: a digest of all its inputs."""
     if recipe.kind == "source":
         digest = hashlib.sha256()
-        for name, path in sorted(own_code().items()):
+        for name, path in sorted(own_code(recipe.pipeline).items()):
             digest.update(f"{name} {sha256_file(path)}\n".encode())
         return digest.hexdigest()[:16]
     if recipe.kind == "wheels":
@@ -49,17 +51,28 @@ def members(recipe: Recipe, scratch: Path, say: Say) -> tuple[dict[str, Path], s
 
 
 def _source(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    return own_code()
+    return own_code(recipe.pipeline)
 
 
-def own_code() -> dict[str, Path]:
-    """Return the files of this package that nodes need."""
+def own_code(pipeline: str = "") -> dict[str, Path]:
+    """Return the files that nodes need of a pipeline, or without one what all nodes need: model, runtime, components' probes.
+
+    A pipeline's folders stay on the controller, and so does what people read: a change there restarts nothing.
+    """
+    if pipeline:
+        files = (path for path in (recipes.PIPELINES / pipeline).iterdir() if path.is_file())
+        return {
+            f"python/berny/pipelines/{pipeline}/{path.name}": path
+            for path in files
+            if path.suffix not in (".pyc", ".md")
+        }
     found: dict[str, Path] = {}
     for folder in NODES:
         for name, path in tree(PACKAGE / folder, f"python/berny/{folder}/").items():
-            inside = path.relative_to(PACKAGE / folder).parts
-            if "__pycache__" not in inside and (folder != "pipelines" or len(inside) == 2):
+            if "__pycache__" not in path.relative_to(PACKAGE / folder).parts:
                 found[name] = path
+    for path in recipes.ROLES.glob("*/probe.py"):
+        found[f"python/{PROBES}/{path.parent.name}.py"] = path
     return found
 
 

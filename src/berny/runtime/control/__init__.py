@@ -1,1 +1,1 @@
-"""``start-dfs.sh`` and its like: a component's units on all nodes, driven from one, by a key that can do only that."""
+"""``start-NAME.sh`` and ``stop-NAME.sh``: a component's units on all nodes, driven from one by a key for that alone."""

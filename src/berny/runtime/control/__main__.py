@@ -1,4 +1,4 @@
-"""``start-dfs.sh``, ``stop-dfs.sh``: start or stop the services of one kind on all nodes, in Hadoop's order."""
+"""``start-NAME.sh``, ``stop-NAME.sh``: start or stop the services of one kind on all nodes, in the catalog's order."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ class Cluster:
     def asked(self, service: str) -> str:
         """Return the node to ask of a service: this one if it runs it, else the first that does."""
         return self.here if self.here in self.nodes(service) else self.nodes(service)[0]
+
+
+Answer = tuple[bool, str]
+"""Whether nothing is missing, and a detail."""
+Probe = Callable[[Cluster, str], Answer]
+"""Asks an instance on a node; raises NotServing where it is not able to do its work."""
+Resources = Callable[[Cluster, dict[str, Any]], list[str]]
+"""Returns what of a pipeline is missing in a component."""
 
 
 def exists(host: str, port: int, path: str, headers: dict[str, str] | None = None) -> bool:

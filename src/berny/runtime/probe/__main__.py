@@ -8,8 +8,7 @@ import sys
 import time
 
 from berny.runtime.probe import Cluster, Health, NotServing
-from berny.runtime.probe.ask import ask, ask_component, names_here
-from berny.runtime.probe.components import COMPONENTS
+from berny.runtime.probe.ask import ask, ask_component, components, names_here
 
 PAUSE = 0.5
 
@@ -47,7 +46,7 @@ def main() -> int:
                 try:
                     done[name] = ask_component(cluster, name) if words.component else ask(cluster, name)
                 except KeyError:
-                    known = sorted(COMPONENTS if words.component else {*cluster.facts["services"], *COMPONENTS})
+                    known = sorted(components(cluster) | (set() if words.component else set(cluster.facts["services"])))
                     print(f"berny-probe: nothing is called {name!r}; there are {', '.join(known)}", file=sys.stderr)
                     return 2
         lacking = [health for health in done.values() if not getattr(health, words.want)]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from berny.runtime.probe import Cluster, Health, NotServing, get_json
-from berny.runtime.probe.components import COMPONENTS, INSTANCES, RESOURCES, Probe
+from berny.runtime.probe import Cluster, Health, NotServing, Probe, get_json
 from berny.runtime.probe.firewall import UNIT as FIREWALL
 from berny.runtime.probe.firewall import WATCH, firewall
+from berny.runtime.probe.load import component_probe, load, service_probe
 
 
 def names_here(cluster: Cluster) -> list[str]:
@@ -48,11 +49,11 @@ def ask(cluster: Cluster, name: str) -> Health:
         return _ask_firewall(cluster)
     services = cluster.facts["services"]
     here = name in services and cluster.here in cluster.nodes(name)
-    probe = INSTANCES[name] if name in services else COMPONENTS[name]
-    if name in COMPONENTS and not here:
-        probe = COMPONENTS[name]
-    member = name if name in services else _members(cluster, name)[0]
-    return _ask_nodes(cluster, name, member, probe, [cluster.here] if here else cluster.nodes(member), here)
+    member = name if name in services else _asked_for(cluster, name)
+    nodes = [cluster.here] if here else cluster.nodes(member)
+    if name in components(cluster) and not here:
+        return _ask_nodes(cluster, name, member, lambda: component_probe(name), nodes, here)
+    return _ask_nodes(cluster, name, member, lambda: service_probe(services[name]["component"], name), nodes, here)
 
 
 def ask_component(cluster: Cluster, name: str) -> Health:
@@ -61,25 +62,42 @@ def ask_component(cluster: Cluster, name: str) -> Health:
     Raises:
         KeyError: no component has that name.
     """
-    probe = COMPONENTS[name]
-    member = _members(cluster, name)[0]
+    member = _asked_for(cluster, name)
     nodes = sorted(cluster.nodes(member), key=lambda node: node != cluster.here)
-    return _ask_nodes(cluster, name, member, probe, nodes, False)
+    return _ask_nodes(cluster, name, member, lambda: component_probe(name), nodes, False)
 
 
-def _members(cluster: Cluster, component: str) -> list[str]:
-    return [name for name, facts in cluster.facts["services"].items() if facts["component"] == component]
+def components(cluster: Cluster) -> set[str]:
+    """Return the components of the cluster."""
+    return {str(facts["component"]) for facts in cluster.facts["services"].values()}
 
 
-def _ask_nodes(cluster: Cluster, name: str, member: str, probe: Probe, asked: Iterable[str], here: bool) -> Health:
-    """Return the answer of the first node that serves."""
+def _asked_for(cluster: Cluster, component: str) -> str:
+    """Return the service whose nodes are asked of a component.
+
+    Raises:
+        KeyError: no component has that name.
+    """
+    members = [name for name, facts in cluster.facts["services"].items() if facts["component"] == component]
+    if not members:
+        raise KeyError(component)
+    with suppress(NotServing):
+        probes = load(component)
+        return members[0] if probes.component else next(iter(probes.services))
+    return members[0]
+
+
+def _ask_nodes(
+    cluster: Cluster, name: str, member: str, find: Callable[[], Probe], asked: Iterable[str], here: bool
+) -> Health:
+    """Return the answer of the first node that serves; a probe that can't be found is the answer of none."""
     version = cluster.facts["services"][member]["version"]
     memory = memory_bytes(f"{name}.service") if here else None
     asked = list(asked)
     failure = ""
     for node in asked:
         try:
-            whole, detail = probe(cluster, node)
+            whole, detail = find()(cluster, node)
             return Health(name, cluster.here if here else node, version, True, whole, detail, here, memory)
         except NotServing as error:
             failure = failure or str(error)
@@ -124,9 +142,12 @@ def _lacking(cluster: Cluster, pipeline: dict[str, Any], stage: dict[str, Any]) 
     found = []
     for component in stage["needs"]:
         try:
-            found += RESOURCES[component](cluster, pipeline) if component in RESOURCES else []
+            resources = load(component).resources
+            found += resources(cluster, pipeline) if resources else []
         except NotServing as error:
             found.append(str(error))
+        except Exception as error:  # a malformed response, or a mistake in one component's probe
+            found.append(f"{component}: {type(error).__name__}: {error}")
     return [f"{words}; site.yml creates it" if words.endswith(" does not exist") else words for words in found]
 
 

@@ -1,1 +1,0 @@
-"""Berny: a streaming and batch data platform for four VMs."""
