@@ -23,7 +23,7 @@ from berny.controller.artifacts import Store
 from berny.controller.artifacts.store import cache_folder
 from berny.pipelines.idfm import points, prim, producer
 from berny.pipelines.idfm.controller.timetable import CANCELLED, KINDS, STOP, UNKNOWN, Train, visit
-from berny.runtime.kafka import LETTER_BYTES, RECORD_BYTES
+from berny.runtime.kafka import LETTER_BYTES, RECORD_BYTES, dead_letter
 from berny.runtime.spool import Answer
 
 TELLINGS = (0, 1, 2, 30)
@@ -445,7 +445,7 @@ def test_empty_record_is_told_as_empty(results: Results) -> None:
 
 def test_dead_letters_have_one_form(results: Results) -> None:
     """Those of Spark and those of Python programs are read by the same eyes: base64 is one line, however long."""
-    ours = json.loads(producer.dead_letter("idfm-realtime", "a reason", {}, LONG[1]).value)
+    ours = json.loads(dead_letter("idfm-realtime", "a reason", {}, LONG[1]).value)
     letter = results[LONG][2]
     assert set(letter) == set(ours) - {"at"}, "when it was told is the record's own time: a replay tells the same"
     assert letter["value_base64"] == ours["value_base64"]
@@ -453,7 +453,7 @@ def test_dead_letters_have_one_form(results: Results) -> None:
 
 def test_letter_about_a_record_of_any_size_can_be_sent(results: Results) -> None:
     """Else one record of 3 MB, which brokers take, stops the stream for good."""
-    ours = producer.dead_letter("idfm-realtime", "a reason", {}, HUGE[1])
+    ours = dead_letter("idfm-realtime", "a reason", {}, HUGE[1])
     letter = results[HUGE][2]
     for one in (json.loads(ours.value), letter):
         assert one["value_bytes"] == len(HUGE[1]) > RECORD_BYTES * 3 / 4
