@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import base64
 import copy
-import fcntl
 import itertools
 import json
 import random
-import shutil
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
+from archives import unpacked
 from influx_lines import parse_line
 from simulated import NOON
 
-from berny.controller.artifacts import Store
-from berny.controller.artifacts.store import cache_folder
 from berny.pipelines.idfm import points, prim, producer
 from berny.pipelines.idfm.controller.timetable import CANCELLED, KINDS, STOP, UNKNOWN, Train, visit
-from berny.runtime.kafka import LETTER_BYTES, RECORD_BYTES
+from berny.runtime.kafka import LETTER_BYTES, RECORD_BYTES, dead_letter
 from berny.runtime.spool import Answer
 
 TELLINGS = (0, 1, 2, 30)
@@ -34,22 +28,6 @@ Result = tuple[bytes | None, str, dict[str, Any]]
 Results = dict[Row, Result]
 Visit = dict[str, Any]
 Day = dict[str, list[tuple[Visit, int | None, dict[str, Any]]]]
-
-
-def spark_home() -> Path:
-    """Return Spark as nodes have it, unpacked once for each digest of the archive."""
-    archive = Store().find("spark") or Store().fetch("spark")
-    home = cache_folder() / "unpacked" / f"spark-{archive.sha256[:12]}"
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with (home.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not home.is_dir():
-            for other in home.parent.glob("spark-*"):
-                shutil.rmtree(other)
-            beside = Path(tempfile.mkdtemp(prefix=".spark-", dir=home.parent))
-            subprocess.run(["tar", "--zstd", "-xf", archive.path, "-C", beside], check=True)
-            beside.rename(home)
-    return home
 
 
 def record(made: Visit) -> Row:
@@ -219,7 +197,7 @@ def given(trains: dict[str, list[Train]], base: Visit) -> list[Row]:
 @pytest.fixture(scope="module")
 def results(given: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What the transformation makes of each row of the batch, by the row."""
-    home = spark_home()
+    home = unpacked("spark")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARK_HOME", str(home))
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
@@ -445,7 +423,7 @@ def test_empty_record_is_told_as_empty(results: Results) -> None:
 
 def test_dead_letters_have_one_form(results: Results) -> None:
     """Those of Spark and those of Python programs are read by the same eyes: base64 is one line, however long."""
-    ours = json.loads(producer.dead_letter("idfm-realtime", "a reason", {}, LONG[1]).value)
+    ours = json.loads(dead_letter("idfm-realtime", "a reason", {}, LONG[1]).value)
     letter = results[LONG][2]
     assert set(letter) == set(ours) - {"at"}, "when it was told is the record's own time: a replay tells the same"
     assert letter["value_base64"] == ours["value_base64"]
@@ -453,7 +431,7 @@ def test_dead_letters_have_one_form(results: Results) -> None:
 
 def test_letter_about_a_record_of_any_size_can_be_sent(results: Results) -> None:
     """Else one record of 3 MB, which brokers take, stops the stream for good."""
-    ours = producer.dead_letter("idfm-realtime", "a reason", {}, HUGE[1])
+    ours = dead_letter("idfm-realtime", "a reason", {}, HUGE[1])
     letter = results[HUGE][2]
     for one in (json.loads(ours.value), letter):
         assert one["value_bytes"] == len(HUGE[1]) > RECORD_BYTES * 3 / 4

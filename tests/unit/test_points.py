@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from influx_lines import FULL, Line, parse_line
 
-from berny.pipelines.idfm.influx_consumer import expired
 from berny.pipelines.idfm.points import MEASUREMENT, SLOTS, NoPoint, nanoseconds, point
+from berny.runtime.sinks.influxdb import expired
 
 
 def made(**changes: Any) -> Line:

@@ -45,9 +45,13 @@ from berny.pipelines.idfm.controller.timetable import (
     near,
     visit,
 )
-from berny.pipelines.idfm.prim import MalformedAnswer, Prim, Refused, RetryLater, Unauthorized
+from berny.pipelines.idfm.prim import MalformedAnswer, Prim
 from berny.pipelines.idfm.spooled import spooled
+from berny.runtime import http_source
+from berny.runtime.kafka import RECORD_BYTES, Record, dead_letter
 from berny.runtime.landing import one_line
+from berny.runtime.poller import KAFKA
+from berny.runtime.source import Refused, RetryLater, Unauthorized, backoff
 from berny.runtime.spool import Answer, Spool
 
 Trains = dict[str, list[Train]]
@@ -258,7 +262,7 @@ def test_any_json_is_an_answer_or_an_error_of_ours(value: Any) -> None:
 # -- from an answer to records -----------------------------------------------------------------------------------------
 
 
-def published(body: bytes) -> list[tuple[str, producer.Record]]:
+def published(body: bytes) -> list[tuple[str, Record]]:
     """Return what the producer publishes of an answer."""
     return producer.records(Answer(7, NOON, body), "simulated")
 
@@ -290,7 +294,7 @@ def test_what_is_no_answer_is_one_dead_letter(body: bytes) -> None:
     assert record.topic == "idfm-realtime.dlq"
     assert letter["origin"] == {"source": "prim", "spool_offset": 7}
     assert letter["reason"]
-    assert producer.dead_letter("t", "", {}, body).value.split(b"value_base64")[1] in record.value
+    assert dead_letter("t", "", {}, body).value.split(b"value_base64")[1] in record.value
 
 
 def test_bad_part_is_one_dead_letter(one: dict[str, Any]) -> None:
@@ -312,12 +316,12 @@ def test_bad_part_is_one_dead_letter(one: dict[str, Any]) -> None:
 def test_visit_that_no_record_can_hold_is_a_dead_letter(one: dict[str, Any]) -> None:
     """Brokers would refuse it for ever; the raw answer with it is in HDFS. What comes with it goes its way."""
     [(_, good), (identity, letter)] = published(
-        json.dumps(siri({"MonitoredStopVisit": [one, one | {"Extensions": "x" * producer.RECORD_BYTES}]})).encode()
+        json.dumps(siri({"MonitoredStopVisit": [one, one | {"Extensions": "x" * RECORD_BYTES}]})).encode()
     )
     told = json.loads(letter.value)
     assert good.topic == "idfm-realtime" and letter.topic == "idfm-realtime.dlq"
     assert told["origin"] == {"source": "prim", "spool_offset": 7, "identity": identity}
-    assert told["value_bytes"] > producer.RECORD_BYTES and len(letter.value) < 1_000_000
+    assert told["value_bytes"] > RECORD_BYTES and len(letter.value) < 1_000_000
 
 
 def test_half_a_surrogate_does_not_stop_the_producer(one: dict[str, Any]) -> None:
@@ -351,14 +355,14 @@ def test_what_is_no_json_is_not_landed(body: bytes) -> None:
 @given(st.integers(0, 10_000), st.none() | st.floats(0, 86400))
 def test_backoff_is_bounded(attempt: int, asked: float | None) -> None:
     """Never more than 300 s, unless the source asked for more; never less than it asked for."""
-    waits = prim.backoff(attempt, asked)
+    waits = backoff(attempt, asked)
     assert (asked or 0) <= waits <= max(asked or 0, min(300, 2**attempt if attempt < 10 else 300))
 
 
 def test_backoff_grows_and_is_spread() -> None:
     """Full jitter: a hundred clients that failed together don't return together."""
     for attempt, most in ((1, 2), (4, 16), (8, 256), (30, 300)):
-        draws = [prim.backoff(attempt) for _ in range(300)]
+        draws = [backoff(attempt) for _ in range(300)]
         assert most * 0.8 < max(draws) <= most
         assert min(draws) < most * 0.2
 
@@ -616,7 +620,7 @@ def test_retry_after(header: str, seconds: float | None) -> None:
     """A number is taken, a date or nonsense is not, and neither ends the producer."""
     answer = requests.Response()
     answer.headers["Retry-After"] = header
-    assert prim._retry_after(answer) == seconds
+    assert http_source._retry_after(answer) == seconds
 
 
 def test_proxies_of_the_environment_are_not_asked(
@@ -945,7 +949,7 @@ def test_spool_tells_what_it_has_kept_whether_it_was_delivered_or_waits(
 ) -> None:
     """The checker takes its lines after the truth's; what an identity was never kept of is unspooled."""
     served = serve()
-    spool = Spool(tmp_path, 1 << 20, [producer.KAFKA, "hdfs"])
+    spool = Spool(tmp_path, 1 << 20, [KAFKA, "hdfs"])
     told: list[set[str]] = []
     for _ in range(3):
         clock.now += 4
@@ -954,7 +958,7 @@ def test_spool_tells_what_it_has_kept_whether_it_was_delivered_or_waits(
         if len(told) < 3:
             offset = spool.append(body, time.time())
             if len(told) == 1:
-                spool.advance(producer.KAFKA, offset, told[0])
+                spool.advance(KAFKA, offset, told[0])
     spool.append(b"no json", time.time())
     kept = set(spooled(spool.path, time.time() - 60))
     assert kept == told[0] | told[1] and told[2] - kept

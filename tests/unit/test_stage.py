@@ -26,6 +26,7 @@ from prometheus_client import REGISTRY, start_http_server
 from simulated import Served
 
 from berny.pipelines.idfm import influx_consumer, prim, producer
+from berny.runtime import poller
 from berny.runtime.probe import Cluster
 from berny.runtime.probe.ask import ask
 from berny.runtime.spool import Spool
@@ -33,7 +34,7 @@ from berny.runtime.stage import (
     CONFIGURATION_ERROR,
     READY,
     ConfigurationError,
-    EnvironmentSettings,
+    KafkaSettings,
     LogfmtFormatter,
     expect,
     pause,
@@ -61,10 +62,11 @@ PRODUCER = {
     "BERNY_SPOOL_DIR": "/nowhere",
     "BERNY_SPOOL_MAX_BYTES": "1000000",
     "BERNY_RAW_PATH": "/data/idfm/raw_landing.json",
+    "BERNY_RAW_KEEP": "90d",
 }
 
 
-class Small(EnvironmentSettings):
+class Small(KafkaSettings):
     """Settings of a stage that needs one thing of its own."""
 
     own_thing: int
@@ -404,12 +406,12 @@ def test_producer_that_should_have_polled_and_has_not_is_overdue(
     variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its spool is full, so it pauses; once there is room again it is in time again."""
-    monkeypatch.setattr(producer, "LATE_SECONDS", 0.5)
+    monkeypatch.setattr(poller, "LATE_SECONDS", 0.5)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("BERNY_SPOOL_MAX_BYTES", "1")
     stop = threading.Event()
-    running = producer.Producer(read_settings(producer.Settings), stop)
+    running = producer.poller(read_settings(producer.Settings), stop)
     spool = Spool(tmp_path / "spool", 1, ["kafka", "hdfs"])
     polling = threading.Thread(target=lambda: running.poll(running.spool()))
     polling.start()

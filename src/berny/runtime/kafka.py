@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -24,9 +24,11 @@ from confluent_kafka import (
 from berny.runtime import stage
 from berny.runtime.skipped import Gap, Skipped
 from berny.runtime.stage import log
-from berny.runtime.topics import ASK_SECONDS, TopicWatch, resume
+from berny.runtime.topics import ASK_SECONDS, TopicWatch, client_settings, resume
 
 LOGGER = logging.getLogger("kafka")
+DEAD_LETTERS = ".dlq"
+"""A topic's dead letters go to the topic of its name with this at the end."""
 LETTER_BYTES = 256 << 10
 RECORD_BYTES = 4 << 20
 """What brokers take at most, key and overhead included (``kafka_message_max_bytes``)."""
@@ -44,6 +46,18 @@ class Record:
     key: bytes | None
     value: bytes
 
+    @property
+    def is_dead_letter(self) -> bool:
+        """Tell whether its topic is one of dead letters."""
+        return self.topic.endswith(DEAD_LETTERS)
+
+
+class Publishes(Protocol):
+    """What ``Publisher`` does, for who is handed one."""
+
+    def publish(self, records: Iterable[Record]) -> int:
+        """Publish all records, or raise NotAcknowledged."""
+
 
 def dead_letter(
     topic: str, reason: str, origin: dict[str, Any], value: bytes | None, key: bytes | None = None
@@ -60,23 +74,20 @@ def dead_letter(
         "value_bytes": None if value is None else len(value),
         "value_base64": None if value is None else base64.b64encode(value[:LETTER_BYTES]).decode(),
     }
-    return Record(f"{topic}.dlq", key, json.dumps(body).encode())
+    return Record(f"{topic}{DEAD_LETTERS}", key, json.dumps(body).encode())
 
 
 class Publisher:
     """Publishes batches; a batch is either acknowledged as a whole or raises and is sent again by the caller."""
 
     def __init__(self, bootstrap_servers: str, timeout: float = 30) -> None:
-        self._settings = {
-            "bootstrap.servers": bootstrap_servers,
+        self._settings = client_settings(bootstrap_servers) | {
             "acks": "all",
             "enable.idempotence": True,
             "compression.type": "lz4",
             "linger.ms": 5,
             "message.max.bytes": RECORD_BYTES,
             "message.timeout.ms": int(timeout * 1000),
-            "reconnect.backoff.max.ms": 2000,
-            "log_level": 3,
         }
         self._timeout = timeout
         self._producer: Producer | None = None
@@ -133,8 +144,7 @@ class Reader:
         self._watch = TopicWatch(bootstrap_servers, topic)
         self._consumer: Consumer | None = None
         self._lost: dict[int, int] = {}
-        self._settings = {
-            "bootstrap.servers": bootstrap_servers,
+        self._settings = client_settings(bootstrap_servers) | {
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -143,8 +153,6 @@ class Reader:
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10000,
             "max.poll.interval.ms": 600000,
-            "reconnect.backoff.max.ms": 2000,
-            "log_level": 3,
         }
 
     def take(self, records: int, seconds: float, stop: threading.Event) -> list[Message]:

@@ -14,9 +14,22 @@ from hdfs.util import HdfsError
 from requests import RequestException
 
 from berny.runtime.spool import Answer, Spool
+from berny.runtime.stage import EnvironmentSettings
 
 SINK = "hdfs"
 FILE = re.compile(r"raw-(?P<first>\d{20})-(?P<last>\d{20})\.jsonl")
+
+
+class LandingSettings(EnvironmentSettings):
+    """What a stage that lands raw answers finds in its environment."""
+
+    hdfs_web_url: str
+    hdfs_user: str
+    berny_raw_path: str
+    berny_raw_keep: str
+    """How long the folder of a day is kept, such as 90d."""
+    berny_roll_seconds: float = 300
+    berny_roll_bytes: int = 32 << 20
 
 
 class LandingError(Exception):
@@ -59,6 +72,17 @@ class Landing:
         self._root = root
         self._roll_seconds = roll_seconds
         self._roll_bytes = roll_bytes
+
+    @classmethod
+    def of(cls, settings: LandingSettings) -> Landing:
+        """Make one by a stage's settings."""
+        return cls(
+            settings.hdfs_web_url,
+            settings.hdfs_user,
+            settings.berny_raw_path,
+            settings.berny_roll_seconds,
+            settings.berny_roll_bytes,
+        )
 
     def land(self, spool: Spool, all_of_it: bool = False) -> int:
         """Land one file if one is due (or, with ``all_of_it``, if there is anything); return how many answers it holds.

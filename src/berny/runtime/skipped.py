@@ -19,6 +19,7 @@ from pathlib import Path
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import REGISTRY, Collector
 
+from berny.runtime.disk import write_durably
 from berny.runtime.stage import log
 
 LOGGER = logging.getLogger("skipped")
@@ -103,17 +104,7 @@ class Skipped:
             os.close(folder)
 
     def _write(self, gaps: list[Gap]) -> None:
-        beside = self._folder / f".{FILE}"
-        with beside.open("w") as file:
-            json.dump([asdict(gap) for gap in gaps], file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(self._folder / FILE)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_durably(self._folder / FILE, json.dumps([asdict(gap) for gap in gaps], indent=1))
 
 
 def _where(gap: Gap) -> tuple[str, int, int]:

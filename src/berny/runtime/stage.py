@@ -42,6 +42,11 @@ class EnvironmentSettings(BaseModel):
     berny_pipeline: str
     berny_stage: str
     berny_metrics_port: int
+
+
+class KafkaSettings(EnvironmentSettings):
+    """Settings of a stage that reads or writes topics."""
+
     kafka_bootstrap_servers: str
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -18,6 +19,11 @@ WATCH_SECONDS = 5.0
 """How often it is asked whether a topic is still the same."""
 DOUBT_SECONDS = 3.0
 """When it is asked again before it is believed: a broker that has just started knows no topic at all for a moment."""
+
+
+def client_settings(bootstrap_servers: str) -> dict[str, Any]:
+    """Return the settings that every client of Kafka has; its own come on top."""
+    return {"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 2000, "log_level": 3}
 
 
 def topic_id(admin: AdminClient, topic: str) -> str | None:
@@ -39,7 +45,7 @@ class TopicWatch:
     """Notices that a topic is gone, or is another one of the same name."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self._admin = AdminClient(client_settings(bootstrap_servers) | {"log_level": 0})
         self.topic = topic
         self.id: str | None = None
         """Of the topic that is there; None while there is none."""
@@ -98,7 +104,7 @@ def watermarks(bootstrap_servers: str, topic: str) -> dict[int, tuple[int, int]]
     Raises:
         KafkaException: a leader does not answer.
     """
-    client = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "berny-offsets", "log_level": 3})
+    client = Consumer(client_settings(bootstrap_servers) | {"group.id": "berny-offsets"})
     try:
         partitions = client.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions
         return {

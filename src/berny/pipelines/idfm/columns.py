@@ -6,7 +6,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from berny.pipelines.idfm.prim import ARRIVAL, DEPARTURE, TIME
-from berny.runtime.kafka import LETTER_BYTES
+from berny.runtime.stream import dead_letter_value, json_value
 
 OUT = "idfm-processed"
 DEAD = "idfm-realtime.dlq"
@@ -160,21 +160,12 @@ def transform(source: DataFrame) -> DataFrame:
         & F.col("r.visit.MonitoredVehicleJourney.MonitoredCall").isNotNull()
         & F.col("recorded").isNotNull()
     )
-    keep_nulls = {"ignoreNullFields": "false"}
-    good = F.to_json(F.struct(*(column.alias(name) for name, column in processed().items())), keep_nulls)
-    origin = F.struct(F.col("topic"), F.col("partition"), F.col("offset"))
     reason = F.when(F.col("value").isNull(), "empty").otherwise(
         "no JSON of a visit with identity, call and RecordedAtTime with an offset"
-    )
-    # Spark breaks lines every 76 characters, as in an electronic letter.
-    one_line = F.regexp_replace(F.base64(F.substring("value", 1, LETTER_BYTES)), "[\r\n]", "")
-    size = F.length("value").alias("value_bytes")
-    letter = F.to_json(
-        F.struct(reason.alias("reason"), origin.alias("origin"), size, one_line.alias("value_base64")), keep_nulls
     )
     good_row = F.coalesce(understood, F.lit(False))
     return found.select(
         "key",
-        F.when(good_row, good).otherwise(letter).alias("value"),
+        F.when(good_row, json_value(processed())).otherwise(dead_letter_value(reason)).alias("value"),
         F.when(good_row, OUT).otherwise(DEAD).alias("topic"),
     )

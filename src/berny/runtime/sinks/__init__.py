@@ -1,0 +1,1 @@
+"""What batches are written to: one module for each kind of store."""

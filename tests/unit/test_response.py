@@ -1,0 +1,38 @@
+"""What makes records of a response: identities, and what can't be one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from berny.runtime.kafka import RECORD_BYTES
+from berny.runtime.response import Observation, identity, records
+from berny.runtime.spool import Answer
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON), st.text())
+def test_identity_is_of_content_and_names(content: dict[str, Any], name: str) -> None:
+    """The order of fields says nothing; anything else that differs is another observation."""
+    backwards = dict(reversed(content.items()))
+    assert identity(content, name) == identity(backwards, name)
+    assert identity(content, name) != identity(content, name + "x")
+    assert identity(content, name) != identity({**content, "another field": 1}, name)
+    assert len(identity(content)) == 32
+
+
+def test_record_that_no_broker_takes_is_a_dead_letter() -> None:
+    """It would be refused for ever; what is beside it goes its way."""
+    parts = [Observation("a", "key", {"x": "y" * RECORD_BYTES}), Observation("b", "key", {"x": "y"})]
+    [(first, letter), (second, record)] = records(Answer(1, 2.0, b"1"), "toys", "toy", "api", lambda _: parts)
+    assert (first, letter.topic, letter.is_dead_letter) == ("a", "toys.dlq", True)
+    assert (second, record.topic, record.is_dead_letter) == ("b", "toys", False)
+    assert json.loads(letter.value)["origin"] == {"source": "toy", "spool_offset": 1, "identity": "a"}
