@@ -53,12 +53,12 @@ def _source(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
 
 
 def own_code() -> dict[str, Path]:
-    """Return the files of this package that nodes need."""
+    """Return the files of this package that nodes need; pages are none: a word in one would restart stages."""
     found: dict[str, Path] = {}
     for folder in NODES:
         for name, path in tree(PACKAGE / folder, f"python/berny/{folder}/").items():
             inside = path.relative_to(PACKAGE / folder).parts
-            if "__pycache__" not in inside and (folder != "pipelines" or len(inside) == 2):
+            if "__pycache__" not in inside and path.suffix != ".md" and (folder != "pipelines" or len(inside) == 2):
                 found[name] = path
     return found
 
