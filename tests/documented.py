@@ -1,7 +1,7 @@
-"""The command blocks of the README: what a test types, and why another line is typed by none.
+"""The command blocks of all pages: what a test types, and why another line is typed by none.
 
 A line that is in neither ``ELSEWHERE`` nor ``NEVER`` is typed by ``cluster/test_2_readme.py``, on a node as the login user
-or on the controller; ``unit/test_readme.py`` holds both against the README.
+or on the controller; ``unit/test_readme.py`` compares both with the pages.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ GUEST = "tests/vm/test_vm.py::test_it_is_a_kernel_of_its_own"
 FAULTS = "tests/faults/test_nothing_lost.py::test_nothing_is_lost"
 OPERATORS = "tests/unit/test_supply.py::test_operators_archive_is_taken_instead"
 MACHINES = "tests/lab/test_lab.py::test_down_and_up_keep_the_disks"
+CHECK = (
+    "berny lab ssh worker_2 -- sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python "
+    "python3 -m berny.pipelines.idfm.check --truth - < ~/.local/state/berny/labs/lab/truth.jsonl"
+)
 # Lines that a test of their own types, or calls what they call, and which.
 ELSEWHERE = {
     "make lab": "tests/conftest.py::cluster",
@@ -65,6 +69,8 @@ ELSEWHERE = {
     "berny vm ssh": GUEST,
     "berny vm ssh -- sudo nft list ruleset": GUEST,
     "berny vm down": GUEST,
+    CHECK: "tests/cluster/test_3_delivery.py::test_without_faults_every_observation_is_everywhere_once",
+    "make lint": "tests/style/test_style.py::test_style",
     "python -m berny.controller.mapping README.md": "tests/unit/test_readme.py::test_the_table_is_the_mapping",
 }  # fmt: skip
 VMS = "needs four virtual machines; tests/vm converges one"
@@ -74,6 +80,7 @@ LOST = "runs where disks are lost; the rows lost-* of the fault bench do that (m
 # Lines that no test can type, and why.
 NEVER = {
     "make test": "is this run",
+    "make unit": "is a part of this run",
     "make test-all": "is this run",
     "make test-all ONLY='roles vm'": "is this run",
     "cp -r inventory/azure inventory/production": VMS,
@@ -116,7 +123,7 @@ CONTROLLER = {".", "ansible-playbook", "berny", "make", "python"}
 
 
 def blocks(text: str) -> list[list[str]]:
-    """Return the commands of each ``sh`` block of a document, continued lines joined, without comments."""
+    """Return the commands of each ``sh`` block of a page, continued lines joined, without comments."""
     found = []
     for block in re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.M | re.S):
         lines = block.replace("\\\n", " ").splitlines()
@@ -124,9 +131,17 @@ def blocks(text: str) -> list[list[str]]:
     return found
 
 
-def readme() -> list[list[str]]:
-    """Return the blocks of the README."""
-    return blocks((CHECKOUT / "README.md").read_text())
+def pages() -> list[str]:
+    """Return the names of all pages: README and contributing first, then docs, then components and pipelines."""
+    found = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"]
+    for pattern in ("docs/**/*.md", "roles/*/README.md", "src/berny/pipelines/*/README.md"):
+        found += sorted(CHECKOUT.glob(pattern))
+    return [str(file.relative_to(CHECKOUT)) for file in found]
+
+
+def all_blocks() -> list[list[str]]:
+    """Return the blocks of all pages."""
+    return [block for page in pages() for block in blocks((CHECKOUT / page).read_text())]
 
 
 def typed(block: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The README's command blocks, line by line as a person types them: on nodes as the login user, else on the controller."""
+"""The command blocks of all pages, as a person types them: on nodes as the login user, else on the controller."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from berny.controller.artifacts import Store
 from berny.controller.artifacts.recipes import load_recipes, not_run
-from documented import AFTER, ENDLESS, NODES, SLOW, on_node, optional_archive, readme, typed
+from documented import AFTER, ENDLESS, NODES, SLOW, all_blocks, on_node, optional_archive, typed
 from support import Cluster, console, on_controller, wait_until
 
 FOLDER = "readme"
@@ -22,7 +22,7 @@ EXAMPLE = "application_1700000000000_0001"
 
 @pytest.fixture(scope="module")
 def folder(cluster: Cluster) -> str:
-    """A folder of the login user's on master with the file that the README's commands name."""
+    """A folder of the login user's on master with the file that documented commands name."""
     cluster.sh("master", f"mkdir -p {FOLDER} && cat > {FOLDER}/job.py <<'END'{JOB}END")
     return FOLDER
 
@@ -35,7 +35,7 @@ def controller(line: str) -> str:
 
 
 def node(cluster: Cluster, folder: str, line: str) -> str:
-    """Type a line on a node, and return what it prints; what the README gives as an example is one of this cluster's."""
+    """Type a line on a node, and return what it prints; what a page gives as an example is one of this cluster's."""
     if EXAMPLE in line:
         ids = re.findall(r"application_\d+_\d+", cluster.sh("master", "yarn application -list -appStates FINISHED"))
         line = line.replace(EXAMPLE, ids[-1])
@@ -51,7 +51,7 @@ def node(cluster: Cluster, folder: str, line: str) -> str:
     "block",
     [
         pytest.param(block, id=typed(block)[0], marks=[pytest.mark.second_tier] if SLOW & {*block} else [])
-        for block in readme()
+        for block in all_blocks()
         if typed(block)
     ],
 )

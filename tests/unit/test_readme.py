@@ -1,8 +1,9 @@
-"""The README and docs/architecture.md against the checkout: table, picture, commands, links, names; both inventories."""
+"""All pages against the checkout: table, picture, commands, links, names, messages, settings; both inventories."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shlex
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 import documented
 from berny import cli
+from berny.controller.artifacts.ways import own_code
 from berny.controller.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
@@ -22,7 +24,9 @@ from berny.pipelines.idfm.producer import Settings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INVENTORIES = ("lab", "azure")
-DOCUMENTS = ("README.md", "docs/architecture.md")
+PAGES = documented.pages()
+IDFM = "src/berny/pipelines/idfm/README.md"
+README_LINES = 150
 # Programs of a controller's or a node's Debian. What Berny brings itself is looked up below.
 SYSTEM = {".", "cp", "journalctl", "nano", "nft", "rm", "systemctl", "systemd-tmpfiles", "tar", "uptime"}
 FOLDERS = "ansible|docs|inventory|molecule|playbooks|requirements|roles|src|tests"
@@ -33,11 +37,14 @@ def text(document: str) -> str:
     return (CHECKOUT / document).read_text()
 
 
-def blocks(document: str) -> list[str]:
-    """Return the commands of all ``sh`` blocks, continued lines joined."""
-    found = re.findall(r"^ *```sh\n(.*?)^ *```$", text(document), re.M | re.S)
-    lines = "\n".join(found).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+def lines_of(document: str) -> list[str]:
+    """Return the commands of all ``sh`` blocks of a page."""
+    return [line for block in documented.blocks(text(document)) for line in block]
+
+
+def everything() -> str:
+    """Return the text of all pages."""
+    return "\n".join(map(text, PAGES))
 
 
 def commands(line: str) -> list[list[str]]:
@@ -94,7 +101,7 @@ def check_playbook(words: list[str]) -> None:
         if word.endswith(".yml"):
             assert (CHECKOUT / word).is_file(), f"there is no playbook {word}"
     for inventory in options(words, "-i"):
-        assert (CHECKOUT / inventory).is_dir() or f"cp -r inventory/azure {inventory}" in blocks("README.md")
+        assert (CHECKOUT / inventory).is_dir() or f"cp -r inventory/azure {inventory}" in lines_of("README.md")
     given = dict(pair.split("=", 1) for pair in options(words, "-e"))
     assert given.get("pipeline", "idfm") in load_pipelines()
     if given.get("component"):
@@ -190,14 +197,64 @@ def check(words: list[str]) -> None:
             check_units(words)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [page for page in PAGES if lines_of(page)])
 def test_every_command_exists(document: str) -> None:
     """Targets, subcommands and options, playbooks, wrappers, units, topics, ports."""
-    lines = blocks(document)
-    assert lines
-    for line in lines:
-        for words in commands(line.split(" #")[0]):
+    for line in lines_of(document):
+        for words in commands(line):
             check(words)
+
+
+def test_the_readme_is_short() -> None:
+    """It says what Berny is, and where to read on."""
+    assert len(text("README.md").splitlines()) <= README_LINES
+
+
+def test_every_component_and_every_pipeline_has_a_page() -> None:
+    """With what it is, its settings, and trouble by symptom."""
+    expected = {f"roles/{name}/README.md" for name in load_catalog().components}
+    expected |= {f"src/berny/pipelines/{name}/README.md" for name in load_pipelines()}
+    assert expected <= {*PAGES}
+    for page in expected:
+        assert {"Settings", "Trouble by symptom"} <= {*re.findall(r"^## (.+)$", text(page), re.M)}, page
+
+
+def test_pages_are_not_sent_to_nodes() -> None:
+    """A word in one would restart stages."""
+    sent = own_code()
+    assert sent and not [name for name in sent if name.endswith(".md")]
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    """By links, over other pages."""
+    reached: set[str] = set()
+    waiting = ["README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page not in reached:
+            reached.add(page)
+            waiting += [target for target, _ in links(page) if target in PAGES]
+    assert reached == {*PAGES}
+
+
+def test_every_page_says_what_it_is_for() -> None:
+    """A title, and a sentence below it; a decision has its three headings."""
+    for page in PAGES:
+        lines = text(page).splitlines()
+        if re.search(r"/adr/\d", page):
+            assert re.fullmatch(rf"# {int(Path(page).name[:4])}\. .+", lines[0]), page
+            assert re.findall(r"^## (.+)$", text(page), re.M) == ["Context", "Decision", "Consequences"], page
+        elif page != "CONTRIBUTING.md":
+            assert lines[0].startswith("# ") and re.match(r"\w", lines[2]), page
+
+
+def test_decisions_are_listed() -> None:
+    """Each once, by its number and title."""
+    pages = [page for page in PAGES if re.search(r"/adr/\d", page)]
+    assert [int(Path(page).name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        number, _, title = text(page).splitlines()[0].removeprefix("# ").partition(". ")
+        assert f"| [{number}]({Path(page).name}) | {title} |" in text("docs/adr/README.md")
 
 
 def test_commands_are_told_apart() -> None:
@@ -233,14 +290,16 @@ def test_a_wrong_command_is_noticed(line: str) -> None:
 
 
 def test_every_line_is_typed_by_a_test_or_can_not_be() -> None:
-    """The README's commands work because a test types them; the others are named with their reason, and are still there."""
-    lines = [line for block in documented.readme() for line in block]
+    """Documented commands work because a test types them; the others are named with their reason, and are still there."""
+    lines = [line for block in documented.all_blocks() for line in block]
     for names in (documented.ELSEWHERE, documented.NEVER, documented.AFTER):
         assert set(names) <= {*lines}, set(names) - {*lines}
     for lists in (documented.SLOW, documented.ENDLESS, documented.NODES):
         assert set(lists) <= {*lines}, set(lists) - {*lines}
     assert not documented.ELSEWHERE.keys() & documented.NEVER.keys()
-    for line in (line for block in documented.readme() for line in documented.typed(block)):
+    typed = [line for block in documented.all_blocks() for line in documented.typed(block)]
+    assert sorted(typed) == sorted({*typed}), "a line is typed twice"
+    for line in typed:
         assert documented.program(line) in documented.CONTROLLER | documented.node_programs(), line
     for test in documented.ELSEWHERE.values():
         file, name = test.split("::")
@@ -249,7 +308,7 @@ def test_every_line_is_typed_by_a_test_or_can_not_be() -> None:
 
 def test_the_table_of_commands_is_the_catalogs() -> None:
     """Each command of a component once, with the nodes that have it."""
-    rows = re.findall(r"^\| (`.+?) \| (.+?) \|$", text("README.md").partition("## Commands on nodes")[2], re.M)
+    rows = re.findall(r"^\| (`.+?) \| (.+?) \|$", text("docs/commands.md"), re.M)
     told = {name: where for names, where in rows for name in re.findall(r"`([^`]+)`", names)}
     mapping = read_mapping()
     for component in load_catalog().components.values():
@@ -294,19 +353,39 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+def headings(page: str) -> list[str]:
+    """Return the headings of a page; comments in code blocks are none."""
+    return re.findall(r"^#+ (.+)$", re.sub(r"^ *```.*?^ *```$", "", text(page), flags=re.M | re.S), re.M)
+
+
+def links(page: str) -> list[tuple[str, str]]:
+    """Return file and anchor of each link of a page to the checkout."""
+    found = []
+    for target in re.findall(r"\]\(([^)]+)\)", text(page)):
+        if "://" not in target:
+            path, _, anchor = target.partition("#")
+            file = (CHECKOUT / page).parent / path if path else CHECKOUT / page
+            found.append((os.path.relpath(file.resolve(), CHECKOUT), anchor))
+    return found
+
+
+@pytest.mark.parametrize("document", PAGES)
 def test_links_resolve(document: str) -> None:
     """Files are there, and headings are in them."""
-    for target in re.findall(r"\]\(([^)]+)\)", text(document)):
-        path, _, anchor = target.partition("#")
-        file = (CHECKOUT / document).parent / path if path else CHECKOUT / document
-        assert file.exists(), f"{document} links to {target}"
+    for file, anchor in links(document):
+        assert (CHECKOUT / file).exists(), f"{document} links to {file}"
         if anchor:
-            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
-            assert anchor in map(slug, headings), f"{document} links to {target}"
+            assert anchor in map(slug, headings(file)), f"{document} links to {file}#{anchor}"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", PAGES)
+def test_anchors_are_unambiguous(document: str) -> None:
+    """Two headings of one name would have a link lead to the first."""
+    found = [slug(heading) for heading in headings(document)]
+    assert len(found) == len({*found}), document
+
+
+@pytest.mark.parametrize("document", PAGES)
 def test_files_that_are_named_exist(document: str) -> None:
     """Paths of the checkout in code spans; those with a NAME in capitals, and secrets, are made by people or plays."""
     for path in re.findall(rf"`((?:{FOLDERS})(?:/[\w.-]+)+)", text(document)):
@@ -314,12 +393,19 @@ def test_files_that_are_named_exist(document: str) -> None:
             assert (CHECKOUT / path).exists(), f"{document} names {path}"
 
 
-def test_headings_that_messages_send_people_to() -> None:
-    """Messages of the code name headings; they have to be there."""
-    assert "\n### Lost disks\n" in text("README.md")
+def test_pages_that_code_sends_people_to() -> None:
+    """Messages and comments name pages, with a heading in quotes; both have to be there."""
+    files = [file for folder in ("ansible", "roles", "playbooks", "src") for file in (CHECKOUT / folder).rglob("*")]
+    sent = 0
+    for file in files:
+        if file.suffix in (".py", ".yml", ".j2"):
+            for heading, page in re.findall(r'(?:"([^"\n]+)" in )?((?:docs|roles)/[\w/-]+\.md)', file.read_text()):
+                assert (CHECKOUT / page).is_file(), f"{file} names {page}"
+                assert not heading or heading in headings(page), f"{file} names {heading} of {page}"
+                sent += 1
+    assert sent > 5
     for file in ("roles/hdfs/tasks/format.yml", "ansible/plugins/modules/kafka_topics.py"):
-        assert '"Lost disks" in the README' in text(file)
-    assert "\n## Delivery\n" in text("docs/architecture.md")
+        assert "see docs/recovery.md" in text(file)
 
 
 @pytest.mark.parametrize(
@@ -377,14 +463,14 @@ def test_headings_that_messages_send_people_to() -> None:
     ],
 )
 def test_messages_are_told_as_they_are(words: str, source: str) -> None:
-    """What the README says that a program says, that program says; strings over two lines are one."""
-    assert words.replace("`", "") in text("README.md").replace("`", "")
+    """What a page says that a program says, that program says; strings over two lines are one."""
+    assert words.replace("`", "") in everything().replace("`", "")
     assert words in re.sub(r'"\n\s*f?"', "", text(source))
 
 
 def test_settings_of_idfm_are_the_producers() -> None:
     """Names and defaults of the table."""
-    rows = re.findall(r"^\| (`PRIM_[^|]*) \| ([^|]*) \|", text("README.md"), re.M)
+    rows = re.findall(r"^\| (`PRIM_[^|]*) \| ([^|]*) \|", text(IDFM), re.M)
     found = {name.lower(): default for names, default in rows for name in re.findall("`(PRIM_[A-Z_]+)`", names)}
     fields = {name: field for name, field in Settings.model_fields.items() if name.startswith("prim_")}
     assert set(found) == set(fields) - {"prim_api_key"}
@@ -392,13 +478,29 @@ def test_settings_of_idfm_are_the_producers() -> None:
     pace = [fields[name].default for name in ("prim_poll_seconds", "prim_daily_quota")]
     assert found["prim_poll_seconds"] == ", ".join(map(str, pace))
     for name in ("prim_monitoring_ref", "prim_line_ref"):
-        assert f'{name.upper()}: "{fields[name].default}"' in text("README.md")
+        assert f'{name.upper()}: "{fields[name].default}"' in text(IDFM)
+
+
+@pytest.mark.parametrize("name", load_catalog().components)
+def test_settings_of_a_component_are_the_roles(name: str) -> None:
+    """Each option of the role and each heap has a row, and no other has; plain defaults are the role's."""
+    options = yaml.safe_load(text(f"roles/{name}/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
+    heaps = {f"{service.replace('-', '_')}_heap" for service in load_catalog().components[name].services}
+    section = text(f"roles/{name}/README.md").partition("## Settings\n")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", section, re.M))
+    told = {option: default for names, default in rows.items() for option in re.findall(r"`(\w+)`", names)}
+    assert told.keys() == options.keys() | heaps
+    for option, spec in options.items():
+        if isinstance(spec.get("default"), int):
+            assert told[option] == str(spec["default"]), option
+        elif spec.get("default"):
+            assert told[option] == f"`{spec['default']}`", option
 
 
 def test_the_vm_only_tasks_are_listed() -> None:
-    """The README names every task that only virtual machines get."""
+    """The page on installation names every task that only virtual machines get."""
     tasks = [task["name"] for task in yaml.safe_load(text("roles/node/tasks/vm.yml"))]
-    rows = re.findall(r"^\| (.+?) \|", text("README.md").partition("`vm_only`")[2].partition("\n## ")[0], re.M)
+    rows = re.findall(r"^\| (.+?) \|", text("docs/install.md").partition("`vm_only`")[2].partition("\n## ")[0], re.M)
     assert rows == ["task", *tasks]
 
 

@@ -1,4 +1,4 @@
-"""Keep other plays off this cluster while this one runs, whatever controller they run on; see docs/architecture.md."""
+"""Keep other plays off this cluster while this one runs, whatever controller they run on; see docs/design/plays.md."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:
                 module.fail_json(
                     msg=f"topic {name} is on the brokers' disks, and ZooKeeper does not know it. It is not made anew: that "
                     "would part with its records. If ZooKeeper's disk is not mounted, mount it. If it is lost: "
-                    'see "Lost disks" in the README.'
+                    "see docs/recovery.md."
                 )
             changes.append(f"{name}: made")
             settings = wanted_configuration(topic)

@@ -169,12 +169,12 @@ def lose_disks(lab: Lab, node: str, *services: str) -> None:
 
 
 def restore(lab: Lab) -> None:
-    """Do what the README says after disks were lost."""
+    """Do what docs/recovery.md says after disks were lost."""
     _play(lab, "-e", f"data={lab.plan.name}", playbook="playbooks/restore.yml")
 
 
 def empty_disks(lab: Lab) -> None:
-    """Take away what fills disks. What refused to go on without a person is let go on, as the README says."""
+    """Take away what fills disks. What refused to go on without a person is let go on, as docs/recovery.md says."""
     for filler in fillers(lab):
         filler.unlink()
 
@@ -199,7 +199,7 @@ def heal_source(lab: Lab) -> None:
 
 
 def heal_refused(lab: Lab) -> None:
-    """Have the source take calls again, and do what the README says: one that is refused stops the producer for good."""
+    """Have the source take calls again, and start the producer: its README says that a refused call stops it for good."""
     heal_source(lab)
     shell(lab, read_mapping()["namenode"][0], "sudo systemctl start --no-block berny-idfm-producer")
 

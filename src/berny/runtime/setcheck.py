@@ -1,8 +1,8 @@
 """The set checker: what a source served against what each sink holds.
 
-Definitions (docs/architecture.md, "Delivery"): *lost*, acknowledged and not in a sink that should have it (two identities
-that overwrote each other count as lost); *duplicate*, one identity at two points, rows or lines; *wrong*, there with another
-value; *unexpected*, in a sink but never served; *unspooled*, served whole but never kept.
+Definitions ("Definitions" in docs/design/delivery.md): *lost*, acknowledged and not in a sink that should have it (two
+identities that overwrote each other count as lost); *duplicate*, one identity at two points, rows or lines; *wrong*, there
+with another value; *unexpected*, in a sink but never served; *unspooled*, served whole but never kept.
 """
 
 from __future__ import annotations
