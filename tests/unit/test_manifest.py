@@ -11,7 +11,7 @@ from influx_lines import FULL, parse_line
 
 from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog, load_pipelines, seconds, size_in_bytes
 from berny.model.topology import read_mapping
-from berny.pipelines.idfm import influx_consumer, points, producer, status
+from berny.pipelines.idfm import harness, influx_consumer, points, producer
 from berny.runtime.stage import EnvironmentSettings
 
 IDFM = load_pipelines()["idfm"]
@@ -57,7 +57,7 @@ def test_every_topic_that_is_read_has_dead_letters() -> None:
 
 def test_programs_use_the_manifests_topics() -> None:
     """A topic that a program names and the manifest does not would never be made: brokers don't make topics."""
-    told = {producer.TOPIC, influx_consumer.TOPIC, status.REALTIME, status.PROCESSED}
+    told = {producer.TOPIC, influx_consumer.TOPIC, harness.REALTIME, harness.PROCESSED}
     for file in FOLDER.glob("*.py"):
         told |= set(re.findall(r'^[A-Z]+ = "(idfm-(?:realtime|processed)[a-z.]*)"$', file.read_text(), re.M))
     assert told | {f"{producer.TOPIC}.dlq", f"{influx_consumer.TOPIC}.dlq"} == set(IDFM.topics)

@@ -16,7 +16,7 @@ from berny.lab.plan import LabError
 from berny.model.catalog import load_catalog, load_pipelines
 from berny.model.topology import read_mapping
 
-STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.runtime.status"
+STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.runtime.harness"
 
 
 def probes(lab: Lab) -> dict[str, list[dict[str, Any]]]:
@@ -36,7 +36,7 @@ def pipeline_status(lab: Lab, name: str) -> dict[str, Any]:
     Raises:
         LabError: it can't be told; the message has the last line of what was said.
     """
-    done = lab.run(read_mapping()["influxdb"][0], f"{STATUS} {name} --json")
+    done = lab.run(read_mapping()["influxdb"][0], f"{STATUS} {name} status --json")
     if done.returncode:
         said = (done.stderr.strip() or "no answer").splitlines()[-1]
         raise LabError(f"{name}: {said}")
