@@ -9,9 +9,11 @@ import pytest
 import yaml
 from influx_lines import FULL, parse_line
 
+from berny.lab.simulation import load_simulations
 from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog, load_pipelines, seconds, size_in_bytes
 from berny.model.topology import read_mapping
 from berny.pipelines.idfm import harness, influx_consumer, points, producer
+from berny.pipelines.idfm.controller import simulator
 from berny.runtime.stage import EnvironmentSettings
 
 IDFM = load_pipelines()["idfm"]
@@ -101,10 +103,14 @@ def test_environment_has_what_a_stage_requires(checkout: Path, stage: str, setti
     assert secrets <= {name.upper() for name in settings.model_fields}
 
 
-def test_lab_overrides_settings_that_exist(checkout: Path) -> None:
-    """A setting that no program reads would be a lab that is not what its inventory says."""
-    given = yaml.safe_load((checkout / "inventory/lab/group_vars/all.yml").read_text())["lab_simulation"]
-    assert set(given) <= {name.upper() for name in producer.Settings.model_fields}
+def test_lab_overrides_settings_that_exist() -> None:
+    """A setting that no program reads would be a lab that is not what its simulation says."""
+    given = load_simulations()["idfm"].settings
+    assert given and set(given) <= {name.upper() for name in producer.Settings.model_fields}
+
+
+def test_simulator_knows_the_faults_that_it_is_said_to() -> None:
+    assert {*load_simulations()["idfm"].faults} <= {*simulator.FAULTS}
 
 
 # -- sinks -------------------------------------------------------------------------------------------------------------
