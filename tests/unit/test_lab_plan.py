@@ -18,7 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.lab import box, network
+from berny.lab import box, network, summary
 from berny.lab.plan import Disk, LabError, Plan, choose_network, disks, load_plan, state_folder
 from berny.lab.simulation import load_simulations, select
 from berny.lab.simulator import Simulator
@@ -181,6 +181,18 @@ def test_each_simulator_has_its_own_files_and_address(tmp_path: Path) -> None:
     one, two = (Simulator(LAB, name, simulation) for name, simulation in known.items())
     for part in ("truth", "log", "pid_file", "url"):
         assert getattr(one, part) != getattr(two, part)
+
+
+def test_status_of_a_pipeline_is_names_and_values() -> None:
+    """Whatever a harness reports, read in a terminal."""
+    found = {
+        "stored": 7,
+        "oldest_unprocessed_seconds": 0.52,
+        "delay_seconds_by_direction": {"Aller": 12, "Retour": -3.14},
+    }
+    told = "stored: 7; oldest unprocessed: 0.5 s; delay by direction: Aller 12.0 s, Retour -3.1 s"
+    assert summary.pairs(found) == told
+    assert summary.pairs({"freshness_seconds": None, "delays_seconds": {}}) == "freshness: none yet; delays: none yet"
 
 
 def test_process_of_another_simulator_is_none_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
