@@ -19,8 +19,8 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: lab
-lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B flowing through it
-	@$(VENV)/bin/berny lab start
+lab: $(STAMP) ## four machines, the whole cluster, and the delay of the RER B; PIPELINES='idfm other' or all runs these
+	@$(VENV)/bin/berny lab start$(if $(PIPELINES), --pipelines '$(PIPELINES)')
 
 .PHONY: test
 test: $(STAMP) ## style, types, pure logic, and one cluster under load, restarts and faults

@@ -23,8 +23,9 @@ from berny.controller.artifacts.cli import fetch_all
 from berny.controller.artifacts.recipes import load_recipes
 from berny.controller.progress import Steps
 from berny.faults.bench import wait_for_whole
-from berny.faults.inject import PYTHON, placed_units
-from berny.lab import summary
+from berny.faults.targets import targets_of
+from berny.lab import harness
+from berny.lab.harness import PYTHON as PYTHON
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, state_folder
 from berny.model.catalog import Component
@@ -32,7 +33,7 @@ from berny.model.topology import CHECKOUT, read_mapping
 
 NAME = os.environ.get("BERNY_LAB", "test")
 RATE = 5
-"""Observations a second that the simulator serves while a test asks for nothing else."""
+"""Observations a second that each simulator serves while a test asks for nothing else."""
 # Where `tests/run` left a way past pytest's capture, progress is seen while it happens.
 PROGRESS = os.environ.get("BERNY_TEST_PROGRESS")
 console = Console(file=os.fdopen(int(PROGRESS), "w", buffering=1) if PROGRESS else sys.__stdout__, width=160)
@@ -146,7 +147,7 @@ class Cluster:
 
     def units(self) -> dict[str, list[str]]:
         """Return the nodes that each unit of the catalog and the manifests belongs on."""
-        return placed_units()
+        return targets_of(self.lab.plan).units
 
     def processes(self) -> dict[tuple[str, str], str]:
         """Return main process and its start for each unit that runs, by (node, unit)."""
@@ -161,15 +162,26 @@ class Cluster:
                     found[node, unit] = f"{facts['MainPID']} {facts['ExecMainStartTimestamp']}"
         return found
 
-    def status(self) -> dict[str, Any]:
-        """Return the pipeline's status."""
-        return summary.pipeline_status(self.lab, "idfm")
+    # -- pipelines: those that are named, or all of the lab ----------------------------------------------------------
+
+    def status(self, pipeline: str) -> dict[str, Any]:
+        """Return a pipeline's status."""
+        return harness.status(self.lab, pipeline)
+
+    def statuses(self, *pipelines: str) -> dict[str, dict[str, Any]]:
+        """Return the status of each pipeline."""
+        return {name: self.status(name) for name in self.pipelines(pipelines)}
+
+    def pipelines(self, names: Iterable[str] = ()) -> list[str]:
+        """Return the pipelines that are meant."""
+        return list(names) or list(self.lab.simulators)
 
     def told(self) -> str:
-        """Return what a person looks at when nothing flows: the pipeline's status, the stages' probes and last words."""
-        said = [str(self.status()), str(self.lab.simulator.ask("/_simulator/stats"))]
+        """Return what a person looks at when nothing flows: the pipelines' status, the stages' probes and last words."""
+        said = [f"{name}: {status}" for name, status in self.statuses().items()]
+        said += [str(simulator.ask("/_simulator/stats")) for simulator in self.lab.simulators.values()]
         for unit, nodes in self.units().items():
-            if unit.startswith("berny-idfm-"):
+            if unit.startswith("berny-"):
                 ask = f"sudo berny-probe {unit}; sudo journalctl -u {unit} -n 12 --no-pager -o short-iso | cut -c1-300"
                 said += [self.sh(node, ask, ok=False) for node in nodes]
         return "\n".join(said)
@@ -201,41 +213,49 @@ class Cluster:
             found = [line for lines in pool.map(safely, self.groups["all"]) for line in lines]
         return "\n".join(found) or "every unit is active, every probe reports healthy, and no error was logged"
 
-    def load(self, run: str, rate: float) -> None:
-        """Have the simulator serve ``rate`` new observations a second, as the run ``run``."""
-        self.lab.simulator.ask("/_simulator/run", {"run": run, "rate": rate})
+    def load(self, run: str, rate: float, *pipelines: str) -> None:
+        """Have the simulators serve ``rate`` new observations a second each, as the run ``run``."""
+        for name in self.pipelines(pipelines):
+            self.lab.simulators[name].ask("/_simulator/run", {"run": run, "rate": rate})
 
-    def flows(self) -> None:
+    def flows(self, *pipelines: str) -> None:
         """Wait until new observations reach the last sink."""
-        self.load(f"flow-{time.time():.0f}", RATE)
-        wait_until(lambda: (self.status().get("freshness_seconds") or 99) < 20, 180, self.told)
+        self.load(f"flow-{time.time():.0f}", RATE, *pipelines)
 
-    def serve(self, count: float, seconds: float = 90) -> None:
-        """Wait until the simulator has served ``count`` more observations."""
-        ask = self.lab.simulator.ask
-        wanted = ask("/_simulator/stats")["served"] + count
-        wait_until(lambda: ask("/_simulator/stats")["served"] >= wanted, seconds, self.told)
+        def flow() -> bool:
+            return all((one.get("freshness_seconds") or 99) < 20 for one in self.statuses(*pipelines).values())
 
-    def check(self, run: str) -> tuple[bool, str]:
-        """Hold every sink against the truth of a run; return whether it is clean, and the report."""
-        with self.lab.simulator.truth.open() as truth:
-            done = subprocess.run(
-                self.lab.ssh("worker_2", f"{PYTHON} -m berny.pipelines.idfm.check --truth - --run {run}"),
-                stdin=truth,
-                capture_output=True,
-                text=True,
-                timeout=120,
-            )
-        return done.returncode == 0, done.stdout + done.stderr[-2000:]
+        wait_until(flow, 180, self.told)
 
-    def settle(self, run: str, seconds: float = 150) -> str:
+    def serve(self, count: float, seconds: float = 90, *pipelines: str) -> None:
+        """Wait until each simulator has served ``count`` more observations."""
+
+        def served() -> dict[str, int]:
+            names = self.pipelines(pipelines)
+            return {name: self.lab.simulators[name].ask("/_simulator/stats")["served"] for name in names}
+
+        before = served()
+        wait_until(lambda: all(now >= before[name] + count for name, now in served().items()), seconds, self.told)
+
+    def check(self, run: str, *pipelines: str) -> tuple[bool, str]:
+        """Hold every sink against the ground truth of a run; return whether all are clean, and the report."""
+        names = self.pipelines(pipelines)
+        clean, reports = True, []
+        for name in names:
+            done = harness.check(self.lab, name, [run])
+            clean = clean and done.returncode == 0
+            report = done.stdout + done.stderr[-2000:]
+            reports.append(f"{name}: {report}" if len(names) > 1 else report)
+        return clean, "".join(reports)
+
+    def settle(self, run: str, seconds: float = 150, *pipelines: str) -> str:
         """Stop the load and wait until every sink holds what it should; returns the report."""
-        self.load(f"after-{run}", 0)
+        self.load(f"after-{run}", 0, *pipelines)
         report = ""
 
         def clean() -> bool:
             nonlocal report
-            found, report = self.check(run)
+            found, report = self.check(run, *pipelines)
             return found
 
         deadline = time.monotonic() + seconds

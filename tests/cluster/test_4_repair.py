@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from berny.faults.inject import PYTHON
+from berny.lab.harness import PYTHON
 from support import Cluster, play, wait_until
 
 SUDO_UMASK = "/etc/sudoers.d/zz-umask"

@@ -82,9 +82,9 @@ def test_a_broker_that_cannot_start_leaves_the_other_serving(cluster: Cluster) -
     other = ({"master", "worker_2"} - gone).pop()
     assert f"{broker}" in broken.output.split("fatal:")[1][:200], broken.tail
     cluster.sh(other, "sudo berny-probe kafka --wait 30 --want serving")
-    stored = cluster.status()["stored"]
+    stored = cluster.status("idfm")["stored"]
     cluster.load("one-broker", 5)
-    wait_until(lambda: cluster.status()["stored"] > stored, 60, "nothing flows through the other broker")
+    wait_until(lambda: cluster.status("idfm")["stored"] > stored, 60, "nothing flows through the other broker")
     # What is down is mended first, without a gate.
     play("site.yml", "--tags", "kafka", "-e", "kafka_log_segment_bytes=16777216")
     cluster.sh(broker, "sudo berny-probe kafka --wait 60 --want whole")

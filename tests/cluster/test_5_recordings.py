@@ -28,12 +28,12 @@ def test_recorded_answers(cluster: Cluster, tmp_path: Path) -> None:
         record(tmp_path)
     answers = sorted(recordings.glob("*.json"))
     assert answers, f"{recordings} holds no *.json"
-    simulator = cluster.lab.simulator
+    simulator = cluster.lab.simulators["idfm"]
     simulator.stop()
     simulator.start("--recordings", str(recordings.resolve()), "--run", "recorded")
     visits = sum(path.read_text().count('"MonitoredCall"') for path in answers)
     wait_until(lambda: simulator.ask("/_simulator/stats")["served"] == visits, 60, "the answers are not fetched")
-    report = cluster.settle("recorded")
+    report = cluster.settle("recorded", 150, "idfm")
     assert report.startswith(f"{visits} expected, 0 unspooled"), report
     simulator.stop()
     simulator.start("--rate", "2")

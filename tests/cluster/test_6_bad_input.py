@@ -66,22 +66,22 @@ def test_garbage_on_a_topic_goes_to_its_dead_letters(cluster: Cluster, topic: st
 
 @pytest.mark.parametrize("kind", ["429", "500", "cut", "empty", "twice", "out_of_order"])
 def test_an_answer_that_fails_is_asked_for_again(cluster: Cluster, kind: str) -> None:
-    cluster.lab.simulator.ask("/_simulator/faults", {"kind": kind, "count": 2})
-    served = cluster.lab.simulator.ask("/_simulator/stats")["served"]
-    ask = cluster.lab.simulator.ask
+    cluster.lab.simulators["idfm"].ask("/_simulator/faults", {"kind": kind, "count": 2})
+    served = cluster.lab.simulators["idfm"].ask("/_simulator/stats")["served"]
+    ask = cluster.lab.simulators["idfm"].ask
     wait_until(lambda: ask("/_simulator/stats")["served"] > served + 20, 60, f"no answer after {kind}")
 
 
 def test_a_malformed_answer_is_a_dead_letter(cluster: Cluster) -> None:
     before = ends(cluster, "idfm-realtime.dlq")
-    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "malformed", "count": 1})
+    cluster.lab.simulators["idfm"].ask("/_simulator/faults", {"kind": "malformed", "count": 1})
     wait_until(lambda: ends(cluster, "idfm-realtime.dlq") > before, 60, "the malformed answer is nowhere")
 
 
 def test_a_bad_part_of_an_answer_is_alone_a_dead_letter(cluster: Cluster) -> None:
     """Two visits that are none and a delivery with an error: what is beside them the set checker asks for in the end."""
     before = ends(cluster, "idfm-realtime.dlq")
-    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "bad_parts", "count": 1})
+    cluster.lab.simulators["idfm"].ask("/_simulator/faults", {"kind": "bad_parts", "count": 1})
     wait_until(lambda: ends(cluster, "idfm-realtime.dlq") >= before + 3, 60, "the bad parts are nowhere")
     # What comes after them is published, and they are no more.
     cluster.serve(RATE * 5)
@@ -97,14 +97,14 @@ def expired(cluster: Cluster) -> float:
 
 def test_what_is_older_than_the_bucket_keeps_is_counted_and_no_dead_letter(cluster: Cluster) -> None:
     letters, before = ends(cluster, "idfm-processed.dlq"), expired(cluster)
-    cluster.lab.simulator.ask("/_simulator/faults", {"kind": "expired", "count": 1})
+    cluster.lab.simulators["idfm"].ask("/_simulator/faults", {"kind": "expired", "count": 1})
     wait_until(lambda: expired(cluster) > before, 60, "none is counted as expired")
     assert ends(cluster, "idfm-processed.dlq") == letters
 
 
 @pytest.mark.parametrize(("kind", "why"), [("403", "PRIM_API_KEY"), ("400", "Le couple MonitoringRef/LineRef")])
 def test_a_refused_call_stops_the_producer_and_says_why(cluster: Cluster, kind: str, why: str) -> None:
-    cluster.lab.simulator.ask("/_simulator/faults", {"kind": kind, "count": 1})
+    cluster.lab.simulators["idfm"].ask("/_simulator/faults", {"kind": kind, "count": 1})
     unit = "berny-idfm-producer"
     wait_until(lambda: "failed" in cluster.sh("master", f"systemctl is-active {unit}", ok=False), 60, "it runs on")
     assert cluster.sh("master", f"systemctl show -P ExecMainStatus {unit}").strip() == "78"

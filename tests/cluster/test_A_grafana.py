@@ -18,8 +18,9 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from berny.controller.artifacts.recipes import load_recipes, not_run
 from berny.lab import summary
 from berny.model.catalog import load_catalog
-from berny.pipelines.idfm.check import read_truth
+from berny.pipelines.idfm import harness
 from berny.pipelines.idfm.points import MEASUREMENT, point
+from berny.runtime.check import read_truth
 from dashboards import Asked, Influx, Point, load, queries
 from panels import TAGS, as_it_was, crafted, differences, expected
 from support import Cluster, console, installable, wait_until
@@ -73,8 +74,8 @@ def still(cluster: Cluster, influx: Influx) -> Iterator[tuple[Asked, list[Point]
     time.sleep(LOAD_SECONDS)
     stop = dt.datetime.now(dt.UTC)
     cluster.settle(run)
-    with cluster.lab.simulator.truth.open() as file:
-        truth = read_truth(file).expected
+    with cluster.lab.simulators["idfm"].truth.open() as file:
+        truth = read_truth(file, harness.expected).expected
     points = influx.points(MEASUREMENT, TAGS)
     assert truth.keys() & {one.fields["identity"] for one in points}
     yield Asked(stop - dt.timedelta(hours=HOURS), stop), as_it_was(points, truth)

@@ -300,8 +300,8 @@ def test_a_stage_waits_for_kafka_and_not_for_the_broker_beside_it(cluster: Clust
         assert cluster.sh("worker_2", "systemctl is-active kafka", ok=False).strip() == "inactive"
         run = f"neighbour-{time.time():.0f}"
         cluster.load(run, RATE)
-        before = cluster.status()["stored"]
-        wait_until(lambda: cluster.status()["stored"] > before + RATE, 45, cluster.told)
+        before = cluster.status("idfm")["stored"]
+        wait_until(lambda: cluster.status("idfm")["stored"] > before + RATE, 45, cluster.told)
     finally:
         cluster.sh("worker_2", "sudo systemctl start kafka")
     cluster.settle(run)

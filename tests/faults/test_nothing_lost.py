@@ -1,4 +1,4 @@
-"""Rows of the bench on the cluster of the tests: of each kind what hurts most in the first tier, all others in the second."""
+"""Fault cases on the cluster of the tests: of each kind what hurts most in the first tier, all others in the second."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from berny.faults.bench import Outcome, check_again, run_row
-from berny.faults.inject import heal_all, shell
-from berny.faults.results import Results, commit, line
-from berny.faults.rows import Row, rows
+from berny.faults.bench import Outcome, check_again, run_case
+from berny.faults.cases import FaultCase, fault_cases, heal_all
+from berny.faults.inject import shell
+from berny.faults.results import Results, commit, line, several
+from berny.faults.targets import targets_of
 from berny.lab.lab import Lab
 from support import Cluster, console, steps
 
@@ -22,18 +23,18 @@ PLANTED = "/data/yarn-nodemanager/planted"
 
 
 def test_selection_is_of_the_list() -> None:
-    assert {*SELECTION, CUT} <= {*rows()}
+    assert {*SELECTION, CUT} <= {*fault_cases()}
 
 
-def planting(row: Row) -> Row:
-    """Return the row with two files left on a disk right before it, one synced and one only written."""
+def planting(case: FaultCase) -> FaultCase:
+    """Return the case with two files left on a disk right before it, one synced and one only written."""
     words = f"echo synced > {PLANTED}-synced; sync -f {PLANTED}-synced; echo written > {PLANTED}-written"
 
     def inject(lab: Lab) -> None:
         shell(lab, "worker_0", f"sudo sh -c {shlex.quote(words)}")
-        row.inject(lab)
+        case.inject(lab)
 
-    return dataclasses.replace(row, inject=inject)
+    return dataclasses.replace(case, inject=inject)
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +44,22 @@ def outcomes() -> list[Outcome]:
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in SELECTION else pytest.param(name, marks=pytest.mark.second_tier) for name in rows()]
+    "name", [name if name in SELECTION else pytest.param(name, marks=pytest.mark.second_tier) for name in fault_cases()]
 )
 def test_nothing_is_lost(cluster: Cluster, outcomes: list[Outcome], name: str) -> None:
-    """Nor doubled, nor wrong, and the cluster is whole again by itself: the next row waits for that before it begins."""
+    """Nor doubled, nor wrong, and the cluster is whole again by itself: the next case waits for that before it begins."""
     heal_all(cluster.lab)
-    row = planting(rows()[name]) if name == CUT else rows()[name]
+    case = fault_cases(targets_of(cluster.lab.plan))[name]
     with steps(f"fault {name}") as shown, shown.step(name) as say:
-        outcome = run_row(cluster.lab, row, RATE, 1, say)
-    Results(commit()).add(outcome)
-    console.print(line(outcome), highlight=False, soft_wrap=True)
-    if row.gives_up:
+        found = run_case(cluster.lab, planting(case) if name == CUT else case, RATE, 1, say)
+    for outcome in found:
+        Results(commit()).add(outcome)
+        console.print(line(outcome, several(found)), highlight=False, soft_wrap=True)
+    if case.gives_up:
         outcomes.clear()
     else:
-        outcomes.append(outcome)
-    assert outcome.clean, line(outcome)
+        outcomes += found
+    assert all(outcome.clean for outcome in found), "\n".join(line(outcome, several(found)) for outcome in found)
     if name == CUT:
         # Else a power cut proves nothing about syncing.
         assert cluster.sh("worker_0", f"sudo cat {PLANTED}-synced").strip() == "synced"
@@ -69,9 +71,9 @@ def test_what_was_served_is_there_after_the_last_fault(cluster: Cluster, outcome
     """A later fault may take what an earlier one left."""
     if not outcomes:
         pytest.skip("no fault case was run on this lab before")
-    again = check_again(cluster.lab, outcomes, lambda words: None)
-    console.print(line(again), highlight=False, soft_wrap=True)
-    assert again.clean, line(again)
+    for again in check_again(cluster.lab, outcomes, lambda words: None):
+        console.print(line(again, several(outcomes)), highlight=False, soft_wrap=True)
+        assert again.clean, line(again, several(outcomes))
 
 
 TEAR = """

@@ -1,4 +1,4 @@
-"""The fault bench without a lab: rows cover what runs, verdicts tell each way to fail, results are kept by commit."""
+"""The fault bench without a lab: cases cover what runs, verdicts tell each way to fail, results are kept by commit."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ import pytest
 from berny.controller.placement import units
 from berny.faults import bench, cli, inject, network, results
 from berny.faults.bench import Outcome
-from berny.faults.rows import Row, nothing, random_row, rows
+from berny.faults.cases import FaultCase, fault_cases, nothing, random_case
+from berny.faults.targets import Targets
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
+from berny.lab.simulation import load_simulations
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
@@ -37,17 +39,17 @@ HOLDS: dict[str, Any] = {
 
 
 def outcome(**changes: Any) -> Outcome:
-    """Return the outcome of a row that holds, but for what is changed."""
-    return Outcome(**{"row": "none", "run": "none-1", "seed": 1, "rate": 40.0, "began": 1e9, **HOLDS, **changes})
+    """Return the outcome of a case that holds, but for what is changed."""
+    return Outcome(**{"case": "none", "run": "none-1", "seed": 1, "rate": 40.0, "began": 1e9, **HOLDS, **changes})
 
 
-# -- rows --------------------------------------------------------------------------------------------------------------
+# -- cases -------------------------------------------------------------------------------------------------------------
 
 
 def test_each_daemon_and_each_stage_is_killed_and_frozen_where_it_runs() -> None:
-    """A new service has its rows without anybody thinking of it."""
+    """A new service has its cases without anybody thinking of it."""
     optional = {s for c in load_catalog().components.values() if c.optional for s in c.services}
-    names, groups = rows().keys(), read_mapping()
+    names, groups = fault_cases().keys(), read_mapping()
     for unit, group in units(load_catalog(), load_pipelines()).items():
         for node in groups[group]:
             if unit not in optional:
@@ -64,25 +66,25 @@ def test_each_daemon_and_each_stage_is_killed_and_frozen_where_it_runs() -> None
         "rolling-kafka", "rolling-hdfs", "rolling-spark", "rolling-influxdb", "converge-killed",
     ],
 )  # fmt: skip
-def test_each_kind_of_fault_has_a_row(pattern: str) -> None:
-    assert [name for name in rows() if fnmatch(name, pattern)]
+def test_each_kind_of_fault_has_a_case(pattern: str) -> None:
+    assert [name for name in fault_cases() if fnmatch(name, pattern)]
 
 
 def test_machines_are_booted_in_every_rotation() -> None:
-    assert len([name for name in rows() if fnmatch(name, "power-all-*")]) == len(read_mapping()["all"])
+    assert len([name for name in fault_cases() if fnmatch(name, "power-all-*")]) == len(read_mapping()["all"])
 
 
 def test_only_who_asks_the_source_may_lose_an_answer_that_was_under_way() -> None:
-    """And a row in which the spool goes on being fed has to show that it was."""
+    """And a case in which the spool goes on being fed has to show that it was."""
     spool = read_mapping()[load_pipelines()["idfm"].stages["producer"].on]
-    for row in rows().values():
-        alone = any(word in row.name for word in ("producer", "berny-idfm-", "power-all", *spool))
-        assert not row.unspooled or alone, row.name
-        assert row.minimum or row.unspooled or row.name.startswith(("source-", "reboot-", "restart-all")), row.name
+    for case in fault_cases().values():
+        alone = any(word in case.name for word in ("producer", "berny-idfm-", "power-all", *spool))
+        assert not case.unspooled or alone, case.name
+        assert case.minimum or case.unspooled or case.name.startswith(("source-", "reboot-", "restart-all")), case.name
 
 
 def test_what_a_random_run_may_do_destroys_nothing() -> None:
-    gentle = [row.name for row in rows().values() if row.gentle]
+    gentle = [case.name for case in fault_cases().values() if case.gentle]
     assert len(gentle) > 40
     assert not [name for name in gentle if name.startswith(("power", "wipe", "full"))]
 
@@ -94,12 +96,12 @@ def test_random_run_breaks_nothing_else_on_a_machine_that_is_off(monkeypatch: py
         monkeypatch.setattr(inject, verb, lambda lab, *words, **options: broken.append(" ".join(words)))
     for verb in ("cut", "lose", "delay", "narrow", "cut_pair", "heal"):
         monkeypatch.setattr(network, verb, lambda lab, *words, **options: broken.append(" ".join(map(str, words))))
-    monkeypatch.setattr("berny.faults.rows.RANDOM_SECONDS", (0, 0.001))
+    monkeypatch.setattr("berny.faults.cases.RANDOM_SECONDS", (0, 0.001))
 
     def drawn(seed: int) -> list[str]:
-        row = random_row(0.5, seed)
-        assert row.draws
-        return row.draws(cast(Lab, None), random.Random(seed), lambda words: None)[0]
+        case = random_case(0.5, seed)
+        assert case.draws
+        return case.draws(cast(Lab, None), random.Random(seed), lambda words: None)[0]
 
     steps = drawn(1)
     again = drawn(1)
@@ -112,10 +114,128 @@ def test_random_run_breaks_nothing_else_on_a_machine_that_is_off(monkeypatch: py
             assert not [name for name in others if first.removeprefix("off-") in name], step
 
 
+# -- several pipelines -------------------------------------------------------------------------------------------------
+
+GROUPS = {"all": ["a", "b"], "kafka": ["a"], "polls": ["b"], "listens": ["a", "b"]}
+TWO = """
+title: {name}
+user: {{name: {name}, uid: 69{uid}}}
+topics: {{}}
+stages:
+  poll: {{on: {on}, run: poll.py, needs: [], metrics_port: 93{uid}, data: {{small: 1, large: 1}}}}
+  write: {{on: listens, run: write.py, needs: [], metrics_port: 94{uid}}}
+sinks: {{}}
+"""
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Targets:
+    """Two pipelines, whose spools are on nodes of their own, and a stage of each on both; of services there is Kafka."""
+    for number, (name, on) in enumerate({"one": "kafka", "two": "polls"}.items()):
+        (tmp_path / name / "controller").mkdir(parents=True)
+        (tmp_path / name / "pipeline.yml").write_text(TWO.format(name=name, on=on, uid=f"1{number}"))
+        kinds = "{gone: {about: gone, quiet: true}" + (", refused: {about: refused, refused: true}}" if number else "}")
+        text = f"{{port: 820{number}, harness: kafka, faults: {kinds}}}"
+        (tmp_path / name / "controller" / "simulation.yml").write_text(text)
+    known = load_simulations(tmp_path)
+    monkeypatch.setattr("berny.faults.cases.load_simulations", lambda: known)
+    return Targets(load_catalog(), load_pipelines(tmp_path), GROUPS)
+
+
+def demands(case: FaultCase) -> dict[str, tuple[int, int]]:
+    """Return, by pipeline, what a case demands: the least that is acknowledged, the most responses not kept."""
+    return {name: (case.minimum_of(name), case.unspooled_of(name)) for name in ("one", "two")}
+
+
+def test_each_pipeline_has_its_own_spool_to_answer_for(two: Targets) -> None:
+    """What stands still or is away is excused; whoever polls from elsewhere has to go on."""
+    cases = fault_cases(two)
+    goes_on, away = (1, 0), (0, 1)
+    for name in ("kill-berny-one-poll-a", "freeze-berny-one-poll-a", "off-a", "power-a", "cut-a-in"):
+        assert demands(cases[name]) == {"one": away, "two": goes_on}, name
+    for name in ("kill-berny-two-poll-b", "off-b", "cut-b"):
+        assert demands(cases[name]) == {"one": goes_on, "two": away}, name
+    for name in ("none", "kill-berny-one-write-a", "kill-kafka-a", "loss-a", "full-kafka-a", "cut-a-b"):
+        assert demands(cases[name]) == {"one": goes_on, "two": goes_on}, name
+    assert demands(cases["reboot-b"]) == {"one": (0, 0), "two": away}, "it is over at once"
+    assert demands(cases["power-all-a-first"]) == {"one": away, "two": away}
+    assert demands(cases["full-berny-two-b"])["one"] == goes_on and cases["full-berny-two-b"].unspooled_of("two") > 1
+
+
+def test_sources_fail_in_the_ways_that_they_know(two: Targets) -> None:
+    """One that does not know a kind serves on, and all that it serves is asked for."""
+    cases = fault_cases(two)
+    assert demands(cases["source-gone"]) == {"one": (0, 0), "two": (0, 0)}
+    assert demands(cases["source-refused"]) == {"one": (1, 0), "two": (0, 0)}
+    assert cases["source-gone"].gentle and not cases["source-refused"].gentle
+
+
+def test_component_that_runs_nowhere_has_no_cases(two: Targets) -> None:
+    names = fault_cases(two).keys()
+    assert "rolling-kafka" in names and not [name for name in names if fnmatch(name, "*hdfs*") or "influxdb" in name]
+    assert not {"session-zookeeper", "wipe-kafka-a"} & names, "there is no ZooKeeper, and no other broker"
+
+
+def test_sinks_of_one_component_may_be_given_up(two: Targets) -> None:
+    """And no other sink's loss is excused by it."""
+    sink = {"duplicate": 0, "wrong": 0, "unexpected": 0, "transport": False}
+    sinks = {"files": sink | {"lost": 3, "component": "hdfs"}, "table": sink | {"lost": 2, "component": "influxdb"}}
+    report = {"expected": 9, "unspooled": 0, "unspooled_at": [], "sinks": sinks}
+    for component, (lost, given_up) in {"hdfs": (2, 3), "": (5, 0)}.items():
+        held = outcome()
+        bench._count(held, report, (0, 1), component)
+        assert (held.lost, held.given_up) == (lost, given_up)
+
+
+def test_duplicates_of_topics_are_counted_and_no_more() -> None:
+    sink = {"lost": 0, "wrong": 0, "unexpected": 0, "component": "kafka"}
+    sinks = {"t": sink | {"duplicate": 4, "transport": True}, "u": sink | {"duplicate": 1, "transport": False}}
+    held = outcome()
+    bench._count(held, {"expected": 9, "unspooled": 0, "unspooled_at": [], "sinks": sinks}, (0, 1))
+    assert (held.topic_duplicates, held.duplicate) == (4, 1)
+
+
+def test_page_names_pipelines_where_there_are_several(tmp_path: Path) -> None:
+    """A case is one, however many pipelines have an outcome of it."""
+    kept = results.Results("abc", tmp_path)
+    for name in ("one", "two"):
+        kept.add(outcome(pipeline=name, lost=int(name == "two")))
+    found = kept.read()
+    assert [one.pipeline for one in found] == ["one", "two"]
+    assert results.summary(found) == "faults: 1 cases, 1 lost, 0 duplicate, 0 wrong"
+    known = {"none": FaultCase("none", "nothing at all", nothing)}
+    made = results.page("abc", found, known)
+    assert "| case | pipeline | what |" in made and "1 cases run, of 1" in made
+    assert (
+        "| none | one | nothing at all | holds |" in made and "| none | two | nothing at all | FAILED: 1 lost |" in made
+    )
+    assert "| case | what |" in results.page("abc", found[:1], known)
+
+
+def test_all_pipelines_are_held_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each against what its own source served."""
+    asked: list[Any] = []
+    sinks: dict[str, Any] = {}
+
+    def check(of: Lab, pipeline: str, runs: list[str], since: float) -> dict[str, Any]:
+        asked.append((pipeline, runs))
+        return {"expected": 2, "unspooled": 0, "unspooled_at": [], "sinks": sinks}
+
+    def ask(path: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {"run": "", "rate": 2}
+
+    lab = cast(Lab, SimpleNamespace(simulators=dict.fromkeys(("one", "two"), SimpleNamespace(ask=ask))))
+    monkeypatch.setattr(bench, "check", check)
+    ran = [outcome(case=case, run=f"{case}-1", pipeline=name) for case in "ab" for name in ("one", "two")]
+    again = bench.check_again(lab, ran, lambda words: None)
+    assert asked == [("one", ["a-1", "b-1"]), ("two", ["a-1", "b-1"])]
+    assert [one.pipeline for one in again] == ["one", "two"] and all(one.clean for one in again)
+
+
 # -- verdicts ----------------------------------------------------------------------------------------------------------
 
 
-def test_row_that_holds() -> None:
+def test_case_that_holds() -> None:
     assert outcome().clean
     assert results.verdict(outcome()) == "holds"
 
@@ -127,8 +247,8 @@ def test_row_that_holds() -> None:
         ({"duplicate": 1}, "1 duplicate"),
         ({"wrong": 1}, "1 wrong"),
         ({"unexpected": 3}, "3 unexpected"),
-        ({"unspooled": 5, "unspooled_answers": 1}, "5 unspooled in 1 answers"),
-        ({"unspooled_elsewhere": 2}, "2 answers unspooled while nothing was broken"),
+        ({"unspooled": 5, "unspooled_answers": 1}, "5 unspooled in 1 responses"),
+        ({"unspooled_elsewhere": 2}, "2 responses unspooled while nothing was broken"),
         ({"acknowledged": 0}, "0 acknowledged, 1 wanted"),
         ({"caught_up": None, "words": "no answer"}, "never caught up: no answer"),
         ({"whole": None, "words": "1 of 2 brokers"}, "not whole again: 1 of 2 brokers"),
@@ -155,8 +275,10 @@ def test_late_points_are_shown_and_fail_nothing() -> None:
 
 
 def test_last_line_adds_up() -> None:
-    told = results.summary([outcome(lost=2), outcome(duplicate=1), outcome(wrong=4), outcome()])
-    assert told == "faults: 4 rows, 2 lost, 1 duplicate, 4 wrong"
+    told = results.summary(
+        [outcome(lost=2), outcome(case="a", duplicate=1), outcome(case="b", wrong=4), outcome(case="c")]
+    )
+    assert told == "faults: 4 cases, 2 lost, 1 duplicate, 4 wrong"
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -164,24 +286,24 @@ def test_last_line_adds_up() -> None:
 
 def test_results_are_kept_by_commit_and_survive_half_a_line(tmp_path: Path) -> None:
     kept = results.Results("abc", tmp_path)
-    assert kept.read() == {}
+    assert kept.read() == []
     kept.add(outcome(lost=1))
     kept.add(outcome())
     with kept.file.open("a") as file:
-        file.write('{"row": "cut-mas')
-    assert kept.read() == {"none": outcome()}
+        file.write('{"case": "cut-mas')
+    assert kept.read() == [outcome()]
     kept.add(outcome(lost=2))
-    assert kept.read() == {"none": outcome(lost=2)}, "what a crash left of a line has swallowed the next"
-    assert results.Results("def", tmp_path).read() == {}
+    assert kept.read() == [outcome(lost=2)], "what a crash left of a line has swallowed the next"
+    assert results.Results("def", tmp_path).read() == []
 
 
-def test_all_rows_are_held_once_more_at_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_cases_are_held_once_more_at_their_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Against all that they served; what they could not keep is not asked for twice, and what is missing now fails."""
     asked: list[Any] = []
     rates: list[Any] = []
-    lost = {"lost": 0, "duplicate": 0, "wrong": 0, "unexpected": 0}
+    lost = {"lost": 0, "duplicate": 0, "wrong": 0, "unexpected": 0, "transport": False, "component": "influxdb"}
 
-    def check(of: Lab, runs: list[str], since: float) -> dict[str, Any]:
+    def check(of: Lab, pipeline: str, runs: list[str], since: float) -> dict[str, Any]:
         asked.append((runs, since))
         assert rates[-1] == 0
         return {"expected": 200, "unspooled": 3, "unspooled_at": [1e9 + 5], "sinks": {"influxdb": lost}}
@@ -190,48 +312,48 @@ def test_all_rows_are_held_once_more_at_their_end(monkeypatch: pytest.MonkeyPatc
         rates.extend([words["rate"]] if words else [])
         return {"run": "", "rate": 2}
 
-    lab = cast(Lab, SimpleNamespace(simulator=SimpleNamespace(ask=ask)))
+    lab = cast(Lab, SimpleNamespace(simulators={"idfm": SimpleNamespace(ask=ask)}))
     monkeypatch.setattr(bench, "check", check)
-    ran = [outcome(run="a-1", unspooled_answers=1, unspooled_allowed=1), outcome(run="b-2", began=1e9 + 60)]
-    again = bench.check_again(lab, ran, lambda words: None)
+    ran = [outcome(run="a-1", unspooled_answers=1, unspooled_allowed=1), outcome(case="b", run="b-2", began=1e9 + 60)]
+    (again,) = bench.check_again(lab, ran, lambda words: None)
     assert asked == [(["a-1", "b-2"], 1e9)] and again.clean and rates == [0, 2]
     lost["lost"] = 7
-    again = bench.check_again(lab, ran, lambda words: None)
+    (again,) = bench.check_again(lab, ran, lambda words: None)
     assert not again.clean and "7 lost" in results.line(again)
-    assert results.summary([*ran, again]) == "faults: 2 rows, 7 lost, 0 duplicate, 0 wrong"
-    made = results.page("abc", {"none": outcome(), again.row: again}, rows())
-    assert f"- {results.line(again)}\n" in made and f"| {again.row}" not in made
+    assert results.summary([*ran, again]) == "faults: 2 cases, 7 lost, 0 duplicate, 0 wrong"
+    made = results.page("abc", [outcome(), again], fault_cases())
+    assert f"- {results.line(again)}\n" in made and f"| {again.case}" not in made
 
 
 def test_bench_that_is_ended_from_outside_heals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As at Ctrl-C; a shell's background job gets no other signal."""
     done: list[str] = []
 
-    def run_row(*words: Any) -> Outcome:
+    def run_case(*words: Any) -> list[Outcome]:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
         finally:
             done.append("healed")
-        return outcome()
+        return [outcome()]
 
-    lab = SimpleNamespace(locked=nullcontext)
-    monkeypatch.setattr(cli, "run_row", run_row)
+    lab = SimpleNamespace(locked=nullcontext, simulators={"idfm": None})
+    monkeypatch.setattr(cli, "run_case", run_case)
     monkeypatch.setattr(cli, "Results", lambda of: results.Results(of, tmp_path))
-    monkeypatch.setattr(inject, "heal_all", lambda lab: None)
+    monkeypatch.setattr(cli, "heal_all", lambda lab: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(KeyboardInterrupt):
-            cli._run(cast(Lab, lab), [rows()["none"]], 40, 1, False)
+            cli._run(cast(Lab, lab), [fault_cases()["none"]], 40, 1, False)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert done == ["healed"]
 
 
 def test_page_tells_what_was_run_and_what_was_not() -> None:
-    known = {"none": Row("none", "nothing at all", nothing), "other": Row("other", "another", nothing)}
-    drawn = dataclasses.replace(outcome(), row="random-7", seed=7, steps=["cut-master", "none"])
-    made = results.page("abc", {"none": outcome(), "random-7": drawn}, known)
+    known = {"none": FaultCase("none", "nothing at all", nothing), "other": FaultCase("other", "another", nothing)}
+    drawn = dataclasses.replace(outcome(), case="random-7", seed=7, steps=["cut-master", "none"])
+    made = results.page("abc", [outcome(), drawn], known)
     assert "Commit abc" in made and "seeds 1, 7" in made
     assert "| none | nothing at all | holds | 100 | 40 (1) |" in made
     assert "| random-7 | cut-master; none | holds |" in made

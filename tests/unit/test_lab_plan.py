@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.lab import box, network
-from berny.lab.plan import SIMULATOR_PORT, Disk, LabError, Plan, choose_network, disks, load_plan, state_folder
+from berny.lab import box, network, summary
+from berny.lab.plan import Disk, LabError, Plan, choose_network, disks, load_plan, state_folder
+from berny.lab.simulation import load_simulations, select
+from berny.lab.simulator import Simulator
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
@@ -106,7 +111,106 @@ def test_machines_have_names_and_addresses() -> None:
 def test_simulator_has_a_port_of_no_service() -> None:
     """It is in a namespace of its own, but nobody should have to know that."""
     ports = [port for service in load_catalog().services.values() for port in service.ports.values()]
-    assert SIMULATOR_PORT not in ports
+    assert load_simulations() and not [one.port for one in load_simulations().values() if one.port in ports]
+
+
+# -- pipelines and their simulators ------------------------------------------------------------------------------------
+
+SIMULATION = """
+port: 8200
+harness: influxdb
+secret: key
+settings: {SOURCE: "{url}/v1", PACE: "1"}
+faults: {gone: {about: the source is gone, quiet: true}}
+"""
+
+
+def simulations(folder: Path, **texts: str) -> Path:
+    """Write simulations of pipelines by name."""
+    for name, text in texts.items():
+        file = folder / name / "controller" / "simulation.yml"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+    return folder
+
+
+def test_simulation_is_read_and_described_for_the_inventory(tmp_path: Path) -> None:
+    """The simulator's address stands in the settings; whoever has the secret gets none of it."""
+    one = load_simulations(simulations(tmp_path, one=SIMULATION))["one"]
+    assert one.faults["gone"].quiet and not one.faults["gone"].refused and not one.default
+    assert one.describe("10.0.0.5") == {
+        "url": "http://10.0.0.5:8200",
+        "secret": "key",
+        "secrets": {"key": "simulated"},
+        "settings": {"SOURCE": "http://10.0.0.5:8200/v1", "PACE": "1"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [("port: 8200", "port: 80", "port"), ("secret:", "secrets:", "secrets"), ("about:", "abuot:", "faults.gone.a"),
+     ("PACE: ", "PACE: [", "simulation.yml")],
+)  # fmt: skip
+def test_wrong_simulation_names_file_and_key(tmp_path: Path, old: str, new: str, told: str) -> None:
+    folder = simulations(tmp_path, one=SIMULATION.replace(old, new))
+    with pytest.raises(LabError) as error:
+        load_simulations(folder)
+    assert str(folder / "one" / "controller" / "simulation.yml") in str(error.value) and told in str(error.value)
+
+
+def test_two_simulators_have_two_ports(tmp_path: Path) -> None:
+    """Their address is the same."""
+    with pytest.raises(LabError, match=r"two/controller/simulation.yml: port: 8200 is that of one"):
+        load_simulations(simulations(tmp_path, one=SIMULATION, two=SIMULATION))
+
+
+def test_pipelines_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    two = SIMULATION.replace("8200", "8201") + "default: true\n"
+    folder = simulations(tmp_path, one=SIMULATION, two=two)
+    known = load_simulations(folder)
+    monkeypatch.setattr("berny.lab.simulation.load_simulations", lambda: known)
+    assert select("") == ("two",)
+    assert select("all") == select("two one") == select("two,one") == ("one", "two")
+    assert select(" one ") == ("one",)
+    with pytest.raises(LabError, match="no simulated pipeline is called three: there are one, two; or all"):
+        select("one three")
+
+
+def test_each_simulator_has_its_own_files_and_address(tmp_path: Path) -> None:
+    """So each pipeline has a ground truth of its own."""
+    known = load_simulations(simulations(tmp_path, one=SIMULATION, two=SIMULATION.replace("8200", "8201")))
+    one, two = (Simulator(LAB, name, simulation) for name, simulation in known.items())
+    for part in ("truth", "log", "pid_file", "url"):
+        assert getattr(one, part) != getattr(two, part)
+
+
+def test_status_of_a_pipeline_is_names_and_values() -> None:
+    """Whatever a harness reports, read in a terminal."""
+    found = {
+        "stored": 7,
+        "oldest_unprocessed_seconds": 0.52,
+        "delay_seconds_by_direction": {"Aller": 12, "Retour": -3.14},
+    }
+    told = "stored: 7; oldest unprocessed: 0.5 s; delay by direction: Aller 12.0 s, Retour -3.1 s"
+    assert summary.pairs(found) == told
+    assert summary.pairs({"freshness_seconds": None, "delays_seconds": {}}) == "freshness: none yet; delays: none yet"
+
+
+def test_process_of_another_simulator_is_none_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Numbers of processes are used again."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    known = load_simulations(simulations(tmp_path / "pipelines", one=SIMULATION))
+    command = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)", "simulate", "two"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout and process.stdout.readline(), "before it runs, it has the words of this process"
+            for name, own in (("one", None), ("two", process.pid)):
+                simulator = Simulator(LAB, name, known["one"])
+                simulator.pid_file.parent.mkdir(parents=True, exist_ok=True)
+                simulator.pid_file.write_text(str(process.pid))
+                assert simulator.pid() == own
+        finally:
+            process.kill()
 
 
 # -- state -------------------------------------------------------------------------------------------------------------
@@ -119,6 +223,10 @@ def test_plan_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     LAB.folder.mkdir(parents=True)
     (LAB.folder / "lab.yml").write_text(yaml.safe_dump(LAB.describe()))
     assert load_plan("lab") == LAB
+    other = replace(LAB, pipelines=("gone",))
+    (LAB.folder / "lab.yml").write_text(yaml.safe_dump(other.describe()))
+    assert load_plan("lab") == other, "later commands know what it runs"
+    assert other.simulations == {}, "what this checkout does not have can't be run"
 
 
 def test_inventory_finds_what_the_plan_describes(checkout: Path) -> None:
@@ -128,12 +236,50 @@ def test_inventory_finds_what_the_plan_describes(checkout: Path) -> None:
         checkout / "inventory/lab/group_vars/all.yml"
     ).read_text()
     asked = re.findall(r"\blab\.((?!yml)\w+(?:\.\w+)*)", text)
-    assert len(asked) > 5
+    assert len(asked) > 4
     for path in asked:
         value = described
         for key in path.split("."):
             value = value[key]
         assert value
+
+
+INVENTORY = """
+import json, sys
+from pathlib import Path
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+def trusted(value):
+    return trust_as_template(value) if isinstance(value, str) else value
+
+loader = DataLoader()
+values = {name: trusted(value) for name, value in yaml.safe_load(Path(sys.argv[1]).read_text()).items()}
+values |= json.loads(sys.argv[2])
+templar = Templar(loader=loader, variables=values)
+names = ("pipeline_environment", "pipeline_secrets_given")
+print(json.dumps({name: templar.template(values[name]) for name in names}))
+"""
+
+
+def pipelines_are_given(checkout: Path, lab: Plan, secrets: dict[str, str]) -> dict[str, Any]:
+    """Return what the inventory ``lab`` gives pipelines."""
+    file = checkout / "inventory/lab/group_vars/all.yml"
+    words = json.dumps({"lab": lab.describe(), "secrets": secrets})
+    done = subprocess.run([sys.executable, "-c", INVENTORY, file, words], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_pipeline_watches_its_simulator_until_its_secret_is_given(checkout: Path) -> None:
+    """Each for itself; what generates secrets has given others."""
+    secret = load_simulations()["idfm"].secret
+    simulated = pipelines_are_given(checkout, LAB, {"admin_token": "x", secret: ""})
+    assert simulated["pipeline_environment"]["idfm"]["PRIM_BASE_URL"] == f"http://{LAB.simulator}:8099"
+    assert simulated["pipeline_secrets_given"] == {secret: "simulated"}
+    real = pipelines_are_given(checkout, LAB, {"admin_token": "x", secret: "a key"})
+    assert real == {"pipeline_environment": {}, "pipeline_secrets_given": {}}
 
 
 # -- network -----------------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ import pytest
 import yaml
 from influx_lines import FULL, parse_line
 
+from berny.lab.simulation import load_simulations
 from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog, seconds, size_in_bytes
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
-from berny.pipelines.idfm import influx_consumer, points, producer, status
+from berny.pipelines.idfm import harness, influx_consumer, points, producer
+from berny.pipelines.idfm.controller import simulator
 from berny.runtime.stage import EnvironmentSettings
 
 IDFM = load_pipelines()["idfm"]
@@ -58,7 +60,7 @@ def test_every_topic_that_is_read_has_dead_letters() -> None:
 
 def test_programs_use_the_manifests_topics() -> None:
     """A topic that a program names and the manifest does not would never be made: brokers don't make topics."""
-    told = {producer.TOPIC, influx_consumer.TOPIC, status.REALTIME, status.PROCESSED}
+    told = {producer.TOPIC, influx_consumer.TOPIC, harness.REALTIME, harness.PROCESSED}
     for file in FOLDER.glob("*.py"):
         told |= set(re.findall(r'^[A-Z]+ = "(idfm-(?:realtime|processed)[a-z.]*)"$', file.read_text(), re.M))
     assert told | {f"{producer.TOPIC}.dlq", f"{influx_consumer.TOPIC}.dlq"} == set(IDFM.topics)
@@ -102,10 +104,14 @@ def test_environment_has_what_a_stage_requires(checkout: Path, stage: str, setti
     assert secrets <= {name.upper() for name in settings.model_fields}
 
 
-def test_lab_overrides_settings_that_exist(checkout: Path) -> None:
-    """A setting that no program reads would be a lab that is not what its inventory says."""
-    given = yaml.safe_load((checkout / "inventory/lab/group_vars/all.yml").read_text())["lab_simulation"]
-    assert set(given) <= {name.upper() for name in producer.Settings.model_fields}
+def test_lab_overrides_settings_that_exist() -> None:
+    """A setting that no program reads would be a lab that is not what its simulation says."""
+    given = load_simulations()["idfm"].settings
+    assert given and set(given) <= {name.upper() for name in producer.Settings.model_fields}
+
+
+def test_simulator_knows_the_faults_that_it_is_said_to() -> None:
+    assert {*load_simulations()["idfm"].faults} <= {*simulator.FAULTS}
 
 
 # -- sinks -------------------------------------------------------------------------------------------------------------

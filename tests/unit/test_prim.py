@@ -30,8 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated import NOON, Clock, Served
 
-from berny.pipelines.idfm import prim, producer
-from berny.pipelines.idfm.check import read_truth
+from berny.pipelines.idfm import harness, prim, producer
 from berny.pipelines.idfm.controller.simulator import FAULTS, Simulator
 from berny.pipelines.idfm.controller.timetable import (
     CANCELLED,
@@ -46,11 +45,12 @@ from berny.pipelines.idfm.controller.timetable import (
     visit,
 )
 from berny.pipelines.idfm.prim import MalformedAnswer, Prim
-from berny.pipelines.idfm.spooled import spooled
 from berny.runtime import http_source
+from berny.runtime.check import read_truth
 from berny.runtime.kafka import RECORD_BYTES, Record, dead_letter
 from berny.runtime.landing import one_line
 from berny.runtime.poller import KAFKA
+from berny.runtime.readers import spooled
 from berny.runtime.source import Refused, RetryLater, Unauthorized, backoff
 from berny.runtime.spool import Answer, Spool
 
@@ -787,7 +787,7 @@ def test_truth_is_what_was_served(serve: Callable[..., Served], clock: Clock) ->
         assert [line["recorded_at"] for line in own[:-1]] == [visit["RecordedAtTime"] for visit in visits]
         assert own[-1] == {"answer": number, "run": "", "served": True}
     with served.simulator.truth.open() as file:
-        truth = read_truth(file)
+        truth = read_truth(file, harness.expected)
     assert set(truth.expected) == {prim.identity(visit) for visits in came.values() for visit in visits}
 
 
@@ -846,7 +846,7 @@ def test_truth_of_strange_answers(serve: Callable[..., Served], clock: Clock, ki
     identities = [prim.identity(visit) for visit in visits]
     settled(served)
     with served.simulator.truth.open() as file:
-        assert set(read_truth(file).expected) == set(identities)
+        assert set(read_truth(file, harness.expected).expected) == set(identities)
     assert len(identities) == {"twice": 40, "out_of_order": 20, "empty": 0}[kind]
     if kind == "out_of_order":
         moments = [visit["RecordedAtTime"] for visit in visits if visit["RecordedAtTime"] > "2025-11-24T10"]
@@ -960,10 +960,10 @@ def test_spool_tells_what_it_has_kept_whether_it_was_delivered_or_waits(
             if len(told) == 1:
                 spool.advance(KAFKA, offset, told[0])
     spool.append(b"no json", time.time())
-    kept = set(spooled(spool.path, time.time() - 60))
+    kept = set(spooled(spool.path, time.time() - 60, harness.identities))
     assert kept == told[0] | told[1] and told[2] - kept
-    assert set(spooled(spool.path, time.time() + 60)) == set()
+    assert set(spooled(spool.path, time.time() + 60, harness.identities)) == set()
     settled(served)
     lines = "".join(json.dumps({"spooled": one}) + "\n" for one in kept)
-    truth = read_truth(io.StringIO(served.simulator.truth.read_text() + lines))
+    truth = read_truth(io.StringIO(served.simulator.truth.read_text() + lines), harness.expected)
     assert truth.spooled == kept and truth.expected.keys() - kept == told[2] - kept

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from berny.pipelines.idfm import check, prim
-from berny.runtime.setcheck import Report, SinkReport, check_sink
+from berny.pipelines.idfm import harness, prim
+from berny.runtime.check import Report, SinkReport, Truth, check_sink, read_truth
 
 EXPECTED: dict[str, float | None] = {"a": 0.0, "b": 12.0, "c": None, "d": -59.5}
 SERVED = frozenset(EXPECTED) | {"of an earlier run"}
@@ -163,9 +163,9 @@ def observation(identity: str, answer: int, run: str = "one", **changes: Any) ->
     return line | changes
 
 
-def truth(*lines: dict[str, Any], runs: list[str] | None = None) -> check.Truth:
+def truth(*lines: dict[str, Any], runs: list[str] | None = None) -> Truth:
     """Return the truth that is read from lines."""
-    return check.read_truth(io.StringIO("".join(json.dumps(line) + "\n" for line in lines)), runs)
+    return read_truth(io.StringIO("".join(json.dumps(line) + "\n" for line in lines)), harness.expected, runs)
 
 
 def test_truth_of_whole_answers_is_expected() -> None:
@@ -239,7 +239,7 @@ def test_malformed_answer_is_no_observation() -> None:
 # -- what sinks' records say -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("read", [check.realtime, check.processed])
+@pytest.mark.parametrize("read", [harness.realtime, harness.processed])
 def test_records_without_identity_are_passed_over(read: Callable[..., Any]) -> None:
     """What others wrote into a topic is none of ours."""
     assert list(read([{"other": 1}])) == []
@@ -249,10 +249,10 @@ def test_realtime_record_has_to_be_its_own_visit() -> None:
     """An identity that came with another visit is a wrong value."""
     visit = {"RecordedAtTime": "2025-11-24T12:00:00Z"}
     right, wrong = {"identity": prim.identity(visit), "visit": visit}, {"identity": "x" * 32, "visit": visit}
-    assert list(check.realtime([right, wrong])) == [(prim.identity(visit), True), ("x" * 32, False)]
+    assert list(harness.realtime([right, wrong])) == [(prim.identity(visit), True), ("x" * 32, False)]
 
 
 def test_processed_record_gives_its_delay() -> None:
     """Null stays unknown."""
     records = [{"identity": "a", "delay_sec": 5.0}, {"identity": "b", "delay_sec": None}]
-    assert list(check.processed(records)) == [("a", 5.0), ("b", None)]
+    assert list(harness.processed(records)) == [("a", 5.0), ("b", None)]

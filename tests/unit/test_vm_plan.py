@@ -43,8 +43,9 @@ def test_it_is_connected_to_by_another_address_than_its_own() -> None:
 def test_the_inventory_is_the_real_mapping_with_one_machine() -> None:
     hosts = plan().inventory()["all"]["hosts"]
     assert sorted(hosts) == read_mapping()["all"]
-    assert [node for node in hosts if "ansible_host" in hosts[node]] == [vm.NODE]
-    given = {facts["private_address"] for node, facts in hosts.items() if node != vm.NODE}
+    assert [node for node in hosts if "ansible_host" in hosts[node]] == [vm.node()] == ["worker_0"]
+    assert hosts[vm.node()]["node_data_disks"] == {"/dev/disk/by-id/virtio-data": "/data/hdfs-datanode"}
+    given = {facts["private_address"] for node, facts in hosts.items() if node != vm.node()}
     assert len(given) == len(hosts) - 1 and plan().address not in given
 
 

@@ -19,12 +19,13 @@ import pytest
 import yaml
 
 from berny.controller.artifacts.cli import fetch_all
-from berny.lab.vm import NODE, Guest
+from berny.lab.vm import Guest, data_folder, node
 from berny.model.topology import CHECKOUT
 from support import Play, steps
 
 NAME = "kernel"
-FOLDER = "/data/hdfs-datanode"
+NODE = node()
+FOLDER = data_folder()
 # Emulated on a busy box, the first run alone may take ten minutes.
 pytestmark = [pytest.mark.second_tier, pytest.mark.timeout(2400)]
 

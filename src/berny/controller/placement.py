@@ -50,6 +50,13 @@ def units(catalog: Catalog, pipelines: Mapping[str, Pipeline]) -> dict[str, str]
     return {name: service.group for name, service in catalog.services.items()} | stage_units(pipelines)
 
 
+def by_load(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups) -> list[str]:
+    """Return the nodes, those with the most units first; the inventory's order decides between equals."""
+    groups_of_units = units(catalog, pipelines).values()
+    count = {node: sum(node in groups.get(group, ()) for group in groups_of_units) for node in groups["all"]}
+    return sorted(count, key=lambda node: -count[node])
+
+
 def need(
     catalog: Catalog,
     pipelines: Mapping[str, Pipeline],

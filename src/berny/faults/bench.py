@@ -1,4 +1,6 @@
-"""One row: load with a run of its own, something broken and healed, and every sink held against what was served."""
+"""One fault case: load on all pipelines with a run of its own, something broken and healed, and every sink of each pipeline
+held against what its source served.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +8,41 @@ import json
 import random
 import subprocess
 import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from berny.controller.progress import Say
-from berny.faults import inject
-from berny.faults.rows import Row
+from berny.faults.cases import FaultCase, heal_all
 from berny.faults.watch import Watch
+from berny.lab import harness
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
-from berny.model.manifest import load_pipelines
-from berny.model.topology import read_mapping
 
-PIPELINE = "idfm"
 AGAIN = "again-"
 STEADY_SECONDS = 3
 WHOLE_SECONDS = 300
 FRESH_SECONDS = 300
 SETTLE_SECONDS = 300
 SETTLED_PAUSE = 3
-# An answer may be under way as a row begins, and belong to it; or as something is broken.
+# A response may be under way as a case begins, and belong to it; or as something is broken.
 SINCE_MARGIN = 60
 UNDER_WAY_SECONDS = 5
 
 
 @dataclass
 class Outcome:
-    """What a row has shown; times in seconds."""
+    """What a fault case has shown of one pipeline; times in seconds."""
 
-    row: str
+    case: str
     run: str
     seed: int
     rate: float
     began: float
     """Unix time."""
+    pipeline: str = ""
     expected: int = 0
     acknowledged: int = 0
     """Observations that were served whole while the fault held, and kept."""
@@ -49,15 +51,15 @@ class Outcome:
     unspooled_answers: int = 0
     """While something was broken."""
     unspooled_elsewhere: int = 0
-    """Answers that were not kept though nothing was broken, yet or any more."""
+    """Responses that were not kept though nothing was broken, yet or any more."""
     unspooled_allowed: int = 0
-    """Answers; see the row."""
+    """Responses; see the case."""
     lost: int = 0
     duplicate: int = 0
     wrong: int = 0
     unexpected: int = 0
     given_up: int = 0
-    """Observations that HDFS has no more where the row says that it can't."""
+    """Observations that the sinks of one component have no more where the case says that they can't."""
     topic_duplicates: int = 0
     """Counted, and no more: topics are transport."""
     silence: float = 0
@@ -75,13 +77,13 @@ class Outcome:
 
     @property
     def settled(self) -> bool:
-        """Tell whether all sinks agree; answers that were never kept come no more."""
+        """Tell whether all sinks agree; responses that were never kept come no more."""
         counts = self.lost + self.duplicate + self.wrong + self.unexpected
         return not counts and not self.unspooled_elsewhere and self.unspooled_answers <= self.unspooled_allowed
 
     @property
     def clean(self) -> bool:
-        """Tell whether the row holds."""
+        """Tell whether the case holds."""
         enough = bool(self.expected) and self.acknowledged >= self.minimum
         return self.settled and enough and None not in (self.caught_up, self.whole)
 
@@ -91,7 +93,7 @@ class Outcome:
 
 
 def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
-    """Wait until every probe of every node says whole: a row that begins, or ends, on half a cluster proves little.
+    """Wait until every probe of every node says whole: a case that begins, or ends, on half a cluster proves little.
 
     Raises:
         LabError: the message has the first probe that does not.
@@ -111,30 +113,37 @@ def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
         raise LabError(f"after {seconds:.0f} s {lacking[0]}")
 
 
-def check(lab: Lab, runs: list[str], since: float) -> dict[str, Any]:
-    """Hold what spool and sinks got since a Unix time against the truth of some runs; returns the checker's JSON.
+def check(lab: Lab, pipeline: str, runs: list[str], since: float) -> dict[str, Any]:
+    """Hold what spools and sinks got since a Unix time against the ground truth of some runs; returns the checker's JSON.
 
     Raises:
-        LabError: the spool or a sink does not tell what it holds; the message has the last line.
+        LabError: a spool or a sink does not tell what it holds; the message has the last line.
     """
-    groups = read_mapping()
-    margin = f"--since {since - SINCE_MARGIN:.0f}"
-    python = f"{inject.PYTHON} -m berny.pipelines.{PIPELINE}"
-    kept = inject.shell(lab, groups[load_pipelines()[PIPELINE].stages["producer"].on][0], f"{python}.spooled {margin}")
-    told = lab.simulator.truth.read_text() + kept
-    words = " ".join(f"--run {run}" for run in runs)
-    checking = lab.ssh(groups["influxdb"][0], f"{python}.check --truth - {words} {margin} --json")
-    done = subprocess.run(checking, input=told, capture_output=True, text=True, timeout=180)
-    if not done.stdout.startswith("{"):
-        raise LabError((done.stderr.strip() or "the checker says nothing").splitlines()[-1])
-    return dict(json.loads(done.stdout))
+    return harness.checked(lab, pipeline, runs, since - SINCE_MARGIN)
 
 
-def served_between(lab: Lab, run: str, since: float, until: float) -> int:
+def load(lab: Lab, run: str, rate: float) -> None:
+    """Have all sources serve new observations at a rate, as a run."""
+    for simulator in lab.simulators.values():
+        simulator.ask("/_simulator/run", {"run": run, "rate": rate})
+
+
+@contextmanager
+def load_kept(lab: Lab) -> Iterator[None]:
+    """Have all sources serve in the end what they serve now."""
+    served = {name: simulator.ask("/_simulator/stats") for name, simulator in lab.simulators.items()}
+    try:
+        yield
+    finally:
+        for name, simulator in lab.simulators.items():
+            simulator.ask("/_simulator/run", {word: served[name][word] for word in ("run", "rate")})
+
+
+def served_between(lab: Lab, pipeline: str, run: str, since: float, until: float) -> int:
     """Return how many observations of a run were served whole within a span of time, each counted once."""
     whole: set[int] = set()
     found: dict[str, int] = {}
-    with lab.simulator.truth.open() as truth:
+    with lab.simulators[pipeline].truth.open() as truth:
         for line in truth:
             if f'"run": "{run}"' not in line:
                 continue
@@ -146,62 +155,86 @@ def served_between(lab: Lab, run: str, since: float, until: float) -> int:
     return sum(1 for answer in found.values() if answer in whole)
 
 
-def run_row(lab: Lab, row: Row, rate: float, seed: int, say: Say) -> Outcome:
-    """Run a row from load to verdict; whatever happens, the lab is healed. What can't be broken or healed fails the row.
+def run_case(lab: Lab, case: FaultCase, rate: float, seed: int, say: Say) -> list[Outcome]:
+    """Run a case from load to verdict; returns the outcome of each pipeline of the lab.
+
+    Whatever happens, the lab is healed. What can't be broken or healed fails the case.
 
     Raises:
         LabError: the lab is not whole before, or does not come back.
     """
     wait_for_whole(lab, say)
     began = time.time()
-    run = f"{row.name}-{began:.0f}"
-    outcome = Outcome(row.name, run, seed, rate, began, minimum=row.minimum, fresh_bound=row.fresh)
-    outcome.unspooled_allowed = row.unspooled
-    ask = lab.simulator.ask
-    served = ask("/_simulator/stats")
+    run = f"{case.name}-{began:.0f}"
+    outcomes = [
+        Outcome(
+            case.name, run, seed, rate, began, pipeline,
+            minimum=case.minimum_of(pipeline),
+            unspooled_allowed=case.unspooled_of(pipeline),
+            fresh_bound=case.fresh,
+        )
+        for pipeline in lab.simulators
+    ]  # fmt: skip
     try:
-        ask("/_simulator/run", {"run": run, "rate": rate})
-        with Watch(lab, PIPELINE) as watch:
-            if not watch.fresh_after(time.time(), 60):
+        with load_kept(lab):
+            try:
+                load(lab, run, rate)
+                injected, ended, over = _break(lab, case, outcomes, seed, say)
+                healed = injected if case.heals_itself else over
+                load(lab, f"after-{run}", 0)
+                _settle(lab, outcomes, case, (injected, over), healed, say)
+                _wait_to_be_whole(lab, outcomes, healed, say)
+                for outcome in outcomes:
+                    served = served_between(lab, outcome.pipeline, run, injected, ended)
+                    outcome.acknowledged = max(0, served - outcome.unspooled)
+            except (LabError, subprocess.TimeoutExpired) as error:
+                # The other cases can be run all the same, if the lab is whole again.
+                for outcome in outcomes:
+                    outcome.words = str(error)
+    finally:
+        heal_all(lab)
+    return outcomes
+
+
+def _break(lab: Lab, case: FaultCase, outcomes: list[Outcome], seed: int, say: Say) -> tuple[float, float, float]:
+    """Break and heal, under load; returns when it was injected, when the healing began, and when it was over."""
+    with ExitStack() as stack:
+        watches = {outcome.pipeline: stack.enter_context(Watch(lab, outcome.pipeline)) for outcome in outcomes}
+        now = time.time()
+        for pipeline, watch in watches.items():
+            if not watch.fresh_after(now, 60):
                 raise LabError(
-                    "no point under load before anything is broken: berny lab status shows which stage waits"
+                    f"no point of {pipeline} under load before anything is broken: "
+                    "berny lab status shows which stage waits"
                 )
-            time.sleep(STEADY_SECONDS)
-            say(row.about)
-            injected = time.time()
-            row.inject(lab)
-            if row.draws:
-                outcome.steps, drawn = row.draws(lab, random.Random(f"{row.name}/{seed}"), say)
-                outcome.unspooled_allowed += drawn
-            _hold(say, row.hold, row.about)
-            ended = time.time()
-            say("healing")
-            row.heal(lab)
-            over = time.time()
-            healed = injected if row.heals_itself else over
-            say("waiting for fresh points")
-            fresh = watch.fresh_after(healed, FRESH_SECONDS)
+        time.sleep(STEADY_SECONDS)
+        say(case.about)
+        injected = time.time()
+        case.inject(lab)
+        if case.draws:
+            steps, drawn = case.draws(lab, random.Random(f"{case.name}/{seed}"), say)
+            for outcome in outcomes:
+                outcome.steps = steps
+                outcome.unspooled_allowed += drawn.get(outcome.pipeline, 0)
+        _hold(say, case.hold, case.about)
+        ended = time.time()
+        say("healing")
+        case.heal(lab)
+        over = time.time()
+        healed = injected if case.heals_itself else over
+        say("waiting for fresh points")
+        deadline = time.time() + FRESH_SECONDS
+        for outcome in outcomes:
+            fresh = watches[outcome.pipeline].fresh_after(healed, max(1.0, deadline - time.time()))
             outcome.fresh = fresh and round(fresh - healed, 1)
-            time.sleep(STEADY_SECONDS)
-            outcome.silence = round(watch.longest_silence(injected, time.time()), 1)
-            if row.heals_itself and outcome.fresh is not None:
+        time.sleep(STEADY_SECONDS)
+        now = time.time()
+        for outcome in outcomes:
+            outcome.silence = round(watches[outcome.pipeline].longest_silence(injected, now), 1)
+            if case.heals_itself and outcome.fresh is not None:
                 # The first points after the fault may have been under way before it.
                 outcome.fresh = outcome.silence
-        ask("/_simulator/run", {"run": f"after-{run}", "rate": 0})
-        _settle(lab, outcome, row, (injected, over), healed, say)
-        try:
-            wait_for_whole(lab, say)
-            outcome.whole = round(time.time() - healed, 1)
-        except LabError as error:
-            outcome.words = str(error)
-        outcome.acknowledged = max(0, served_between(lab, run, injected, ended) - outcome.unspooled)
-    except (LabError, subprocess.TimeoutExpired) as error:
-        # The other rows can be run all the same, if the lab is whole again.
-        outcome.words = str(error)
-    finally:
-        ask("/_simulator/run", {"run": served["run"], "rate": served["rate"]})
-        inject.heal_all(lab)
-    return outcome
+    return injected, ended, over
 
 
 def _hold(say: Say, seconds: float, words: str) -> None:
@@ -211,58 +244,83 @@ def _hold(say: Say, seconds: float, words: str) -> None:
         time.sleep(min(left, 5))
 
 
-def _settle(lab: Lab, outcome: Outcome, row: Row, broken: tuple[float, float], healed: float, say: Say) -> None:
-    """Ask the checker until every sink holds what it should, and keep what it said last."""
+def _wait_to_be_whole(lab: Lab, outcomes: list[Outcome], healed: float, say: Say) -> None:
+    try:
+        wait_for_whole(lab, say)
+    except LabError as error:
+        for outcome in outcomes:
+            outcome.words = str(error)
+        return
+    for outcome in outcomes:
+        outcome.whole = round(time.time() - healed, 1)
+
+
+def _settle(
+    lab: Lab, outcomes: list[Outcome], case: FaultCase, broken: tuple[float, float], healed: float, say: Say
+) -> None:
+    """Ask the checker until every sink of each pipeline holds what it should, and keep what it said last."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
-        try:
-            report = check(lab, [outcome.run], outcome.began)
-        except (LabError, subprocess.TimeoutExpired) as error:
-            report, outcome.words = {}, str(error)
-        if report:
+        for outcome in [one for one in outcomes if one.caught_up is None]:
+            try:
+                report = check(lab, outcome.pipeline, [outcome.run], outcome.began)
+            except (LabError, subprocess.TimeoutExpired) as error:
+                outcome.words = str(error)
+                continue
             outcome.words = ""
-            _count(outcome, report, broken)
-            outcome.given_up = report["sinks"]["hdfs"]["lost"] if row.gives_up else 0
-            outcome.lost -= outcome.given_up
+            _count(outcome, report, broken, case.gives_up_in)
             if outcome.expected and outcome.settled:
                 outcome.caught_up = round(time.time() - healed, 1)
-                return
-        if time.monotonic() > deadline:
+        waiting = [one for one in outcomes if one.caught_up is None]
+        if not waiting or time.monotonic() > deadline:
             return
-        say(f"{outcome.lost} observations are still on their way{': ' if outcome.words else ''}{outcome.words}")
+        words = "; ".join(one.words for one in waiting if one.words)
+        count = sum(one.lost for one in waiting)
+        say(f"{count} observations are still on their way{': ' if words else ''}{words}")
         time.sleep(SETTLED_PAUSE)
 
 
-def _count(outcome: Outcome, report: dict[str, Any], broken: tuple[float, float]) -> None:
-    sinks = report["sinks"]
+def _count(outcome: Outcome, report: Mapping[str, Any], broken: tuple[float, float], gives_up_in: str = "") -> None:
+    sinks = report["sinks"].values()
     outcome.expected, outcome.unspooled = report["expected"], report["unspooled"]
     within = [broken[0] - UNDER_WAY_SECONDS <= at <= broken[1] for at in report["unspooled_at"]]
     outcome.unspooled_answers, outcome.unspooled_elsewhere = within.count(True), within.count(False)
-    transport = [name for name in sinks if name.startswith(f"{PIPELINE}-")]
-    outcome.topic_duplicates = sum(sinks[name]["duplicate"] for name in transport)
-    outcome.duplicate = sum(sink["duplicate"] for name, sink in sinks.items() if name not in transport)
+    outcome.topic_duplicates = sum(sink["duplicate"] for sink in sinks if sink["transport"])
+    outcome.duplicate = sum(sink["duplicate"] for sink in sinks if not sink["transport"])
     for word in ("lost", "wrong", "unexpected"):
-        setattr(outcome, word, sum(sink[word] for sink in sinks.values()))
+        setattr(outcome, word, sum(sink[word] for sink in sinks))
+    outcome.given_up = sum(sink["lost"] for sink in sinks if gives_up_in and sink["component"] == gives_up_in)
+    outcome.lost -= outcome.given_up
 
 
-def check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> Outcome:
-    """Hold what some rows served, all of it, against the sinks once more: a later fault may take what an earlier one left."""
+def check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> list[Outcome]:
+    """Hold what some cases served, all of it, against the sinks once more: a later fault may take what an earlier one left.
+
+    Returns the outcome of each pipeline.
+    """
+    found = []
+    with load_kept(lab):
+        # What is served while the sinks are read would be unexpected in them.
+        load(lab, f"{AGAIN}{outcomes[0].run}", 0)
+        for pipeline in dict.fromkeys(outcome.pipeline for outcome in outcomes):
+            found.append(_check_again(lab, [one for one in outcomes if one.pipeline == pipeline], say))
+    return found
+
+
+def _check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> Outcome:
     first, last = outcomes[0], outcomes[-1]
-    outcome = Outcome(f"{AGAIN}{first.run}", "", first.seed, first.rate, first.began)
-    outcome.steps = [f"what {len(outcomes)} rows served, {first.row} to {last.row}, held once more after the last"]
-    # Each row has judged its own.
+    outcome = Outcome(f"{AGAIN}{first.run}", "", first.seed, first.rate, first.began, first.pipeline)
+    outcome.steps = [
+        f"what {len(outcomes)} fault cases served, {first.case} to {last.case}, held once more after the last"
+    ]
+    # Each case has judged its own.
     outcome.unspooled_allowed = sum(one.unspooled_answers + one.unspooled_elsewhere for one in outcomes)
     say(outcome.steps[0])
     now = time.time()
-    ask = lab.simulator.ask
-    served = ask("/_simulator/stats")
-    # What is served while the sinks are read would be unexpected in them.
-    ask("/_simulator/run", {"run": outcome.row, "rate": 0})
     try:
-        _count(outcome, check(lab, [one.run for one in outcomes], first.began), (first.began, now))
+        report = check(lab, first.pipeline, [one.run for one in outcomes], first.began)
+        _count(outcome, report, (first.began, now))
         outcome.caught_up = outcome.whole = round(time.time() - now, 1)
     except (LabError, subprocess.TimeoutExpired) as error:
         outcome.words = str(error)
-    finally:
-        ask("/_simulator/run", {"run": served["run"], "rate": served["rate"]})
     return outcome

@@ -1,4 +1,4 @@
-"""What can be broken on a lab, and how it is mended: the verbs that rows are made of."""
+"""What can be broken on a lab, and how it is mended: the verbs that fault cases are made of."""
 
 from __future__ import annotations
 
@@ -13,32 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from berny.controller.artifacts import Store
-from berny.controller.placement import units
 from berny.controller.progress import Say
 from berny.faults import network
+from berny.faults.targets import Targets, targets_of
 from berny.lab.lab import Lab
 from berny.lab.machines import Machine
 from berny.lab.plan import Disk, LabError
-from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
-from berny.model.topology import CHECKOUT, read_mapping
+from berny.model import names
+from berny.model.topology import CHECKOUT
 
 FILLER = ".berny-filler"
-PYTHON = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3"
-
-
-def placed_units() -> dict[str, list[str]]:
-    """Return the nodes of each unit: services of the catalog, without optional ones that can't be had, and stages."""
-    catalog, groups, store = load_catalog(), read_mapping(), Store()
-    absent = {
-        service
-        for component in catalog.components.values()
-        if component.optional and not store.find(component.archive)
-        for service in component.services
-    }
-    found = units(catalog, load_pipelines())
-    return {unit: groups[group] for unit, group in found.items() if unit not in absent}
 
 
 def shell(lab: Lab, node: str, command: str, timeout: float = 120) -> str:
@@ -75,15 +59,15 @@ def _signal(name: str, *names: str) -> str:
     return f"systemctl kill --signal={name} {' '.join(names)}"
 
 
-def restart_all(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], int]:
+def restart_all(lab: Lab, draw: random.Random, say: Say, targets: Targets) -> list[str]:
     """Restart every unit of every node, one after the other in an order that is drawn, waiting for none to serve."""
-    order = [(unit, node) for unit, nodes in placed_units().items() for node in nodes]
+    order = [(unit, node) for unit, nodes in targets.units.items() for node in nodes]
     draw.shuffle(order)
     for unit, node in order:
         say(f"restart of {unit} on {node}")
         shell(lab, node, f"sudo systemctl restart --no-block {unit}")
         time.sleep(1)
-    return [f"{unit} on {node}" for unit, node in order], 0
+    return [f"{unit} on {node}" for unit, node in order]
 
 
 # -- machines ------------------------------------------------------------------------------------------------------
@@ -185,78 +169,54 @@ def fillers(lab: Lab) -> list[Path]:
     return [point / FILLER for point in points if (point / FILLER).exists()]
 
 
-# -- the source and the topics -------------------------------------------------------------------------------------
+# -- the sources ---------------------------------------------------------------------------------------------------
 
 
 def source(lab: Lab, kind: str) -> None:
-    """Have the source fail in a way of its own until it is healed."""
-    lab.simulator.ask("/_simulator/faults", {"kind": kind, "seconds": 3600})
+    """Have the sources that know a kind of fault fail in that way until they are healed."""
+    for simulator in lab.simulators.values():
+        if kind in simulator.simulation.faults:
+            simulator.ask("/_simulator/faults", {"kind": kind, "seconds": 3600})
 
 
 def heal_source(lab: Lab) -> None:
-    """Have the source answer as it should."""
-    lab.simulator.ask("/_simulator/faults", {"kind": "none"})
+    """Have the sources respond as they should."""
+    for simulator in lab.simulators.values():
+        simulator.ask("/_simulator/faults", {"kind": "none"})
 
 
-def heal_refused(lab: Lab) -> None:
-    """Have the source take calls again, and start the producer: its README says that a refused call stops it for good."""
+def heal_refused(lab: Lab, *pipelines: str) -> None:
+    """Have the sources take calls again, and do what the README says: a stage that was refused has stopped for good."""
     heal_source(lab)
-    shell(lab, read_mapping()["namenode"][0], "sudo systemctl start --no-block berny-idfm-producer")
+    spools = targets_of(lab.plan).spools()
+    for pipeline in pipelines:
+        for stage, nodes in spools[pipeline].items():
+            for node in nodes:
+                shell(lab, node, f"sudo systemctl start --no-block {names.unit(pipeline, stage)}")
 
 
-SEND = """
-import sys
-from confluent_kafka import Producer
-p = Producer({'bootstrap.servers': 'master:9092,worker_2:9092', 'acks': 'all', 'message.max.bytes': 8000000})
-for topic in ('idfm-realtime', 'idfm-processed'):
-    for value in (b'no json', b'[]', b'', None, bytes(range(256)), b'{\\"identity\\": \\"x', b'x' * 3000000,
-                  b'{\\"identity\\": \\"bench\\", \\"recorded_at\\": \\"1999-01-01T00:00:00Z\\"}'):
-        p.produce(topic, value)
-sys.exit(p.flush(60))
-"""
+# -- plays under load ----------------------------------------------------------------------------------------------
 
 
-def garbage(lab: Lab) -> None:
-    """Write to both topics what is no record: no JSON, half of it, nothing, 3 MB, a point older than its bucket keeps."""
-    shell(lab, "master", f'{PYTHON} -c "{SEND}"')
-
-
-# -- HDFS, and plays under load ------------------------------------------------------------------------------------
-
-
-def safe_mode(lab: Lab, verb: str) -> None:
-    """Have HDFS enter or leave safe mode: nothing can be written in it."""
-    shell(lab, read_mapping()["namenode"][0], f"sudo -u hdfs hdfs dfsadmin -safemode {verb}")
-
-
-# A variable of each component that changes nothing but its configuration, and another value of it.
-ROLLING = {
-    "kafka": "kafka_log_segment_bytes=33554432",
-    "hdfs": "hdfs_trash_minutes=1441",
-    "spark": "spark_work_keep_seconds=86401",
-    "influxdb": "influxdb_cache_bytes=67108865",
-}
-
-
-def rolling_restart(lab: Lab, component: str) -> None:
+def rolling_restart(lab: Lab, component: str, setting: str) -> None:
     """Change a variable of a component and change it back: each time all of its services are restarted, one by one."""
-    _play(lab, "--tags", component, "-e", ROLLING[component])
+    _play(lab, "--tags", component, "-e", setting)
     _play(lab, "--tags", component)
 
 
-def killed_convergence(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], int]:
-    """Kill ``site.yml`` at ten moments, each time with other configuration than before, then run it to its end."""
+def killed_convergence(lab: Lab, draw: random.Random, say: Say, setting: str, value: int) -> list[str]:
+    """Kill ``site.yml`` at ten moments, each time with a larger value of a setting, then run it to its end."""
     moments = [draw.uniform(2, 45) for _ in range(10)]
     for turn, moment in enumerate(moments):
         say(f"site.yml, to be killed after {moment:.0f} s: {turn + 1} of {len(moments)}")
-        command = _site("-e", f"kafka_log_segment_bytes={33554432 + turn}")
+        command = _site("-e", f"{setting}={value + turn}")
         with subprocess.Popen(command, **_quiet(lab), start_new_session=True) as playing:
             time.sleep(moment)
             if playing.poll() is None:
                 os.killpg(playing.pid, signal.SIGKILL)
     say("site.yml, to its end")
     _play(lab)
-    return [f"killed after {moment:.1f} s" for moment in moments], 0
+    return [f"killed after {moment:.1f} s" for moment in moments]
 
 
 def _site(*options: str, playbook: str = "site.yml") -> list[str]:
@@ -280,8 +240,8 @@ def _play(lab: Lab, *options: str, playbook: str = "site.yml") -> None:
 # -- all of it away ------------------------------------------------------------------------------------------------
 
 
-def heal_all(lab: Lab) -> None:
-    """Take away whatever a bench may have left, also one that was killed: the lab is as it should be afterwards.
+def heal(lab: Lab, targets: Targets) -> None:
+    """Take away what the verbs above leave; every unit is to run again.
 
     Raises:
         LabError: a machine does not come back.
@@ -291,9 +251,6 @@ def heal_all(lab: Lab) -> None:
         heal_source(lab)
     empty_disks(lab)
     boot(lab, *(node for node in lab.machines if node not in lab.running()))
-    placed = placed_units()
     for node in lab.machines:
-        names = [unit for unit, nodes in placed.items() if node in nodes]
+        names = [unit for unit, nodes in targets.units.items() if node in nodes]
         lab.run(node, f"sudo {_signal('CONT', *names)}; sudo systemctl start --no-block {' '.join(names)}")
-    safe = "sudo berny-probe hdfs-namenode | grep -q 'in safe mode' && sudo -u hdfs timeout 60 hdfs dfsadmin -safemode leave"
-    lab.run(read_mapping()["namenode"][0], safe, timeout=90)

@@ -1,4 +1,4 @@
-"""What rows have shown, kept by commit, and the page that is made of it."""
+"""What fault cases have shown, kept by commit, and the page that is made of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from berny.faults.bench import AGAIN, Outcome
-from berny.faults.rows import Row
+from berny.faults.cases import FaultCase
 from berny.lab.plan import state_folder
 from berny.model.topology import CHECKOUT
 
@@ -59,20 +59,20 @@ def add_line(file: Path, entry: dict[str, Any]) -> None:
 
 
 class Results:
-    """The outcomes of one commit, a line of JSON each; a row that is run again replaces its outcome."""
+    """The outcomes of one commit, a line of JSON each; a case that is run again replaces its outcomes."""
 
     def __init__(self, of: str, folder: Path | None = None) -> None:
         self.commit = of
         self.file = (folder or state_folder().parent / "faults") / f"{of}.jsonl"
 
-    def read(self) -> dict[str, Outcome]:
-        """Return the newest outcome of each row. One of other fields than today's is none."""
+    def read(self) -> list[Outcome]:
+        """Return the newest outcome of each case and pipeline. One of other fields than today's is none."""
         found = {}
         for entry in read_lines(self.file):
             with suppress(TypeError):
                 outcome = Outcome(**entry)
-                found[outcome.row] = outcome
-        return found
+                found[outcome.case, outcome.pipeline] = outcome
+        return list(found.values())
 
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome."""
@@ -87,21 +87,21 @@ def seconds(value: float | None) -> str:
 def summary(outcomes: list[Outcome]) -> str:
     """Return the last line of a run."""
     lost, duplicate, wrong = (sum(getattr(one, word) for one in outcomes) for word in ("lost", "duplicate", "wrong"))
-    rows = sum(1 for one in outcomes if not one.row.startswith(AGAIN))
-    return f"faults: {rows} rows, {lost} lost, {duplicate} duplicate, {wrong} wrong"
+    cases = len({one.case for one in outcomes if not one.case.startswith(AGAIN)})
+    return f"faults: {cases} cases, {lost} lost, {duplicate} duplicate, {wrong} wrong"
 
 
 def verdict(outcome: Outcome) -> str:
-    """Return in a few words why a row does not hold, or that it does."""
+    """Return in a few words why a case does not hold, or that it does."""
     if not outcome.expected:
         return f"FAILED: {outcome.words or 'nothing was served'}"
     counts = [
         f"{count} {word}" for word in ("lost", "duplicate", "wrong", "unexpected") if (count := getattr(outcome, word))
     ]
     if outcome.unspooled_answers > outcome.unspooled_allowed:
-        counts.append(f"{outcome.unspooled} unspooled in {outcome.unspooled_answers} answers")
+        counts.append(f"{outcome.unspooled} unspooled in {outcome.unspooled_answers} responses")
     if outcome.unspooled_elsewhere:
-        counts.append(f"{outcome.unspooled_elsewhere} answers unspooled while nothing was broken")
+        counts.append(f"{outcome.unspooled_elsewhere} responses unspooled while nothing was broken")
     if outcome.acknowledged < outcome.minimum:
         counts.append(f"{outcome.acknowledged} acknowledged, {outcome.minimum} wanted")
     if outcome.caught_up is None:
@@ -112,62 +112,77 @@ def verdict(outcome: Outcome) -> str:
     return f"FAILED: {', '.join(counts)}" if counts else f"holds{given_up}"
 
 
-def line(outcome: Outcome) -> str:
+def several(outcomes: list[Outcome]) -> bool:
+    """Tell whether outcomes are of more than one pipeline, so that each has to say of which it is."""
+    return len({outcome.pipeline for outcome in outcomes}) > 1
+
+
+def line(outcome: Outcome, name_pipeline: bool = False) -> str:
     """Return an outcome on one line."""
-    if outcome.row.startswith(AGAIN):
-        return f"{outcome.steps[0]}: {verdict(outcome)}; {outcome.expected} expected"
+    of = f" ({outcome.pipeline})" if name_pipeline else ""
+    if outcome.case.startswith(AGAIN):
+        return f"{outcome.steps[0]}{of}: {verdict(outcome)}; {outcome.expected} expected"
     slow = (
         ""
         if outcome.fresh is not None and outcome.fresh <= outcome.fresh_bound
         else f" (bar {outcome.fresh_bound:.0f} s)"
     )
     return (
-        f"{outcome.row}: {verdict(outcome)}; {outcome.expected} expected, {outcome.acknowledged} acknowledged meanwhile; "
+        f"{outcome.case}{of}: {verdict(outcome)}; "
+        f"{outcome.expected} expected, {outcome.acknowledged} acknowledged meanwhile; "
         f"silent {seconds(outcome.silence)}, fresh after {seconds(outcome.fresh)}{slow}, "
         f"caught up after {seconds(outcome.caught_up)}, whole after {seconds(outcome.whole)}"
     )
 
 
-def page(of: str, outcomes: dict[str, Outcome], rows: dict[str, Row]) -> str:
-    """Return the page: what was run, on what, and what each row has shown."""
-    told = [outcomes[name] for name in rows if name in outcomes]
-    told += [one for name, one in outcomes.items() if name not in rows and not name.startswith(AGAIN)]
-    again = [f"- {line(one)}" for name, one in outcomes.items() if name.startswith(AGAIN)]
+COLUMNS = [
+    "case", "what", "verdict", "expected", "acknowledged (least)", "silent", "fresh (bar)", "caught up", "whole",
+    "repeated on topics",
+]  # fmt: skip
+
+
+def page(of: str, outcomes: list[Outcome], cases: dict[str, FaultCase]) -> str:
+    """Return the page: what was run, on what, and what each case has shown."""
+    run = {outcome.case for outcome in outcomes}
+    named = several(outcomes)
+    own = [one for one in outcomes if not one.case.startswith(AGAIN)]
+    told = [one for name in cases for one in own if one.case == name] + [one for one in own if one.case not in cases]
+    again = [f"- {line(one, named)}" for one in outcomes if one.case.startswith(AGAIN)]
     seeds = sorted({outcome.seed for outcome in told})
+    columns = [COLUMNS[0], *(["pipeline"] if named else []), *COLUMNS[1:]]
     head = f"""# Faults
 
 Made by `berny faults report`. Commit {of}; {machine()}; seeds {", ".join(map(str, seeds))};
-{sum(1 for name in rows if name in outcomes)} rows run, of {len(rows)}. `{summary(list(outcomes.values()))}`
+{sum(1 for name in cases if name in run)} cases run, of {len(cases)}. `{summary(outcomes)}`
 
-Each row: the simulator serves observations as a run of its own, something is broken, held and healed; then every sink is held
-against what was served. *Acknowledged*: observations that were served whole during the fault, and kept. *Silent*: the
+Each case: the simulators serve observations as a run of its own, something is broken, held and healed; then every sink is
+held against what was served. *Acknowledged*: observations that were served whole during the fault, and kept. *Silent*: the
 longest time in which no newer point came. *Fresh*: from the healing to a point recorded after it, and the bar; where nobody
 heals, the longest silence. *Caught up*: until every sink had everything.
-*Whole*: until nothing was missing anywhere. Figures are of one run on a box that all machines share.
+*Whole*: until nothing was missing anywhere. Figures are of one run on a host that all machines share.
 
-| row | what | verdict | expected | acknowledged (least) | silent | fresh (bar) | caught up | whole | repeated on topics |
-|---|---|---|---|---|---|---|---|---|---|
+| {" | ".join(columns)} |
+|{"---|" * len(columns)}
 """
     lines = []
     for one in told:
-        row = rows.get(one.row)
-        about = row.about + (f"; given up: {row.gives_up}" if row.gives_up else "") if row else "; ".join(one.steps)
+        case = cases.get(one.case)
+        about = case.about + (f"; given up: {case.gives_up}" if case.gives_up else "") if case else "; ".join(one.steps)
         cells = [
-            one.row,
+            one.case,
+            *([one.pipeline] if named else []),
             about,
             verdict(one),
             str(one.expected),
             f"{one.acknowledged} ({one.minimum})",
             seconds(one.silence),
-        ]
-        cells += [
             f"{seconds(one.fresh)} ({one.fresh_bound:.0f} s)",
             seconds(one.caught_up),
             seconds(one.whole),
             str(one.topic_duplicates),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    missing = [f"`{name}`" for name in rows if name not in outcomes]
+    missing = [f"`{name}`" for name in cases if name not in run]
     tail = f"\nNot run at this commit: {', '.join(missing)}.\n" if missing else ""
     once_more = "\nA later fault may take what an earlier one left:\n\n" + "\n".join(again) + "\n" if again else ""
     return head + "\n".join(lines) + "\n" + once_more + tail

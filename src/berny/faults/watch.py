@@ -1,4 +1,4 @@
-"""How old the newest point is, asked each second while something is broken."""
+"""How old a pipeline's newest point is, asked each second while something is broken."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import time
 from itertools import pairwise
 from types import TracebackType
 
-from berny.faults.inject import PYTHON
+from berny.lab import harness
 from berny.lab.lab import Lab
-from berny.model.topology import read_mapping
 
 
 class Watch:
     """Follows the newest point; a machine that is away tells nothing, and is asked again."""
 
     def __init__(self, lab: Lab, pipeline: str) -> None:
-        node = read_mapping()["influxdb"][0]
-        self._command = lab.ssh(node, f"{PYTHON} -u -m berny.pipelines.{pipeline}.newest")
+        self._command = lab.ssh(harness.node(pipeline), harness.command(pipeline, "newest"))
         # A machine that is frozen or cut off closes no connection.
         self._command[1:1] = ["-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"]
         self._process: subprocess.Popen[str] | None = None

@@ -16,9 +16,11 @@ from berny.controller.artifacts.errors import SupplyError
 from berny.controller.progress import Steps
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
+from berny.lab.simulation import load_simulations, select
 
 app = typer.Typer(no_args_is_help=True, help="Four real systemd machines on this box.")
 Name = Annotated[str, typer.Option("--name", envvar="BERNY_LAB", help="The lab's name; each has its own machines.")]
+PIPELINES = "What it is to run, 'all' or names such as 'one two'; without, what it runs already."
 console = Console()
 
 
@@ -39,17 +41,18 @@ def as_root() -> None:
     """Start this command again by sudo where it does not run as root."""
     if os.geteuid() != 0:
         # By name alone: values would be seen in the list of processes.
-        keep = [name for name in os.environ if name in ("HOME", "PRIM_API_KEY") or name.startswith(("XDG_", "BERNY_"))]
+        own = {"HOME", *(one.secret.upper() for one in load_simulations().values())}
+        keep = [name for name in os.environ if name in own or name.startswith(("XDG_", "BERNY_"))]
         print("the lab's machines need root: asking sudo", file=sys.stderr)
         preserve = f"--preserve-env={','.join(keep)}"
         os.execvp("sudo", ["sudo", preserve, sys.executable, "-m", "berny.cli", *sys.argv[1:]])
 
 
-def work(name: str, task: Callable[[Lab, Steps], None], existing: bool = False) -> None:
+def work(name: str, task: Callable[[Lab, Steps], None], pipelines: str = "") -> None:
     """Run a task on a lab with its steps shown."""
     as_root()
     with told(), Steps(console) as steps:
-        task(Lab.existing(name) if existing else Lab.named(name), steps)
+        task(Lab.named(name, select(pipelines) if pipelines.strip() else ()), steps)
 
 
 @app.command()
@@ -95,9 +98,10 @@ def ssh(node: str, context: typer.Context, name: Name = "lab") -> None:
 @app.command()
 def start(
     name: Name = "lab",
-    rate: Annotated[float, typer.Option(help="Visits a second that the simulator serves.")] = 2.0,
+    rate: Annotated[float, typer.Option(help="Observations a second that each simulator serves.")] = 2.0,
+    pipelines: Annotated[str, typer.Option(help=PIPELINES)] = "",
 ) -> None:
-    """From nothing to trains' delays in InfluxDB: machines, archives, cluster, pipeline, and where to look."""
+    """From nothing to pipelines that run: machines, archives, cluster, pipelines, and where to look."""
     from berny.lab.make import make
 
-    work(name, lambda lab, steps: make(lab, steps, console, rate))
+    work(name, lambda lab, steps: make(lab, steps, console, rate), pipelines)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import yaml
 
+from berny.controller.placement import by_load
 from berny.controller.progress import Steps
 from berny.lab import box, network
 from berny.lab.golden import make_golden
 from berny.lab.machines import Machine
 from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
+from berny.lab.simulation import load_simulations
 from berny.lab.simulator import Simulator
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 BOOT_SECONDS = 60
@@ -28,16 +33,22 @@ class Lab:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.machines = {name: Machine(plan, node) for name, node in plan.nodes.items()}
-        self.simulator = Simulator(plan)
+        self.simulators = {name: Simulator(plan, name, one) for name, one in plan.simulations.items()}
+        """By pipeline."""
 
     @classmethod
-    def named(cls, name: str) -> Lab:
+    def named(cls, name: str, pipelines: tuple[str, ...] = ()) -> Lab:
         """Return the lab of that name, which may not exist yet; touches nothing.
+
+        Args:
+            name: the lab's.
+            pipelines: what it is to run from now on; without, what it runs, or what a lab runs by itself.
 
         Raises:
             LabError: the name can't be one, or no network is free.
         """
-        return cls(load_plan(name) or Plan(name, choose_network(name, box.routes())))
+        plan = load_plan(name) or Plan(name, choose_network(name, box.routes()))
+        return cls(replace(plan, pipelines=pipelines) if pipelines else plan)
 
     @classmethod
     def existing(cls, name: str) -> Lab:
@@ -62,7 +73,7 @@ class Lab:
             yield
 
     def up(self, steps: Steps, rate: float = 2) -> None:
-        """Have all machines and the simulator running; goes on where an earlier call was cut off.
+        """Have all machines and the simulators running; goes on where an earlier call was cut off.
 
         Raises:
             LabError: the box can't give something, or a machine does not answer.
@@ -89,16 +100,15 @@ class Lab:
                 for machine in self.machines.values():
                     say(machine.node.machine)
                     self.wait_for_ssh(machine)
-            with steps.step("simulator of the API"):
-                self.simulator.start("--rate", str(rate))
+            self._simulate(steps, rate)
 
     def down(self, steps: Steps, purge: bool = False) -> None:
         """Shut the machines down and unmount all; with ``purge`` remove their disks, keys and network too."""
         with self.locked():
             with steps.step("shut down") as say:
-                self.simulator.stop()
-                # Brokers can't end in order without ZooKeeper, nor clients of HDFS without the NameNode.
-                last = {node for group in ("zookeeper", "namenode") for node in read_mapping()[group]}
+                self._end_simulators(load_simulations())
+                # What most others need to end in order is where most runs.
+                last = {by_load(load_catalog(), load_pipelines(), read_mapping())[0]}
                 for names in (self.machines.keys() - last, self.machines.keys() & last):
                     say(", ".join(sorted(names)))
                     with ThreadPoolExecutor(len(self.machines)) as pool:
@@ -114,6 +124,16 @@ class Lab:
                     shutil.rmtree(self.plan.folder, ignore_errors=True)
         if purge:
             (state_folder() / f".{self.plan.name}.lock").unlink(missing_ok=True)
+
+    def _simulate(self, steps: Steps, rate: float) -> None:
+        self._end_simulators(load_simulations().keys() - self.simulators.keys())
+        for name, simulator in self.simulators.items():
+            with steps.step(f"simulator of the source of {name}"):
+                simulator.start("--rate", str(rate))
+
+    def _end_simulators(self, pipelines: Iterable[str]) -> None:
+        for name in pipelines:
+            Simulator(self.plan, name, load_simulations()[name]).stop()
 
     def running(self) -> list[str]:
         """Return the nodes whose machines run."""

@@ -1,4 +1,4 @@
-"""``make lab``: from nothing to trains' delays in InfluxDB."""
+"""``make lab``: from nothing to pipelines that run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from berny.controller.artifacts.cli import fetch_all
 from berny.controller.artifacts.recipes import load_recipes
 from berny.controller.progress import Say, Steps
-from berny.lab import summary
+from berny.lab import harness, summary
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
 from berny.model.topology import CHECKOUT
@@ -75,24 +75,29 @@ def make(lab: Lab, steps: Steps, console: Console, rate: float) -> None:
     with lab.locked():
         with steps.step("site.yml") as say:
             play(lab, "site.yml", say)
-        with steps.step("pipeline idfm") as say:
-            play(lab, "playbooks/pipelines.yml", say, "-e", "do=start", "-e", "pipeline=idfm")
-        with steps.step("first computed points in InfluxDB"):
-            _wait_for_points(lab)
+        for name in lab.simulators:
+            with steps.step(f"pipeline {name}") as say:
+                play(lab, "playbooks/pipelines.yml", say, "-e", "do=start", "-e", f"pipeline={name}")
+        # Each has had all the time since then.
+        deadline = time.monotonic() + FIRST_POINT_SECONDS
+        for name in lab.simulators:
+            with steps.step(f"first stored observation of {name}"):
+                _wait_for_observation(lab, name, deadline)
     console.print(f"the lab runs, {time.monotonic() - since:.0f} s after the start", highlight=False)
     summary.show(lab, console)
 
 
-def _wait_for_points(lab: Lab) -> None:
-    deadline = time.monotonic() + FIRST_POINT_SECONDS
-    said = "no point"
-    while time.monotonic() < deadline:
+def _wait_for_observation(lab: Lab, pipeline: str, deadline: float) -> None:
+    said = "none is stored"
+    while True:
         try:
-            if summary.pipeline_status(lab, "idfm")["freshness_seconds"] is not None:
+            if harness.status(lab, pipeline)["freshness_seconds"] is not None:
                 return
         except LabError as error:
             said = str(error)
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"no stored observation of {pipeline} after {FIRST_POINT_SECONDS} s ({said}): "
+                "berny lab status shows which stage waits"
+            )
         time.sleep(1)
-    raise LabError(
-        f"no computed point after {FIRST_POINT_SECONDS} s ({said}): berny lab status shows which stage waits"
-    )

@@ -7,25 +7,22 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from berny.lab.errors import LabError
+from berny.lab.simulation import Simulation, load_simulations, select
 from berny.model import names
 from berny.model.catalog import Catalog, load_catalog
 from berny.model.manifest import Pipeline, load_pipelines
 from berny.model.topology import read_mapping
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,9}")
-SIMULATOR_PORT = 8099
 FIRST_NODE = 10
-
-
-class LabError(RuntimeError):
-    """The lab can't be had or is not in the state that was asked for; the message says the remedy."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,8 @@ class Plan:
 
     name: str
     network: ipaddress.IPv4Network
+    pipelines: tuple[str, ...] = field(default_factory=lambda: select(""))
+    """What it runs."""
 
     @property
     def folder(self) -> Path:
@@ -102,12 +101,12 @@ class Plan:
 
     @property
     def link(self) -> str:
-        """The simulator's link to the bridge."""
+        """The simulators' link to the bridge."""
         return f"bnya-{self.name}"
 
     @property
     def namespace(self) -> str:
-        """The network namespace that the simulator of outside systems runs in."""
+        """The network namespace that the simulators of outside systems run in."""
         return f"berny-{self.name}-api"
 
     @property
@@ -122,8 +121,13 @@ class Plan:
 
     @property
     def simulator(self) -> str:
-        """The simulator's address."""
+        """The simulators' address."""
         return str(self.network[5])
+
+    @property
+    def simulations(self) -> dict[str, Simulation]:
+        """How it runs each of its pipelines; one that this checkout does not have is left out."""
+        return {name: found for name, found in load_simulations().items() if name in self.pipelines}
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
@@ -146,7 +150,8 @@ class Plan:
             "network": str(self.network),
             "gateway": self.gateway,
             "nodes": {n.name: {"machine": n.machine, "address": n.address} for n in self.nodes.values()},
-            "simulator": {"address": self.simulator, "port": SIMULATOR_PORT},
+            "pipelines": list(self.pipelines),
+            "simulations": {name: one.describe(self.simulator) for name, one in self.simulations.items()},
         }
 
 
@@ -161,4 +166,5 @@ def load_plan(name: str) -> Plan | None:
     file = state_folder() / name / "lab.yml"
     if not file.exists():
         return None
-    return Plan(name, ipaddress.IPv4Network(yaml.safe_load(file.read_text())["network"]))
+    kept = yaml.safe_load(file.read_text())
+    return Plan(name, ipaddress.IPv4Network(kept["network"]), tuple(kept.get("pipelines") or select("")))

@@ -1,4 +1,4 @@
-"""The simulator of outside systems, run in a network namespace of its own on the lab's bridge."""
+"""A simulator of a pipeline's source, run in the network namespace for outside systems on the lab's bridge."""
 
 from __future__ import annotations
 
@@ -13,26 +13,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from berny.lab.plan import SIMULATOR_PORT, LabError, Plan
+from berny.lab.plan import LabError, Plan
+from berny.lab.simulation import Simulation
 
 # On a box where four machines boot at the same time.
 START_SECONDS = 60
 
 
 class Simulator:
-    """One process; its number, log and ground truth are in the lab's folder."""
+    """One process; its number, log and ground truth are in the lab's folder. Each responds at ``/_simulator``:
 
-    def __init__(self, plan: Plan) -> None:
+    ``stats`` returns what it has served, ``run`` names the run and sets the rate, ``faults`` has it fail.
+    """
+
+    def __init__(self, plan: Plan, pipeline: str, simulation: Simulation) -> None:
         self.plan = plan
-        self.pid_file = plan.folder / "simulator.pid"
-        self.truth = plan.folder / "truth.jsonl"
-        self.url = f"http://{plan.simulator}:{SIMULATOR_PORT}"
+        self.pipeline = pipeline
+        self.simulation = simulation
+        folder = plan.folder / "simulators"
+        self.pid_file = folder / f"{pipeline}.pid"
+        self.log = folder / f"{pipeline}.log"
+        self.truth = folder / f"{pipeline}.truth.jsonl"
+        self.url = f"http://{plan.simulator}:{simulation.port}"
 
     def pid(self) -> int | None:
         """Return the running process's number, or None."""
         with suppress(OSError, ValueError):
             pid = int(self.pid_file.read_text())
-            if b"simulate" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+            if {b"simulate", self.pipeline.encode()} <= {*Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")}:
                 return pid
         return None
 
@@ -44,18 +52,11 @@ class Simulator:
         """
         if self.pid():
             return
-        command = ["ip", "netns", "exec", self.plan.namespace, sys.executable, "-m", "berny.cli", "simulate", "idfm"]
-        command += [
-            "--listen",
-            self.plan.simulator,
-            "--port",
-            str(SIMULATOR_PORT),
-            "--truth",
-            str(self.truth),
-            *options,
-        ]
-        log = self.plan.folder / "simulator.log"
-        with log.open("ab") as out:
+        self.log.parent.mkdir(exist_ok=True)
+        command = ["ip", "netns", "exec", self.plan.namespace, sys.executable, "-m", "berny.cli"]
+        command += ["simulate", self.pipeline, "--listen", self.plan.simulator, "--port", str(self.simulation.port)]
+        command += ["--truth", str(self.truth), *options]
+        with self.log.open("ab") as out:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
@@ -67,7 +68,7 @@ class Simulator:
             if process.poll() is not None:
                 break
             time.sleep(0.1)
-        raise LabError(f"the simulator does not answer at {self.url}; see {log}")
+        raise LabError(f"the simulator of {self.pipeline} does not respond at {self.url}; see {self.log}")
 
     def ask(self, path: str, data: dict[str, Any] | None = None) -> Any:
         """Return the JSON that the simulator answers; with ``data`` it is posted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,13 +12,11 @@ from rich.table import Table
 
 from berny.controller.artifacts import Store
 from berny.controller.artifacts.recipes import load_recipes, not_run
+from berny.lab import harness
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
 from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
-
-STATUS = "sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python python3 -m berny.runtime.status"
 
 
 def probes(lab: Lab) -> dict[str, list[dict[str, Any]]]:
@@ -31,17 +30,20 @@ def probes(lab: Lab) -> dict[str, list[dict[str, Any]]]:
         return dict(zip(lab.machines, pool.map(ask, lab.machines), strict=True))
 
 
-def pipeline_status(lab: Lab, name: str) -> dict[str, Any]:
-    """Return a pipeline's status, asked where InfluxDB runs.
+def pairs(status: Mapping[str, Any]) -> str:
+    """Return the names and values of a pipeline's status as a person reads them."""
 
-    Raises:
-        LabError: it can't be told; the message has the last line of what was said.
-    """
-    done = lab.run(read_mapping()["influxdb"][0], f"{STATUS} {name} --json")
-    if done.returncode:
-        said = (done.stderr.strip() or "no answer").splitlines()[-1]
-        raise LabError(f"{name}: {said}")
-    return dict(json.loads(done.stdout))
+    def value(name: str, found: Any) -> str:
+        if isinstance(found, Mapping):
+            return ", ".join(f"{key} {value(name, one)}" for key, one in found.items()) or "none yet"
+        if found is None:
+            return "none yet"
+        return f"{found:.1f} s" if "_seconds" in name else str(found)
+
+    def words(name: str) -> str:
+        return name.replace("_seconds", "").replace("_", " ")
+
+    return "; ".join(f"{words(name)}: {value(name, found)}" for name, found in status.items())
 
 
 def absent(component: str, archive: str) -> str:
@@ -68,21 +70,13 @@ def show(lab: Lab, console: Console) -> None:
             table.add_row(*row, f"{memory >> 20} MiB" if memory else "", detail)
     console.print(table)
     console.print(f"memory of all: {total / 2**30:.2f} GiB resident", highlight=False)
-    rows = Table("pipeline", "observed", "computed", "stored", "oldest unprocessed", "freshness", box=None)
-    delays = []
-    for name in load_pipelines():
+    rows = Table("pipeline", "status", box=None)
+    for name in lab.simulators:
         try:
-            status = pipeline_status(lab, name)
+            rows.add_row(name, pairs(harness.status(lab, name)))
         except LabError as error:
             rows.add_row(name, str(error))
-            continue
-        fresh = status["freshness_seconds"]
-        counts = [str(status[word]) for word in ("observed", "computed", "stored")]
-        ages = [f"{status['oldest_unprocessed_seconds']:.1f} s", "no point yet" if fresh is None else f"{fresh:.1f} s"]
-        rows.add_row(name, *counts, *ages)
-        delays += [f"{way} {seconds:+.0f} s" for way, seconds in status["delay_seconds_by_direction"].items()]
     console.print(rows)
-    console.print(f"delay now (median of 15 minutes): {', '.join(delays) or 'none yet'}", highlight=False)
     running = {health["service"] for answers in asked.values() for health in answers}
     groups, catalog = read_mapping(), load_catalog()
     for service in catalog.services.values():

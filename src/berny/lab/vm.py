@@ -17,15 +17,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from berny.controller.placement import by_load
 from berny.controller.progress import Say, Steps
 from berny.lab import box, network
-from berny.lab.plan import NAME, LabError, choose_network, state_folder
+from berny.lab.plan import NAME, LabError, choose_network, disks, state_folder
 from berny.lab.vm_image import SEED, make_image
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT, read_mapping
 
 QEMU = "qemu-system-x86_64"
@@ -33,7 +37,6 @@ TOOLS = {
     QEMU: ("qemu-system-x86", "runs the guest"),
     "qemu-img": ("qemu-utils", "makes its disk"),
 } | {tool: box.PACKAGES[tool] for tool in ("mmdebstrap", "nft", "ip", "mkfs.ext4", "ssh-keygen", "zstd")}
-NODE = "worker_0"
 MEMORY_MIB = 1024
 FREE_GIB = 8
 BOOT_SECONDS = 240
@@ -44,6 +47,18 @@ DATA_DISKS = {"data": 512, "other": 64}
 """Serial number and MiB of the guest's empty disks."""
 
 COLOURS = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]?|[^\x20-\x7e\n]")
+
+
+@cache
+def node() -> str:
+    """Return the node of the mapping that the guest is: the one with the least to run."""
+    return by_load(load_catalog(), load_pipelines(), read_mapping())[-1]
+
+
+@cache
+def data_folder() -> str:
+    """Return the folder of the guest's data disk: that of a service of the node."""
+    return f"/data/{next(disk.service for disk in disks(read_mapping(), load_catalog(), {}) if disk.node == node())}"
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,7 @@ class GuestPlan:
     @property
     def address(self) -> str:
         """The guest's own address."""
-        return self.addresses[NODE]
+        return self.addresses[node()]
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -106,12 +121,12 @@ class GuestPlan:
             "ansible_ssh_private_key_file": str(self.folder / "id_ed25519"),
             "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.folder / 'known_hosts'} -o IdentitiesOnly=yes",
             "node_size": "small",
-            "node_data_disks": {"/dev/disk/by-id/virtio-data": "/data/hdfs-datanode"},
+            "node_data_disks": {"/dev/disk/by-id/virtio-data": data_folder()},
             "secrets_file": str(self.folder / "secrets.yml"),
             "addresses_file": str(self.folder / "addresses.yml"),
         }
-        others = {node: {"private_address": address} for node, address in self.addresses.items() if node != NODE}
-        return {"all": {"hosts": {NODE: guest, **others}}}
+        others = {name: {"private_address": address} for name, address in self.addresses.items() if name != node()}
+        return {"all": {"hosts": {node(): guest, **others}}}
 
 
 class Guest:
@@ -288,7 +303,14 @@ class Guest:
     @property
     def inventories(self) -> list[str]:
         """The options that have a play reach the guest: the inventory ``azure``, and what is known of this guest."""
-        return ["-i", str(CHECKOUT / "inventory" / "azure"), "-i", str(self.plan.folder / "hosts.yml"), "--limit", NODE]
+        return [
+            "-i",
+            str(CHECKOUT / "inventory" / "azure"),
+            "-i",
+            str(self.plan.folder / "hosts.yml"),
+            "--limit",
+            node(),
+        ]
 
     def _last_line(self) -> str:
         log = self.plan.folder / "console.log"

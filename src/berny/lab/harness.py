@@ -1,0 +1,88 @@
+"""A pipeline's harness, asked on the lab's nodes: its status, its newest observation, its spool, the set checker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable
+from typing import Any
+
+from berny.lab.lab import Lab
+from berny.lab.plan import LabError
+from berny.lab.simulation import load_simulations
+from berny.model import names
+from berny.model.manifest import load_pipelines
+from berny.model.topology import read_mapping
+
+PYTHON_PATH = "/opt/berny/berny/python:/opt/berny/runtime/python"
+PYTHON = f"sudo env PYTHONPATH={PYTHON_PATH} python3"
+CHECK_SECONDS = 180
+
+
+def command(pipeline: str, *words: str) -> str:
+    """Return the command line that asks a pipeline's harness on a node."""
+    path = f"/opt/berny/{names.archive(pipeline)}/python:{PYTHON_PATH}"
+    return f"sudo env PYTHONPATH={path} python3 -u -m berny.runtime.harness {pipeline} {' '.join(words)}"
+
+
+def node(pipeline: str) -> str:
+    """Return the node where a pipeline's harness is asked."""
+    return read_mapping()[load_simulations()[pipeline].harness][0]
+
+
+def spools(pipeline: str) -> list[str]:
+    """Return the nodes of the stages that have a spool."""
+    groups = read_mapping()
+    stages = load_pipelines()[pipeline].stages.values()
+    return sorted({host for stage in stages if stage.data for host in groups[stage.on]})
+
+
+def status(lab: Lab, pipeline: str) -> dict[str, Any]:
+    """Return a pipeline's status.
+
+    Raises:
+        LabError: it can't be told; the message has the last line of what was said.
+    """
+    done = lab.run(node(pipeline), command(pipeline, "status", "--json"))
+    if done.returncode:
+        said = (done.stderr.strip() or "no response").splitlines()[-1]
+        raise LabError(f"{pipeline}: {said}")
+    return dict(json.loads(done.stdout))
+
+
+def spooled(lab: Lab, pipeline: str, since: float) -> str:
+    """Return the lines of what the pipeline's spools have kept since a Unix time.
+
+    Raises:
+        LabError: a spool can't be read; the message has node and last words.
+    """
+    lines = ""
+    for host in spools(pipeline):
+        done = lab.run(host, command(pipeline, "spooled", f"--since {since:.0f}"), 120)
+        if done.returncode:
+            raise LabError(f"{host}: spool of {pipeline}: {(done.stdout + done.stderr).strip()[-400:]}")
+        lines += done.stdout
+    return lines
+
+
+def check(
+    lab: Lab, pipeline: str, runs: Iterable[str], *options: str, spool: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Hold the sinks of a pipeline against its ground truth of some runs; ``spool``: lines of what its spools have kept."""
+    words = [f"--run {run}" for run in runs]
+    checking = lab.ssh(node(pipeline), command(pipeline, "check", "--truth -", *words, *options))
+    told = lab.simulators[pipeline].truth.read_text() + spool
+    return subprocess.run(checking, input=told, capture_output=True, text=True, timeout=CHECK_SECONDS)
+
+
+def checked(lab: Lab, pipeline: str, runs: Iterable[str], since: float) -> dict[str, Any]:
+    """Return the checker's JSON on what spools and sinks got since a Unix time.
+
+    Raises:
+        LabError: a spool or a sink does not tell what it holds; the message has the last line.
+    """
+    spool = spooled(lab, pipeline, since)
+    done = check(lab, pipeline, runs, f"--since {since:.0f}", "--json", spool=spool)
+    if not done.stdout.startswith("{"):
+        raise LabError((done.stderr.strip() or "the checker says nothing").splitlines()[-1])
+    return dict(json.loads(done.stdout))
