@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from berny.model import names
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import INVENTORY, read_mapping
@@ -28,7 +29,7 @@ def units_by_node(inventory: Path = INVENTORY) -> dict[str, dict[str, list[str]]
         for name, service in component.services.items()
     ]
     titled += [
-        (pipeline.title, stage.on, f"berny-{pipeline.name}-{name}")
+        (pipeline.title, stage.on, names.unit(pipeline.name, name))
         for pipeline in load_pipelines().values()
         for name, stage in pipeline.stages.items()
     ]

@@ -21,6 +21,7 @@ from berny.faults import inject, network
 from berny.faults.targets import Targets, load_targets, targets_of
 from berny.lab.lab import Lab
 from berny.lab.simulation import SourceFault, load_simulations
+from berny.model import names
 from berny.model.catalog import ROLES
 
 Do = Callable[[Lab], None]
@@ -92,7 +93,7 @@ class FaultCase:
 def _processes(targets: Targets) -> Iterator[FaultCase]:
     """Kill and freeze each daemon and each stage, one at a time."""
     spooling = {
-        f"berny-{pipeline}-{stage}": pipeline for pipeline, stages in targets.spools().items() for stage in stages
+        names.unit(pipeline, stage): pipeline for pipeline, stages in targets.spools().items() for stage in stages
     }
     for unit, nodes in targets.units.items():
         owner = spooling.get(unit)
@@ -219,7 +220,7 @@ def _spool_disks(targets: Targets) -> Iterator[FaultCase]:
         for node in sorted({node for nodes in stages.values() for node in nodes}):
             yield FaultCase(
                 f"full-berny-{pipeline}-{node}", f"the disk of berny-{pipeline} on {node} is full",
-                to(inject.fill, node, f"berny-{pipeline}"), inject.empty_disks,
+                to(inject.fill, node, names.data(pipeline).removeprefix("/data/")), inject.empty_disks,
                 minimum=0, unspooled=MANY, pipelines=frozenset({pipeline}),
             )  # fmt: skip
 
