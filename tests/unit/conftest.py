@@ -80,10 +80,10 @@ def trains() -> dict[str, list[Train]]:
 
 @pytest.fixture(scope="session")
 def plugin() -> Callable[[str], ModuleType]:
-    """Import a file of ``ansible/plugins`` by its path below that folder: they are in no package."""
+    """Import a plugin, module or filter of Ansible by its path in the checkout: they are in no package."""
 
     def load(path: str) -> ModuleType:
-        file = CHECKOUT / "ansible" / "plugins" / path
+        file = CHECKOUT / path
         spec = importlib.util.spec_from_file_location("tested_" + path.replace("/", "_").removesuffix(".py"), file)
         assert spec and spec.loader
         module = importlib.util.module_from_spec(spec)

@@ -15,16 +15,18 @@ import yaml
 
 from berny.controller import azure
 from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT, read_mapping
 
 GROUPS = read_mapping()
+PIPELINES = list(load_pipelines())
 TASKS = sorted((CHECKOUT / "playbooks" / "tasks").glob("azure_*.yml"))
 COLLECTION = "azure.azcollection."
 
 
 def test_machines_have_room_for_their_services() -> None:
     for size in ("small", "large"):
-        planned = azure.machines(GROUPS, size, {})  # type: ignore[arg-type]
+        planned = azure.machines(GROUPS, size, {}, PIPELINES)  # type: ignore[arg-type]
         assert list(planned) == GROUPS["all"]
         for machine in planned.values():
             assert machine["memory"] * 1024 * azure.USABLE >= machine["needs"] + azure.facts()["reserve"]
@@ -41,10 +43,10 @@ def test_the_cheapest_that_fits_is_taken() -> None:
 
 
 def test_a_person_may_choose() -> None:
-    planned = azure.machines(GROUPS, "small", {"master": "Standard_E8s_v5"})
+    planned = azure.machines(GROUPS, "small", {"master": "Standard_E8s_v5"}, PIPELINES)
     assert planned["master"]["size"] == "Standard_E8s_v5" and planned["worker_0"]["size"] == "Standard_B2s"
     with pytest.raises(azure.AzureError, match="add it with its price"):
-        azure.machines(GROUPS, "small", {"master": "Standard_Z1"})
+        azure.machines(GROUPS, "small", {"master": "Standard_Z1"}, PIPELINES)
 
 
 def test_disks_are_what_is_billed() -> None:
@@ -54,7 +56,7 @@ def test_disks_are_what_is_billed() -> None:
 
 
 def test_the_cost_is_told_with_its_sum_and_as_an_estimate() -> None:
-    planned = azure.machines(GROUPS, "large", {})
+    planned = azure.machines(GROUPS, "large", {}, PIPELINES)
     *each, total = azure.table(planned)
     assert [line.split(":")[0] for line in each] == GROUPS["all"]
     assert f"about {sum(m['month'] for m in planned.values()):.0f} USD" in total

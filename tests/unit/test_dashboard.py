@@ -19,7 +19,7 @@ from berny.pipelines.idfm.controller import dashboard
 from dashboards import Asked, Point
 
 MANIFEST = load_pipelines()["idfm"]
-SINK = MANIFEST.sinks["influxdb"]
+SINK = MANIFEST.resources["influxdb"]["idfm_metrics"]
 WHOLE = dashboards.load("idfm")
 PANELS: dict[str, dict[str, Any]] = {panel["title"]: panel for panel in WHOLE["panels"]}
 QUERIES = dashboards.queries(WHOLE)

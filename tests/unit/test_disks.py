@@ -21,7 +21,7 @@ KAFKA = "/data/kafka"
 @pytest.fixture(scope="module")
 def disks(plugin: Callable[[str], ModuleType]) -> ModuleType:
     """The module."""
-    return plugin("modules/berny_disks.py")
+    return plugin("ansible/plugins/modules/berny_disks.py")
 
 
 @pytest.fixture

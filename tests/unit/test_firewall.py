@@ -21,12 +21,12 @@ from berny.model.topology import read_mapping
 
 @pytest.fixture
 def filters(plugin: Callable[[str], ModuleType]) -> ModuleType:
-    return plugin("filter/berny.py")
+    return plugin("ansible/plugins/filter/berny.py")
 
 
 @pytest.fixture
 def module(plugin: Callable[[str], ModuleType]) -> ModuleType:
-    return plugin("modules/berny_firewall.py")
+    return plugin("ansible/plugins/modules/berny_firewall.py")
 
 
 def opened(filters: ModuleType, node: str) -> dict[str, list[str]]:
@@ -73,6 +73,7 @@ def test_operators_reach_pages_alone(filters: ModuleType, node: str) -> None:
 def test_a_page_is_a_port() -> None:
     """A misspelt page would be closed without a word."""
     facts: dict[str, Any] = {"group": "g", "ports": {"web": 1}, "heap": {"small": 1, "large": 1}, "keeps": "nothing"}
+    facts |= {"name": "s", "component": "c"}
     assert Service(**facts, pages=["web"]).pages == ["web"]
     with pytest.raises(ValidationError, match="pages: wbe: no such port"):
         Service(**facts, pages=["wbe"])

@@ -21,27 +21,35 @@ import yaml
 from berny.controller.settings import load_settings
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
-from berny.model.topology import read_mapping
+from berny.model.topology import read_mapping, selection_problems
 
-SERVICES = {name: service.model_dump() for name, service in load_catalog().services.items()}
+CATALOG, PIPELINES = load_catalog(), list(load_pipelines())
+SERVICES = {name: service.model_dump() for name, service in CATALOG.services.items()}
 
 
 @pytest.fixture(scope="module")
 def preflight(plugin: Callable[[str], ModuleType]) -> ModuleType:
     """The action plugin that checks inventories."""
-    return plugin("action/berny_inventory.py")
+    return plugin("ansible/plugins/action/berny_inventory.py")
 
 
 @pytest.fixture(scope="module")
 def filters(plugin: Callable[[str], ModuleType]) -> ModuleType:
     """The filters that turn catalog and inventory into what a node is told."""
-    return plugin("filter/berny.py")
+    return plugin("ansible/plugins/filter/berny.py")
+
+
+@pytest.fixture(scope="module")
+def hdfs(plugin: Callable[[str], ModuleType]) -> ModuleType:
+    """The filters of the role ``hdfs``."""
+    return plugin("roles/hdfs/filter_plugins/hdfs_wanted.py")
 
 
 @pytest.fixture(scope="module")
 def known(preflight: ModuleType, checkout: Path) -> dict[str, set[str]]:
     """The variables that each role knows."""
-    everybodys = yaml.safe_load((checkout / "ansible" / "cluster.yml").read_text())
+    everybodys = {*yaml.safe_load((checkout / "ansible" / "cluster.yml").read_text())}
+    everybodys |= {name.lower() for component in CATALOG.components.values() for name in component.endpoints}
     settings = load_settings(checkout / "roles", checkout / "ansible" / "settings.yml")
     found: dict[str, set[str]] = preflight.known_variables(settings, SERVICES, everybodys)
     return found
@@ -52,17 +60,22 @@ def mapping(**changes: list[str]) -> dict[str, list[str]]:
     return read_mapping() | {"ungrouped": []} | changes
 
 
+def problems(preflight: ModuleType, groups: dict[str, list[str]]) -> list[str]:
+    """Return what is wrong with an inventory's groups, with all pipelines."""
+    return [*selection_problems(CATALOG, groups, PIPELINES), *preflight.check_groups(CATALOG, groups)]
+
+
 # -- groups ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_labs_mapping_is_right(preflight: ModuleType) -> None:
     """What the checkout ships passes its own check."""
-    assert preflight.check_groups(SERVICES, mapping()) == []
+    assert problems(preflight, mapping()) == []
 
 
 def test_two_namenodes_are_one_too_many(preflight: ModuleType) -> None:
     """Both nodes are named, and what to do."""
-    [problem] = preflight.check_groups(SERVICES, mapping(namenode=["worker_0", "master"]))
+    [problem] = problems(preflight, mapping(namenode=["worker_0", "master"]))
     assert "2 nodes are to run hdfs-namenode (master, worker_0)" in problem
     assert "keep one in the group namenode" in problem
 
@@ -71,22 +84,22 @@ def test_two_namenodes_are_one_too_many(preflight: ModuleType) -> None:
 def test_no_broker_is_one_too_few(preflight: ModuleType, change: dict[str, list[str]]) -> None:
     """An empty group and a missing one are the same mistake."""
     groups = {name: nodes for name, nodes in mapping().items() if name != "kafka"} | change
-    [problem] = preflight.check_groups(SERVICES, groups)
-    assert problem == "no node runs kafka: put one into the group kafka"
+    [problem] = problems(preflight, groups)
+    assert problem == "the pipeline idfm requires kafka, which no node runs: put nodes into its groups (kafka)"
 
 
 def test_unknown_group_names_the_nearest(preflight: ModuleType) -> None:
     """A misspelt group would be a service that silently is nowhere."""
     groups = {name: nodes for name, nodes in mapping(datanodes=["worker_0"]).items() if name != "datanode"}
-    problems = preflight.check_groups(SERVICES, groups)
-    assert "no node runs hdfs-datanode: put one into the group datanode" in problems
-    assert "group datanodes is no service of the catalog; did you mean datanode?" in problems
-    assert len(problems) == 2
+    found = problems(preflight, groups)
+    assert "no node runs hdfs-datanode: put one into the group datanode" in found
+    assert "group datanodes is no service of the catalog; did you mean datanode?" in found
+    assert len(found) == 2
 
 
 def test_group_like_nothing_has_no_nearest(preflight: ModuleType) -> None:
     """A guess that is none would mislead."""
-    [problem] = preflight.check_groups(SERVICES, mapping(xyz=["master"]))
+    [problem] = problems(preflight, mapping(xyz=["master"]))
     assert problem == "group xyz is no service of the catalog"
 
 
@@ -165,21 +178,26 @@ def test_cluster_as_probes_read_it(filters: ModuleType) -> None:
     assert set(told["services"]) == set(SERVICES)
     stage = told["pipelines"]["idfm"]["stages"]["influx-consumer"]
     assert stage == {
-        "nodes": ["worker_2"], "unit": "berny-idfm-influx-consumer", "metrics_port": 9302, "needs": ["kafka", "influxdb"],
+        "nodes": ["worker_2"], "unit": "berny-idfm-influx-consumer", "metrics_port": 9302, "kind": "stream",
+        "needs": ["influxdb", "kafka"], "reads": ["idfm-processed"], "writes": ["idfm_metrics"], "data": "",
     }  # fmt: skip
-    assert told["pipelines"]["idfm"]["directories"] == ["/data/idfm", "/data/idfm/raw_landing.json", "/user/idfm"]
-    assert told["pipelines"]["idfm"]["buckets"] == ["idfm_metrics"]
-    assert "idfm-processed" in told["pipelines"]["idfm"]["topics"]
+    assert told["pipelines"]["idfm"]["stages"]["producer"]["data"] == "/data/berny-idfm"
+    assert told["pipelines"]["idfm"]["user"] == "idfm"
+    resources = told["pipelines"]["idfm"]["resources"]
+    assert list(resources["hdfs"]) == ["/data/idfm/raw_landing.json"]
+    assert list(resources["influxdb"]) == ["idfm_metrics"]
+    assert "idfm-processed" in resources["topics"]
+    assert told["control"] == {name: order for c in CATALOG.components.values() for name, order in c.control.items()}
     json.dumps(told)
 
 
-def test_who_logs_in_has_a_home(filters: ModuleType) -> None:
+def test_who_logs_in_has_a_home(hdfs: ModuleType) -> None:
     """Whom Ansible logs in as on any node, and whom the setting names; each once, and their own."""
     hosts = {"master": {"ansible_user": "azureuser"}, "worker_0": {"ansible_user": "debian"}, "worker_1": {}}
-    assert filters.homes(hosts, ["alice", "debian"]) == {
+    assert hdfs.hdfs_homes(hosts, ["alice", "debian"]) == {
         "/user/alice": {"owner": "alice"}, "/user/azureuser": {"owner": "azureuser"}, "/user/debian": {"owner": "debian"},
     }  # fmt: skip
-    assert filters.homes({"master": {}}, []) == {}
+    assert hdfs.hdfs_homes({"master": {}}, []) == {}
 
 
 def test_stages_keep_the_manifests_order(filters: ModuleType) -> None:
@@ -191,13 +209,29 @@ def test_stages_keep_the_manifests_order(filters: ModuleType) -> None:
     ]
 
 
-def test_pipelines_own_their_directories(filters: ModuleType) -> None:
+def test_pipelines_own_their_directories(filters: ModuleType, hdfs: ModuleType) -> None:
     """A pipeline writes below its own folders, as its own user; where it lands files is there before the first one."""
-    manifest = {"user": {"name": "someone"}, "sinks": {}}
+    manifest: dict[str, Any] = {"user": {"name": "someone"}, "stages": {"only": {"needs": ["kafka", "hdfs"]}}}
     own = {"owner": "someone", "mode": "755"}
-    assert filters.hdfs_directories({"one": manifest}) == {"/data/one": own, "/user/one": own}
-    manifest["sinks"] = {"hdfs": {"path": "/data/one/raw"}}
-    assert list(filters.hdfs_directories({"one": manifest})) == ["/data/one", "/user/one", "/data/one/raw"]
+    assert hdfs.hdfs_of_pipelines({"one": manifest}) == {"/data/one": own, "/user/one": own}
+    manifest["stages"] = {"only": {"needs": ["kafka"]}}
+    assert hdfs.hdfs_of_pipelines({"one": manifest}) == {}
+    asked = filters.asked_of(PIPELINES, "hdfs", mapping())
+    landing = hdfs.hdfs_wanted(asked)["/data/idfm/raw_landing.json"]
+    assert landing == {"owner": "idfm", "mode": "755"}
+    order = list(hdfs.outer_first({"/user/one": own, "/data/one/raw": own, "/data/one": own, "/data-one": own}))
+    assert order.index("/data/one") < order.index("/data/one/raw") and len(order) == 4
+
+
+def test_components_own_their_directories(filters: ModuleType, hdfs: ModuleType) -> None:
+    """An owner that is given counts, not who asks; a component that is not selected asks for nothing."""
+    found = hdfs.hdfs_wanted(filters.asked_of([], "hdfs", mapping()))
+    assert found["/app-logs"] == {"owner": "yarn", "mode": "1777"}
+    assert found["/mr-history/done"] == {"owner": "yarn", "mode": "750"}
+    assert found["/spark"] == {"owner": "spark", "mode": "755"}
+    gone = {service.group for service in CATALOG.components["yarn"].services.values()}
+    without = {name: nodes for name, nodes in mapping().items() if name not in gone}
+    assert set(hdfs.hdfs_wanted(filters.asked_of([], "hdfs", without))) == {"/spark", "/spark/events"}
 
 
 # -- the whole, as an operator meets it --------------------------------------------------------------------------------
@@ -256,14 +290,14 @@ def test_broken_inventory_is_told_at_once_and_touches_nothing(
         "hosts": hosts,
         "children": {name: {"hosts": dict.fromkeys(nodes)} for name, nodes in groups.items()},
         "vars": {"kafka_log_levle": "INFO", "zookeeper_heap": 100},
-        "group_vars": {"machine_names": machines},
+        "group_vars": {"machine_names": machines, "pipelines": PIPELINES},
     }
     code, said = ansible(checkout, tmp_path, everything, "ansible-playbook", "playbooks/cluster.yml")
     assert code != 0
     for words in (
         "Nothing was touched. Correct the inventory:",
         "2 nodes are to run hdfs-namenode (master, worker_1)",
-        "no node runs kafka: put one into the group kafka",
+        "the pipeline idfm requires kafka, which no node runs: put nodes into its groups (kafka)",
         "group kakfa is no service of the catalog; did you mean kafka?",
         "worker_0: the machine name 'worker_0' is not legal",
         "the role kafka knows no variable kafka_log_levle; did you mean kafka_log_level?",

@@ -177,7 +177,7 @@ def test_what_cannot_be_locked_is_told_and_goes_on(plays: Plays) -> None:
 
 
 def test_a_lock_is_renewed_long_before_it_is_taken_for_left(plugin: Callable[[str], ModuleType]) -> None:
-    lock = plugin("action/berny_lock.py")
+    lock = plugin("ansible/plugins/action/berny_lock.py")
     assert lock.BEAT_SECONDS * 3 < lock.STALE_SECONDS
 
 

@@ -85,7 +85,7 @@ UNKNOWN = {"failed": True, "msg": "No package matching 'chrony' is available"}
 
 def test_it_goes_on_when_the_lock_is_free(plugin: Callable[[str], ModuleType]) -> None:
     """Also where the lists have to be fetched first; who has the lock is named each time."""
-    told, calls, shown = action(plugin("action/berny_packages.py"), FRONTEND, UNKNOWN, FRONTEND, {"changed": True})
+    told, calls, shown = action(plugin("ansible/plugins/action/berny_packages.py"), FRONTEND, UNKNOWN, FRONTEND, {"changed": True})
     result = told.run(None, {"inventory_hostname": "worker_0"})
     assert result["changed"] and not result.get("failed")
     assert [call.get("update_cache", False) for call in calls] == [False, False, True, True]
@@ -93,7 +93,7 @@ def test_it_goes_on_when_the_lock_is_free(plugin: Callable[[str], ModuleType]) -
 
 
 def test_what_is_no_lock_is_not_waited_for(plugin: Callable[[str], ModuleType]) -> None:
-    told, calls, shown = action(plugin("action/berny_packages.py"), UNKNOWN, UNKNOWN)
+    told, calls, shown = action(plugin("ansible/plugins/action/berny_packages.py"), UNKNOWN, UNKNOWN)
     result = told.run(None, {"inventory_hostname": "worker_0"})
     assert result["failed"] and result["msg"] == UNKNOWN["msg"]
     assert (len(calls), shown) == (2, [])
@@ -102,7 +102,7 @@ def test_what_is_no_lock_is_not_waited_for(plugin: Callable[[str], ModuleType]) 
 def test_the_lock_is_waited_for_ten_minutes(
     plugin: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = plugin("action/berny_packages.py")
+    module = plugin("ansible/plugins/action/berny_packages.py")
     clock = iter(range(0, 10_000, module.TURN_SECONDS))
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     told, calls, shown = action(module, *[FRONTEND] * 100)

@@ -44,13 +44,13 @@ NOW = 1_800_000_000.0
 @pytest.fixture(scope="module")
 def reader(plugin: Callable[[str], ModuleType]) -> ModuleType:
     """What reads a node."""
-    return plugin("modules/berny_preflight.py")
+    return plugin("ansible/plugins/modules/berny_preflight.py")
 
 
 @pytest.fixture(scope="module")
 def action(plugin: Callable[[str], ModuleType]) -> ModuleType:
     """The controller's part of reading."""
-    return plugin("action/berny_preflight.py")
+    return plugin("ansible/plugins/action/berny_preflight.py")
 
 
 def account(name: str, number: int, **changes: Any) -> dict[str, Any]:

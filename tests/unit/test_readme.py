@@ -404,7 +404,7 @@ def test_pages_that_code_sends_people_to() -> None:
                 assert not heading or heading in headings(page), f"{file} names {heading} of {page}"
                 sent += 1
     assert sent > 5
-    for file in ("roles/hdfs/tasks/format.yml", "ansible/plugins/modules/kafka_topics.py"):
+    for file in ("roles/hdfs/tasks/format.yml", "roles/kafka/library/kafka_topics.py"):
         assert "see docs/recovery.md" in text(file)
 
 
@@ -456,7 +456,7 @@ def test_pages_that_code_sends_people_to() -> None:
         (" can't be downloaded: ", "src/berny/controller/artifacts/download.py"),
         (" this host lacks ", "src/berny/controller/artifacts/golang.py"),
         ("Nothing was installed.", "src/berny/controller/artifacts/errors.py"),
-        ("The secrets file beside the inventory is not this server's", "ansible/plugins/modules/influxdb_setup.py"),
+        ("The secrets file beside the inventory is not this server's", "roles/influxdb/library/influxdb_setup.py"),
         ("; site.yml creates it", "src/berny/runtime/probe/ask.py"),
         ("were gone before they were read (partition ", "src/berny/runtime/probe/ask.py"),
         ("holds no metadata", "roles/hdfs/tasks/format.yml"),

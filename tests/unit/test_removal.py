@@ -179,7 +179,7 @@ def test_a_node_without_records_is_not_taken_for_an_empty_one(words: dict[str, A
 @pytest.fixture
 def files(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What writes files, with its records below a folder of the test."""
-    module = plugin("module_utils/berny_files.py")
+    module = plugin("ansible/plugins/module_utils/berny_files.py")
     monkeypatch.setattr(module, "state", str(tmp_path / "state"), raising=False)
     return module
 
@@ -187,7 +187,7 @@ def files(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pyte
 @pytest.fixture
 def remove(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """What removes them, likewise; every other place is empty, and a lab that runs on this box is not seen."""
-    module = plugin("modules/berny_remove.py")
+    module = plugin("ansible/plugins/modules/berny_remove.py")
     for name in ("UNITS", "TMPFILES", "CONFIGURATION", "RUNTIME", "ARCHIVES", "STAMPS", "DATA", "PROCESSES"):
         monkeypatch.setattr(module, name, tmp_path / name.lower())
     monkeypatch.setattr(module, "STATE", tmp_path / "state")

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from berny.controller.restoration import kafka_restoration, lost_zookeeper
 
 NUMBERS = {"master": 1, "worker_2": 2}
 NOW = 1_800_000_000.0
@@ -39,19 +38,25 @@ def told(plan: dict[str, Any]) -> dict[str, Any]:
     return {word[1]: json.loads(word[2]) for word in words if len(word) == 3}
 
 
+@pytest.fixture(scope="module")
+def restoration(plugin: Callable[[str], ModuleType]) -> ModuleType:
+    """The filters of the role ``kafka``."""
+    return plugin("roles/kafka/filter_plugins/kafka_restoration.py")
+
+
 FRESH = disk("new")
 OLD = disk("old", idfm={"0": reached(4), "1": reached(7)}, __consumer_offsets={"0": reached(2)})
 
 
-def test_nothing_is_lost_where_zookeeper_knows_the_disks_cluster() -> None:
-    assert lost_zookeeper({"master": OLD, "worker_2": OLD}, "old") == []
-    assert lost_zookeeper({"master": FRESH, "worker_2": disk("")}, "") == []
+def test_nothing_is_lost_where_zookeeper_knows_the_disks_cluster(restoration: ModuleType) -> None:
+    assert restoration.lost_zookeeper({"master": OLD, "worker_2": OLD}, "old") == []
+    assert restoration.lost_zookeeper({"master": FRESH, "worker_2": disk("")}, "") == []
 
 
 @pytest.mark.parametrize("known", ["new", ""])
-def test_the_disk_of_the_other_broker_tells_all_of_it(known: str) -> None:
+def test_the_disk_of_the_other_broker_tells_all_of_it(restoration: ModuleType, known: str) -> None:
     """The lost broker has come back empty, and may have begun a cluster of its own."""
-    plan = kafka_restoration({"master": FRESH, "worker_2": OLD}, known, NUMBERS, NOW)
+    plan = restoration.kafka_restoration({"master": FRESH, "worker_2": OLD}, known, NUMBERS, NOW)
     assert (plan["cluster_id"], plan["holders"], plan["empty"]) == ("old", ["worker_2"], ["master"])
     nodes = told(plan)
     assert nodes["/cluster/id"] == {"version": "1", "id": "old"}
@@ -64,9 +69,9 @@ def test_the_disk_of_the_other_broker_tells_all_of_it(known: str) -> None:
     )
 
 
-def test_no_producer_gets_an_id_that_the_logs_know() -> None:
+def test_no_producer_gets_an_id_that_the_logs_know(restoration: ModuleType) -> None:
     """With an id of before, its first batch would pass for one that is there already, and be dropped."""
-    block = told(kafka_restoration({"master": FRESH, "worker_2": OLD}, "", NUMBERS, NOW))["/latest_producer_id_block"]
+    block = told(restoration.kafka_restoration({"master": FRESH, "worker_2": OLD}, "", NUMBERS, NOW))["/latest_producer_id_block"]
     assert int(block["block_start"]) == NOW * 1000 and int(block["block_end"]) - int(block["block_start"]) == 999
 
 
@@ -78,17 +83,19 @@ def test_no_producer_gets_an_id_that_the_logs_know() -> None:
         (reached(5, 100, 40), reached(5, 100, 30), 1),
     ],
 )
-def test_who_came_farthest_leads(master: dict[str, int], worker: dict[str, int], leader: int) -> None:
+def test_who_came_farthest_leads(
+    restoration: ModuleType, master: dict[str, int], worker: dict[str, int], leader: int
+) -> None:
     disks = {"master": disk("old", idfm={"0": master}), "worker_2": disk("old", idfm={"0": worker})}
-    nodes = told(kafka_restoration(disks, "", NUMBERS, NOW))
+    nodes = told(restoration.kafka_restoration(disks, "", NUMBERS, NOW))
     assert nodes["/brokers/topics/idfm"]["partitions"]["0"] == [leader, 3 - leader]
     assert nodes["/brokers/topics/idfm/partitions/0/state"]["leader_epoch"] == 6
 
 
-def test_disks_of_several_clusters_are_refused() -> None:
+def test_disks_of_several_clusters_are_refused(restoration: ModuleType) -> None:
     other = disk("other", idfm={"0": reached(1)})
     with pytest.raises(ValueError, match="master, worker_2 hold topics of 2 clusters: old, other"):
-        kafka_restoration({"master": other, "worker_2": OLD}, "", NUMBERS)
+        restoration.kafka_restoration({"master": other, "worker_2": OLD}, "", NUMBERS)
 
 
 def test_module_reads_a_broker_disk(plugin: Callable[[str], ModuleType], tmp_path: Path) -> None:
@@ -101,6 +108,6 @@ def test_module_reads_a_broker_disk(plugin: Callable[[str], ModuleType], tmp_pat
     (folder / f"{40:020d}.log").write_bytes(b"x" * 12)
     (folder / f"{0:020d}.log").write_bytes(b"x" * 99)
     of = {"epoch": 7, "offset": 40, "bytes": 12}
-    found = plugin("modules/kafka_disk.py").topics(tmp_path)
+    found = plugin("roles/kafka/library/kafka_disk.py").topics(tmp_path)
     assert found == {"idfm-realtime.dlq": {"id": "l3CvaKYDQAWfdig2zNmYXw", "partitions": {"0": of}}}
-    assert plugin("modules/kafka_disk.py").topics(tmp_path / "none") == {}
+    assert plugin("roles/kafka/library/kafka_disk.py").topics(tmp_path / "none") == {}

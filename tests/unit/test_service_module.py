@@ -39,8 +39,9 @@ def run(checkout: Path, module: str, check: bool = False, **words: Any) -> dict[
     """Run a module as Ansible does on a node; return its answer."""
     told = {"ANSIBLE_MODULE_ARGS": words | {"_ansible_check_mode": check}}
     plugins = checkout / "ansible" / "plugins"
+    [file] = [*plugins.glob(f"modules/{module}.py"), *checkout.glob(f"roles/*/library/{module}.py")]
     done = subprocess.run(
-        [sys.executable, "-c", RUN, plugins / "module_utils", plugins / "modules" / f"{module}.py"],
+        [sys.executable, "-c", RUN, plugins / "module_utils", file],
         input=json.dumps(told),
         capture_output=True,
         text=True,
@@ -65,17 +66,17 @@ def run(checkout: Path, module: str, check: bool = False, **words: Any) -> dict[
 def test_topic_settings(plugin: Plugin, keep: str, size: str, retention: int, segment: int) -> None:
     """Retention drops whole segments: one that lasted longer than a day would outlive what is promised by as much."""
     sizes = {"256MiB": 268_435_456, "1GiB": 1_073_741_824, "1KiB": 1024}
-    assert plugin("modules/kafka_topics.py").wanted_configuration({"keep": keep, "keep_bytes": size}) == {
+    assert plugin("roles/kafka/library/kafka_topics.py").wanted_configuration({"keep": keep, "keep_bytes": size}) == {
         "retention.ms": str(retention), "retention.bytes": str(sizes[size]), "segment.ms": str(segment),
     }  # fmt: skip
 
 
 def test_topics_of_all_manifests_can_be_had(plugin: Plugin) -> None:
     """The manifests' words are the module's."""
-    wanted = plugin("modules/kafka_topics.py").wanted_configuration
+    wanted = plugin("roles/kafka/library/kafka_topics.py").wanted_configuration
     for pipeline in load_pipelines().values():
-        for topic in pipeline.topics.values():
-            assert all(int(value) > 0 for value in wanted(topic.model_dump()).values())
+        for topic in pipeline.resources["topics"].values():
+            assert all(int(value) > 0 for value in wanted(topic).values())
 
 
 # -- hdfs_metadata -----------------------------------------------------------------------------------------------------
@@ -99,8 +100,8 @@ def test_metadata_is_found(plugin: Plugin, tmp_path: Path, files: dict[str, str]
     """What decides whether a NameNode is formatted: a format that was cut off is none, blocks always are."""
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert plugin("modules/hdfs_metadata.py").cluster_id(tmp_path) == found
-    assert plugin("modules/hdfs_metadata.py").cluster_id(tmp_path / "absent") is None
+    assert plugin("roles/hdfs/library/hdfs_metadata.py").cluster_id(tmp_path) == found
+    assert plugin("roles/hdfs/library/hdfs_metadata.py").cluster_id(tmp_path / "absent") is None
 
 
 def test_metadata_is_told_by_directory(checkout: Path, tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_unknown_owner_is_told(checkout: Path, tmp_path: Path) -> None:
 
 def test_reader_sees_the_old_text_or_the_new(plugin: Plugin, tmp_path: Path) -> None:
     """A service that starts while its file is written never reads half of it."""
-    write = plugin("module_utils/berny_files.py").write
+    write = plugin("ansible/plugins/module_utils/berny_files.py").write
     path = tmp_path / "a.conf"
     texts = {"a" * 100_000, "b" * 200_000}
     write(path, "a" * 100_000, 0o644, ME)
@@ -199,7 +200,7 @@ def test_reader_sees_the_old_text_or_the_new(plugin: Plugin, tmp_path: Path) -> 
 
 def test_stale_neighbour_is_no_obstacle(plugin: Plugin, tmp_path: Path) -> None:
     """A write that was cut off leaves a file beside; it may even be a link to somewhere else."""
-    module = plugin("module_utils/berny_files.py")
+    module = plugin("ansible/plugins/module_utils/berny_files.py")
     (tmp_path / "other").write_text("precious")
     (tmp_path / ".a.conf.berny").symlink_to(tmp_path / "other")
     module.write(tmp_path / "a.conf", "text", 0o640, ME)
@@ -240,7 +241,7 @@ def test_folders_that_were_closed_are_opened_again(checkout: Path, tmp_path: Pat
 
 def test_folders_of_berny_are_its_own_all_of_them(plugin: Plugin) -> None:
     """Also one that something else made before; a machine's own, and what others put below it, are not."""
-    own = plugin("module_utils/berny_files.py").own_folders
+    own = plugin("ansible/plugins/module_utils/berny_files.py").own_folders
     paths = [Path("/etc/berny/control/.ssh/authorized_keys"), Path("/etc/systemd/system/x.service"), Path("/srv/a/b")]
     assert own(paths, ["/srv/a"]) == [Path("/etc/berny"), Path("/etc/berny/control"), Path("/etc/berny/control/.ssh"),
                                       Path("/srv/a")]  # fmt: skip
@@ -449,13 +450,13 @@ def test_modes_of_an_archive_are_mended_where_it_is(node: Node, unpacked: Path) 
 def test_log_line_that_says_why(plugin: Plugin, journal: str, told: str) -> None:
     """A play that stops shows one line: the last error of the program, not what systemd adds to it."""
     service = SimpleNamespace(unit="x.service", module=SimpleNamespace(run_command=lambda command: (0, journal, "")))
-    assert told in plugin("module_utils/berny_service.py").Service.log_line(service, "0")
+    assert told in plugin("ansible/plugins/module_utils/berny_service.py").Service.log_line(service, "0")
 
 
 @pytest.fixture
 def owned(plugin: Plugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[..., str], Path]:
     """What mends a service's directories, and the directory: it has a file two levels down, and lost+found."""
-    module = plugin("module_utils/berny_service.py")
+    module = plugin("ansible/plugins/module_utils/berny_service.py")
     monkeypatch.setattr(module, "TMPFILES", tmp_path)
     monkeypatch.setattr(module, "DATA", tmp_path / "data")
     data = tmp_path / "data" / "kafka"
@@ -541,9 +542,9 @@ def unit(checkout: Path, **words: Any) -> str:
 
 def test_unit_records_what_it_starts_from(checkout: Path, plugin: Plugin) -> None:
     """The module reads the unit's digest from where the template writes it: else every run would restart everything."""
-    record = plugin("module_utils/berny_service.py").RECORD
+    record = plugin("ansible/plugins/module_utils/berny_service.py").RECORD
     assert re.search(rf"^ExecStartPre=\+{record} kafka (\S+)$", unit(checkout), re.M)
-    marker = plugin("action/berny_files.py").UNIT_DIGEST
+    marker = plugin("ansible/plugins/action/berny_files.py").UNIT_DIGEST
     assert unit(checkout).count(marker) == 1
     install = (checkout / "roles" / "node" / "tasks" / "main.yml").read_text()
     assert f"{record}: {{template: record-start.j2" in install

@@ -102,7 +102,7 @@ VALUES = {
 
 def test_units_get_values_as_they_are(plugin: Callable[[str], ModuleType], tmp_path: Path) -> None:
     """By systemd's own reader: a line break of a secret neither ends it nor begins another variable."""
-    lines = [f"{name}={plugin('filter/berny.py').environment_value(value)}\n" for name, value in VALUES.items()]
+    lines = [f"{name}={plugin('ansible/plugins/filter/berny.py').environment_value(value)}\n" for name, value in VALUES.items()]
     assert lines[0] == f"PLAIN={VALUES['PLAIN']}\n"
     (tmp_path / "environment.d").mkdir()
     (tmp_path / "environment.d" / "a.conf").write_text("".join(lines))
@@ -117,7 +117,7 @@ def test_units_get_values_as_they_are(plugin: Callable[[str], ModuleType], tmp_p
 
 def test_dollars_are_no_variables(plugin: Callable[[str], ModuleType]) -> None:
     """That reader would put variables in their place, which an environment file of a unit has none of."""
-    assert plugin("filter/berny.py").environment_value("a$b") == '"a\\$b"'
+    assert plugin("ansible/plugins/filter/berny.py").environment_value("a$b") == '"a\\$b"'
 
 
 def test_all_that_is_wrong_is_named_at_once(environment: pytest.MonkeyPatch) -> None:
