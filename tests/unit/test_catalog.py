@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from itertools import combinations, pairwise
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,15 +19,12 @@ from berny.model.topology import read_mapping
 from berny.runtime.probe.load import load
 
 CATALOG = load_catalog()
-RUNBOOK = ["hdfs", "yarn", "zookeeper", "kafka", "spark", "influxdb"]
-"""HDFS, YARN, ZooKeeper and Kafka, Spark, InfluxDB: the order in which the runbook starts what pipelines stand on."""
-
 ENTRY = """
 title: A component
 version: "1"
 archive: a
-user: {{name: {name}, uid: 6900}}
-needs: [{needs}]
+user: {{name: {name}, uid: {uid}}}
+requires: [{requires}]
 services:
   {name}:
     group: {name}
@@ -35,20 +34,32 @@ services:
 """
 
 
-def play_roles(checkout: Path) -> list[tuple[str, str]]:
-    """Return role and hosts of every play of site.yml, in the order of the playbooks that it imports."""
+def plays(checkout: Path) -> list[dict[str, Any]]:
+    """Return every play of site.yml, in the order of the playbooks that it imports."""
+    return [
+        play
+        for imported in yaml.safe_load((checkout / "site.yml").read_text())
+        for play in yaml.safe_load((checkout / imported["ansible.builtin.import_playbook"]).read_text())
+    ]
+
+
+def play_roles(checkout: Path) -> list[str]:
+    """Return the roles that plays of site.yml name, and ``components`` for the loop over those of the catalog."""
     found = []
-    for imported in yaml.safe_load((checkout / "site.yml").read_text()):
-        for play in yaml.safe_load((checkout / imported["ansible.builtin.import_playbook"]).read_text()):
-            found += [(role["role"], play["hosts"]) for role in play.get("roles", [])]
+    for task in (task for play in plays(checkout) for task in play.get("tasks", [])):
+        if role := task.get("ansible.builtin.import_role"):
+            found.append(role["name"])
+        elif task.get("ansible.builtin.include_tasks", {}).get("file") == "tasks/component.yml":
+            found.append("components")
     return found
 
 
-def write(folder: Path, name: str, needs: str = "") -> Path:
+def write(folder: Path, name: str, requires: str = "") -> Path:
     """Write a component's file and return it."""
     file = folder / name / "component.yml"
+    uid = 6900 + len(list(folder.iterdir()))
     file.parent.mkdir()
-    file.write_text(ENTRY.format(name=name, needs=needs))
+    file.write_text(ENTRY.format(name=name, requires=requires, uid=uid))
     return file
 
 
@@ -56,33 +67,65 @@ def write(folder: Path, name: str, needs: str = "") -> Path:
 
 
 @pytest.mark.parametrize("name", CATALOG.components)
-def test_component_has_role_and_play(checkout: Path, name: str) -> None:
-    """A component that no play installs would be a line of the catalog that lies."""
+def test_component_has_a_role(checkout: Path, name: str) -> None:
+    """A component that no role installs would be a line of the catalog that lies."""
     assert (checkout / "roles" / name / "tasks" / "main.yml").is_file()
-    hosts = [hosts for role, hosts in play_roles(checkout) if role == name]
-    groups = {service.group for service in CATALOG.components[name].services.values()}
-    assert [set(pattern.split(":")) for pattern in hosts] == [groups]
 
 
-def test_every_role_of_a_play_exists(checkout: Path) -> None:
-    """The plays install components and what all of them share, and nothing that is not there."""
-    roles = [role for role, _ in play_roles(checkout)]
-    assert set(roles) == {"node", "firewall", *CATALOG.components, "control", "pipeline"}
-    assert all((checkout / "roles" / role).is_dir() for role in roles)
+def test_every_role_is_converged_once(checkout: Path) -> None:
+    """Plays install what all share and the catalog's components: machines first, pipelines last."""
+    roles = play_roles(checkout)
+    assert roles == ["node", "firewall", "components", "control", "pipeline"]
+    others = {path.name for path in (checkout / "roles").iterdir()} - {*CATALOG.components}
+    assert others == {*roles, "service"} - {"components"}
 
 
-def test_plays_respect_needs(checkout: Path) -> None:
-    """site.yml is a static list: nothing but this test holds its order against the catalog's needs."""
-    order = [role for role, _ in play_roles(checkout)]
-    assert order[:2] == ["node", "firewall"]
-    assert order[-1] == "pipeline"
-    for name, component in CATALOG.components.items():
-        assert all(order.index(need) < order.index(name) for need in component.needs), name
+def test_the_loop_runs_each_component_where_it_has_a_group(checkout: Path) -> None:
+    """In the catalog's order, on all nodes at once; a node that runs none of its services is left out."""
+    [loop] = [
+        task
+        for play in plays(checkout)
+        for task in play.get("tasks", [])
+        if task.get("ansible.builtin.include_tasks", {}).get("file") == "tasks/component.yml"
+    ]
+    assert loop["loop"] == "{{ catalog.components | are_tagged(ansible_run_tags, ansible_skip_tags) }}"
+    assert loop["loop_control"] == {"loop_var": "component"} and "when" not in loop
+    [task] = yaml.safe_load((checkout / "playbooks/tasks/component.yml").read_text())
+    assert task["ansible.builtin.include_role"]["name"] == "{{ component }}"
+    assert task["when"] == "catalog.components[component].groups | intersect(group_names) | length > 0"
 
 
-def test_plays_are_in_the_runbooks_order(checkout: Path) -> None:
-    """What the runbook starts first is installed first."""
-    assert [role for role, _ in play_roles(checkout) if role in RUNBOOK] == RUNBOOK
+def test_plays_of_the_cluster_name_no_component(checkout: Path) -> None:
+    """A component is a folder: no play is edited for it."""
+    text = (checkout / "playbooks/cluster.yml").read_text() + (checkout / "playbooks/tasks/component.yml").read_text()
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    words = {
+        *CATALOG.components,
+        *CATALOG.services,
+        *(group for c in CATALOG.components.values() for group in c.groups),
+    }
+    assert not words & {*re.findall(r"[\w-]+", code)}
+
+
+@pytest.mark.parametrize(
+    ("run", "skip", "chosen"),
+    [
+        (["all"], [], ["a", "b", "c"]),
+        (["tagged"], [], ["a", "b", "c"]),
+        (["c", "a"], [], ["a", "c"]),
+        (["all"], ["b"], ["a", "c"]),
+        (["b", "c"], ["b"], ["c"]),
+        (["node"], [], []),
+        (["untagged"], [], []),
+        (["all"], ["a", "b", "c"], []),
+    ],
+)
+def test_tags_choose_components(
+    plugin: Callable[[str], ModuleType], run: list[str], skip: list[str], chosen: list[str]
+) -> None:
+    """Each component's name is its tag; the catalog's order stays."""
+    are_tagged = plugin("ansible/plugins/filter/berny.py").are_tagged
+    assert are_tagged({"a": {}, "b": {}, "c": {}}, run, skip) == chosen
 
 
 def test_plays_stop_at_the_first_broken_host(checkout: Path) -> None:
@@ -96,7 +139,9 @@ def test_playbooks_that_touch_nodes_read_the_inventory_first(checkout: Path) -> 
     """The preflight is the first play of site.yml and runs whatever tags are given."""
     first = yaml.safe_load((checkout / "playbooks/cluster.yml").read_text())[0]
     assert first["tags"] == ["always"]
-    assert first["tasks"][0]["ansible.builtin.import_tasks"] == "tasks/begin.yml"
+    assert first["tasks"][0]["ansible.builtin.include_tasks"] == {
+        "file": "tasks/begin.yml", "apply": {"tags": ["always"]},
+    }  # fmt: skip
     begin = yaml.safe_load((checkout / "playbooks/tasks/begin.yml").read_text())
     assert "berny_inventory" in begin[0]
 
@@ -104,7 +149,8 @@ def test_playbooks_that_touch_nodes_read_the_inventory_first(checkout: Path) -> 
 @pytest.mark.parametrize("name", CATALOG.services)
 def test_role_runs_the_service(checkout: Path, name: str) -> None:
     """Each service of the catalog is run by its component's role, under its own name."""
-    tasks = (checkout / "roles" / CATALOG.services[name].component / "tasks" / "main.yml").read_text()
+    folder = checkout / "roles" / CATALOG.services[name].component / "tasks"
+    tasks = "\n".join(file.read_text() for file in sorted(folder.glob("*.yml")))
     assert re.search(rf"service_name: {re.escape(name)}$", tasks, re.M)
 
 
@@ -133,11 +179,11 @@ def test_every_service_and_component_has_a_probe(probe_files: None, name: str) -
     assert probes.component or len(probes.services) == 1, "which service speaks for the component?"
 
 
-def test_order_of_the_catalog_respects_needs() -> None:
-    """Whoever walks the catalog meets what is needed first."""
+def test_order_of_the_catalog_respects_requirements() -> None:
+    """Whoever walks the catalog meets what is required first."""
     order = list(CATALOG.components)
     for name, component in CATALOG.components.items():
-        assert all(order.index(need) < order.index(name) for need in component.needs)
+        assert all(order.index(other) < order.index(name) for other in component.requires), name
 
 
 # -- against the inventory ---------------------------------------------------------------------------------------------
@@ -200,9 +246,11 @@ def test_seed_ports_are_kept() -> None:
 def test_small_heaps_fit_the_lab() -> None:
     """The lab says that it takes 5 GiB: heaps are a good part of what services take."""
     mapping = read_mapping()
-    heaps = sum(s.heap.small * len(mapping[s.group]) for s in CATALOG.services.values())
+    heaps = sum(s.heap.small * len(mapping[s.group]) for s in CATALOG.services.values() if s.heap)
     assert heaps < 5 * 1024
-    assert all(service.heap.small <= service.heap.large for service in CATALOG.services.values())
+    for service in CATALOG.services.values():
+        sizes = [one for one in (service.heap, service.memory, service.jobs, service.disk) if one]
+        assert all(one.small <= one.large for one in sizes), service.name
 
 
 # -- users and versions ------------------------------------------------------------------------------------------------
@@ -243,7 +291,7 @@ def test_secrets_are_named_once() -> None:
 # -- what is wrong is named --------------------------------------------------------------------------------------------
 
 
-def test_components_are_ordered_by_needs(tmp_path: Path) -> None:
+def test_components_are_ordered_by_what_they_require(tmp_path: Path) -> None:
     """Not by the alphabet, which files are read by."""
     write(tmp_path, "anvil", "zinc")
     write(tmp_path, "mill", "anvil")
@@ -283,7 +331,150 @@ def test_file_that_is_no_mapping_names_the_file(tmp_path: Path, text: str) -> No
     assert str(file) in str(error.value)
 
 
-def test_missing_need_names_the_file(tmp_path: Path) -> None:
+WHOLE = """
+title: A component
+version: "1"
+archive: a
+user: {name: NAME, uid: UID}
+requires: REQUIRES
+services:
+  SERVICE:
+    group: GROUP
+    ports: {main: 1, page: 2}
+    pages: [page]
+    heap: {small: 1, large: 1}
+    keeps: nothing
+endpoints:
+  ENDPOINT: {service: SERVICE, port: main}
+kinds:
+  KIND:
+    pattern: "[a-z]+"
+    says: use a to z
+    keys:
+      keep: {type: span, required: true}
+resources: {}
+"""
+WORDS = {
+    "NAME": "tool",
+    "UID": "6900",
+    "REQUIRES": "[]",
+    "SERVICE": "tool",
+    "GROUP": "tool",
+    "ENDPOINT": "TOOL",
+    "KIND": "things",
+}
+
+
+def whole(folder: Path, component: str = "tool", *changes: tuple[str, str], **words: str) -> Path:
+    """Write a component that has everything, with other words and changes of its text; return its file."""
+    text = WHOLE
+    for word, value in {**WORDS, **words}.items():
+        text = text.replace(word, value)
+    for old, new in changes:
+        assert old in text, old
+        text = text.replace(old, new)
+    file = folder / component / "component.yml"
+    file.parent.mkdir()
+    file.write_text(text)
+    return file
+
+
+def refused(folder: Path, file: Path, *told: str) -> None:
+    """The catalog of a folder is refused, with the name of a file and words."""
+    with pytest.raises(CatalogError) as error:
+        load_catalog(folder)
+    for words in (str(file), *told):
+        assert words in str(error.value), words
+
+
+def test_a_component_with_everything_is_read(tmp_path: Path) -> None:
+    whole(tmp_path)
+    tool = load_catalog(tmp_path).components["tool"]
+    assert tool.kinds["things"].component == tool.services["tool"].component == "tool"
+    assert tool.endpoints["TOOL"].port == "main" and tool.groups == ["tool"]
+
+
+HEAP = "    heap: {small: 1, large: 1}\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("keeps: nothing", "kept: nothing", "services.tool.kept"),
+        ("pages: [page]", "pages: [pgae]", "pages: pgae: no such port"),
+        ("pages: [page]", "metrics: pgae", "pages: pgae: no such port"),
+        (
+            HEAP,
+            f"{HEAP}    memory: {{small: 1, large: 1}}\n",
+            "services.tool: Value error, heap: either this or memory",
+        ),
+        (HEAP, "", "services.tool: Value error, heap: either this or memory"),
+        ("port: main}", "port: mian}", "endpoints.TOOL: there is no port mian of tool"),
+        ("service: tool, port", "service: tolo, port", "endpoints.TOOL: there is no port main of tolo"),
+        ("port: main}", 'port: main, text: "{user}"}', "endpoints.TOOL: Value error, service and port, or text"),
+        ("{service: tool, port: main}", "{}", "endpoints.TOOL: Value error, service and port, or text"),
+        ("type: span", "type: spam", "kinds.things.keys.keep.type"),
+        ("says: use a to z", "say: use a to z", "kinds.things.say"),
+        ("archive: a\n", "", "install: 'archive' and 'venv' need archive"),
+        ("archive: a\n", "archive: a\npackages: {names: [b]}\n", "install: 'archive' and 'venv' need archive"),
+        ("archive: a\n", "install: packages\n", "install: 'archive' and 'venv' need archive"),
+        ("name: tool,", "name: the tool,", "user.name: Value error, 'the tool' can't be a name"),
+        ("uid: 6900", "uid: 7000", "user.uid"),
+        ("main: 1", "main: 65536", "services.tool.ports.main"),
+        ("group: tool", "group: the-tool", "services.tool.group"),
+        (
+            "resources: {}",
+            "resources: {topics: {a: {}}}",
+            "resources.topics: no component has this kind; there are things",
+        ),
+        ("resources: {}", "resources: {things: {a: {}}}", "resources.things.a.keep: is missing"),
+        ("resources: {}", "resources: {things: {a: {keep: 7}}}", "resources.things.a.keep: 7 is no span"),
+        ("resources: {}", "resources: {things: {A: {keep: 7d}}}", "resources.things.A: can't be called so: use a to z"),
+    ],
+)
+def test_what_a_component_may_not_say(tmp_path: Path, old: str, new: str, told: str) -> None:
+    """File and key of each mistake."""
+    refused(tmp_path, whole(tmp_path, "tool", (old, new)), told)
+
+
+def test_the_name_of_a_folder_and_of_a_service_is_a_name(tmp_path: Path) -> None:
+    refused(tmp_path, whole(tmp_path, "the_tool"), "name: Value error, 'the_tool' can't be a name")
+    other = tmp_path / "other"
+    other.mkdir()
+    refused(other, whole(other, SERVICE="The-Tool"), "services.The-Tool.name: Value error, 'The-Tool' can't be a name")
+
+
+def test_who_asks_for_a_resource_requires_its_component(tmp_path: Path) -> None:
+    """Else it would be converged before there is anything to ask."""
+    mine = {"NAME": "mill", "UID": "6901", "SERVICE": "mill", "GROUP": "mill", "ENDPOINT": "MILL", "KIND": "flour"}
+    asks = ("resources: {}", "resources: {things: {a: {keep: 7d}}}")
+    whole(tmp_path)
+    file = whole(tmp_path, "mill", asks, **mine)
+    refused(tmp_path, file, "resources: tool is not among requires")
+    file.write_text(file.read_text().replace("requires: []", "requires: [tool]"))
+    load_catalog.cache_clear()
+    assert load_catalog(tmp_path).components["mill"].resources == {"things": {"a": {"keep": "7d"}}}
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("UID", "uid 6900 is that of mill"),
+        ("NAME", "user tool is that of mill"),
+        ("SERVICE", "service tool is that of mill"),
+        ("GROUP", "group tool is that of mill"),
+        ("KIND", "kind things is that of mill"),
+        ("ENDPOINT", "endpoint TOOL is that of mill"),
+    ],
+)
+def test_what_is_taken_can_not_be_taken_twice(tmp_path: Path, word: str, told: str) -> None:
+    """The later one, and whose it is."""
+    mine = {"NAME": "mill", "UID": "6901", "SERVICE": "mill", "GROUP": "mill", "ENDPOINT": "MILL", "KIND": "flour"}
+    whole(tmp_path, "mill", **{**mine, word: WORDS[word]})
+    refused(tmp_path, whole(tmp_path, "tool"), told)
+
+
+def test_a_missing_requirement_names_the_file(tmp_path: Path) -> None:
     """The file to correct is the one that needs."""
     write(tmp_path, "one")
     file = write(tmp_path, "two", "one, three")
@@ -336,9 +527,3 @@ def test_malformed_sizes(size: str) -> None:
     """MB and MiB differ by 5 per cent: only one of them is understood."""
     with pytest.raises(ValueError, match="is not a size"):
         size_in_bytes(size)
-
-
-def test_pairs_of_plays_do_not_repeat(checkout: Path) -> None:
-    """A role that two plays run would be converged twice."""
-    roles = [role for role, _ in play_roles(checkout)]
-    assert all(one != other for one, other in pairwise(sorted(roles)))

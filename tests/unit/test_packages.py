@@ -85,7 +85,9 @@ UNKNOWN = {"failed": True, "msg": "No package matching 'chrony' is available"}
 
 def test_it_goes_on_when_the_lock_is_free(plugin: Callable[[str], ModuleType]) -> None:
     """Also where the lists have to be fetched first; who has the lock is named each time."""
-    told, calls, shown = action(plugin("ansible/plugins/action/berny_packages.py"), FRONTEND, UNKNOWN, FRONTEND, {"changed": True})
+    told, calls, shown = action(
+        plugin("ansible/plugins/action/berny_packages.py"), FRONTEND, UNKNOWN, FRONTEND, {"changed": True}
+    )
     result = told.run(None, {"inventory_hostname": "worker_0"})
     assert result["changed"] and not result.get("failed")
     assert [call.get("update_cache", False) for call in calls] == [False, False, True, True]

@@ -71,7 +71,9 @@ def test_the_disk_of_the_other_broker_tells_all_of_it(restoration: ModuleType, k
 
 def test_no_producer_gets_an_id_that_the_logs_know(restoration: ModuleType) -> None:
     """With an id of before, its first batch would pass for one that is there already, and be dropped."""
-    block = told(restoration.kafka_restoration({"master": FRESH, "worker_2": OLD}, "", NUMBERS, NOW))["/latest_producer_id_block"]
+    block = told(restoration.kafka_restoration({"master": FRESH, "worker_2": OLD}, "", NUMBERS, NOW))[
+        "/latest_producer_id_block"
+    ]
     assert int(block["block_start"]) == NOW * 1000 and int(block["block_end"]) - int(block["block_start"]) == 999
 
 

@@ -102,7 +102,10 @@ VALUES = {
 
 def test_units_get_values_as_they_are(plugin: Callable[[str], ModuleType], tmp_path: Path) -> None:
     """By systemd's own reader: a line break of a secret neither ends it nor begins another variable."""
-    lines = [f"{name}={plugin('ansible/plugins/filter/berny.py').environment_value(value)}\n" for name, value in VALUES.items()]
+    lines = [
+        f"{name}={plugin('ansible/plugins/filter/berny.py').environment_value(value)}\n"
+        for name, value in VALUES.items()
+    ]
     assert lines[0] == f"PLAIN={VALUES['PLAIN']}\n"
     (tmp_path / "environment.d").mkdir()
     (tmp_path / "environment.d" / "a.conf").write_text("".join(lines))

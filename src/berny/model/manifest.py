@@ -172,7 +172,10 @@ def load_pipelines(folder: Path | None = None) -> dict[str, Pipeline]:
     folder, catalog = folder or PIPELINES, load_catalog()
     pipelines = {}
     for file in sorted(folder.glob("*/pipeline.yml")):
-        given = parse(Pipeline, {**read_yaml(file), "name": file.parent.name}, file)
+        entry = read_yaml(file)
+        if "name" in entry:
+            raise CatalogError(f"{file}: name: is that of its folder")
+        given = parse(Pipeline, {**entry, "name": file.parent.name}, file)
         pipelines[given.name] = _resolved(given, catalog, file)
     _check_shared(pipelines, catalog, folder)
     return pipelines
