@@ -25,12 +25,13 @@ def asked(
     installed: dict[str, set[str]] | None = None,
     remembered: dict[str, set[str]] | None = None,
     unrecorded: dict[str, list[str]] | None = None,
+    of: dict[str, str] | None = None,
     **words: Any,
 ) -> Plan:
     """Return the plan for a request to the cluster named lab, with everything installed by default."""
     there = WHOLE if installed is None else installed
     left = {node: (remembered or {}).get(node, set()) for node in there}
-    return plan(Request(**words), "lab", CATALOG, PIPELINES, GROUPS, there, left, unrecorded or {})
+    return plan(Request(**words), "lab", CATALOG, PIPELINES, GROUPS, there, left, unrecorded or {}, of or {})
 
 
 def without(*owners: str, nodes: list[str] | None = None) -> dict[str, set[str]]:
@@ -83,8 +84,33 @@ def test_a_pipeline_goes_with_its_data_where_all_of_it_goes() -> None:
 
 def test_a_pipeline_without_a_manifest_can_go() -> None:
     """Its folder was removed first; what it kept in the cluster is not known any more."""
-    found = asked({"master": {"node", "berny-old-stage"}}, pipeline="old", data="lab")
+    there = {"master": {"node", "berny-old-stage"}}
+    found = asked(there, of={"berny-old-stage": "old"}, pipeline="old", data="lab")
     assert (found.owners, found.pipeline_data) == (["berny-old-stage"], "")
+    assert "there is no pipeline old" in refused(there, pipeline="old"), "a name is not taken apart"
+
+
+def test_stages_of_a_pipeline_whose_name_begins_the_same_stay() -> None:
+    """``air`` is not ``air-quality``: whose a unit is, its record says."""
+    of = {"berny-air-in": "air", "berny-air-quality-in": "air-quality", "berny-air-quality-out": "air-quality"}
+    there = {"master": {"node", *of}, "worker_0": {"node", "berny-air-quality-out"}}
+    assert asked(there, of=of, pipeline="air").hosts == {"master": ["berny-air-in"], "worker_0": []}
+    found = asked(there, of=of, pipeline="air-quality", data="lab")
+    assert found.hosts["worker_0"] == ["berny-air-quality-out"]
+    assert set(found.hosts["master"]) == {"berny-air-quality-in", "berny-air-quality-out"}
+    # One that is both: its record has the last word.
+    mixed = {"berny-air-quality-in": "air"}
+    assert asked({"master": {"node", *mixed}}, of=mixed, pipeline="air").owners == ["berny-air-quality-in"]
+    assert "did you mean air-quality?" in refused({"master": {"node", *of}}, of, pipeline="air-qualiti")
+
+
+def test_a_component_that_is_not_selected_any_more_can_go() -> None:
+    """The inventory has no node for it: what is left of it goes by its record, and nobody brings it back."""
+    gone = {name: nodes for name, nodes in GROUPS.items() if name not in CATALOG.components["grafana"].groups}
+    there = {node: set(owners) for node, owners in WHOLE.items()}
+    left = {node: set[str]() for node in there}
+    found = plan(Request(component="grafana"), "lab", CATALOG, PIPELINES, gone, there, left, {}, {})
+    assert found.hosts["worker_2"] == ["grafana"] and not [words for words in found.kept if "site.yml" in words]
 
 
 def test_what_left_data_can_be_asked_for_again() -> None:
@@ -109,10 +135,10 @@ def test_what_comes_back_is_told() -> None:
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
-def refused(installed: dict[str, set[str]] | None = None, **words: Any) -> str:
+def refused(installed: dict[str, set[str]] | None = None, of: dict[str, str] | None = None, **words: Any) -> str:
     """Return why a request is refused."""
     with pytest.raises(Refused) as error:
-        asked(installed, **words)
+        asked(installed, of=of, **words)
     return " | ".join(error.value.problems)
 
 
@@ -221,11 +247,19 @@ class Module:
         raise Exit(words)
 
 
-def write(files: ModuleType, monkeypatch: pytest.MonkeyPatch, owner: str, check: bool = False, **texts: str) -> Any:
+def write(
+    files: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: str,
+    check: bool = False,
+    pipeline: str = "",
+    **texts: str,
+) -> Any:
     """Have files written for an owner; returns what the module said."""
     dests = {name.replace("__", "/"): text for name, text in texts.items()}
     words = {
         "owner": owner,
+        "pipeline": pipeline,
         "state": files.state,
         "files": [{"dest": dest, "mode": "0644", "owner": "root"} for dest in dests],
         "contents": dests,
@@ -299,6 +333,23 @@ def test_a_file_of_two_owners_goes_with_the_second(
     remove.Remover(module).owner("berny-idfm-analytics", data=False)
     assert not target.exists()
     assert ["systemctl", "disable", "--now", "berny-idfm.target", "berny-idfm-analytics.service"] in module.commands
+
+
+def test_whose_a_stage_is_stays_on_record(
+    files: ModuleType, remove: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is installed, and as long as it has left data; a write without a word of it takes it from nobody."""
+    monkeypatch.setattr(remove, "UIDS", range(os.getuid(), os.getuid() + 1))
+    data, unit = tmp_path / "data" / "berny-air", "berny-air-quality-x"
+    data.mkdir(parents=True)
+    (data / "spool.sqlite").touch()
+    tmpfiles = {str(tmp_path / "tmpfiles" / f"{unit}.conf"): f"d {data} 0750 x x\n"}
+    write(files, monkeypatch, unit, pipeline="air", **tmpfiles)
+    write(files, monkeypatch, unit, **tmpfiles)
+    record = tmp_path / "state" / "installed" / f"{unit}.json"
+    assert json.loads(record.read_text())["pipeline"] == "air"
+    remove.Remover(Module()).owner(unit, data=False)
+    assert json.loads(record.read_text()) == {"data": [str(data)], "pipeline": "air"}
 
 
 def service(tmp_path: Path) -> tuple[Path, Path]:

@@ -139,7 +139,8 @@ def stage_environment(
             found[variable] = endpoint.text.format(**words) if endpoint.text else addresses[variable]
         for kind, rule in component.kinds.items():
             for resource in pipeline.writes(stage, kind):
-                keys = {"name": resource, **pipeline.resources[kind][resource]}
+                # A key that the resource does not have is empty.
+                keys = {**dict.fromkeys(rule.keys, ""), **pipeline.resources[kind][resource], "name": resource}
                 found |= {variable: text.format(**keys) for variable, text in rule.environment.items()}
         # A credential is for what writes there.
         if any(pipeline.writes(stage, kind) for kind in component.kinds):
