@@ -30,10 +30,25 @@ files: {description: What berny_files returns., type: dict, returned: with files
 service: {description: What berny_service returns., type: dict, returned: with service}
 """
 
+from typing import Any
+
 from ansible.module_utils import berny_archive, berny_files, berny_service
 from ansible.module_utils.basic import AnsibleModule
 
 PARTS = {"archive": berny_archive, "files": berny_files, "service": berny_service}
+UNITS = "/etc/systemd/system/"
+
+
+def would_differ(params: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Return whether a service that runs would run from something old once the files of a dry run were written."""
+    service = found.get("service", {})
+    if service.get("down", True) or service.get("held"):
+        return False
+    contents = params["files"]["contents"]
+    inputs = {line for path, text in contents.items() if path.endswith("/inputs") for line in text.splitlines()}
+    written = set(found.get("files", {}).get("written", []))
+    own = inputs | {path for path in written if path.startswith(UNITS) and path.endswith(".service")}
+    return bool(written & own) or bool(found.get("archive", {}).get("changed"))
 
 
 def main() -> None:
@@ -45,6 +60,8 @@ def main() -> None:
             found[name] = part.have(module, module.params[name])
             if found[name].get("missing") and not module.check_mode:
                 break
+    if module.check_mode and found.get("service") and would_differ(module.params, found):
+        found["service"]["differs"] = True
     module.exit_json(changed=any(part["changed"] for part in found.values()), **found)
 
 
