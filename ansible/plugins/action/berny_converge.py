@@ -81,6 +81,7 @@ class ActionModule(ActionBase):
         return {
             "name": self._value("service_name", variables),
             "phase": "start",
+            "timer": bool(self._value("service_calendar", variables)),
             "probe": self._value("service_probe", variables),
             "target": self._value("service_part_of", variables),
             "wait": self._value("service_wait_seconds", variables),

@@ -75,6 +75,7 @@ def describe_cluster(
                     "metrics_port": facts["metrics_port"],
                     **{key: facts[key] for key in ("kind", "needs", "reads", "writes")},
                     "data": names.data(pipeline) if facts["data"] else "",
+                    "state": names.state(pipeline, stage),
                 }
                 for stage, facts in manifest["stages"].items()
             },
