@@ -141,7 +141,7 @@ def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dic
 
 
 def _ask_timer(name: str, node: str, state: Path | None, lacking: list[str], memory: int | None) -> Health:
-    """Return the health of a stage that runs at times: it serves where its timer does, and is whole after a run that succeeded."""
+    """Return a timer's health: it serves while its timer is active, and is whole where its last run succeeded."""
     if not state:
         return Health(name, node, "", False, False, f"is a timer: ask {node} itself", False, memory)
     (timer,) = _systemctl(f"{name}.timer", "ActiveState") or ["unknown"]
@@ -150,9 +150,8 @@ def _ask_timer(name: str, node: str, state: Path | None, lacking: list[str], mem
     words = [f"its last complete run ended at {done}" if done else "it has not completed a run yet"]
     wrong = [f"its timer is {timer}"] if timer != "active" else []
     wrong += [f"its last run failed ({result}): journalctl -u {name}"] if result != "success" else []
-    return Health(
-        name, node, "", timer == "active", not wrong and not lacking, "; ".join(words + wrong + lacking), True, memory
-    )
+    wrong += lacking
+    return Health(name, node, "", timer == "active", not wrong, "; ".join(words + wrong), True, memory)
 
 
 def _lacking(cluster: Cluster, pipeline: dict[str, Any], stage: dict[str, Any]) -> list[str]:
