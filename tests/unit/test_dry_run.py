@@ -25,27 +25,30 @@ def test_nothing_that_changes_is_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "words"),
+    ("one", "words"),
     [
-        ({"changed": True, "down": True, "diff": []}, "kafka: starts"),
-        ({"changed": False, "differs": True}, "kafka: restarts"),
+        ({"changed": True, "down": True}, ["kafka: starts"]),
+        ({"changed": False, "differs": True, "written": []}, ["kafka: restarts"]),
         (
-            {"changed": True, "differs": True, "diff": [{"after_header": "/etc/berny/kafka/server.properties"}]},
-            "kafka: restarts; writes /etc/berny/kafka/server.properties",
+            {"changed": True, "differs": True, "written": ["/etc/berny/kafka/server.properties", "/elsewhere"]},
+            ["kafka: restarts; writes /etc/berny/kafka/server.properties"],
         ),
+        ({"changed": True, "differs": False, "written": []}, ["kafka: changes"]),
+        ({"changed": False, "differs": False, "written": []}, []),
     ],
 )
-def test_a_service_starts_or_restarts(result: dict[str, Any], words: str) -> None:
-    assert events(("service : Converge kafka", "master", result)).changes == {"master": [words]}
+def test_a_service_starts_or_restarts(one: dict[str, Any], words: list[str]) -> None:
+    diff = [{"after_header": "/etc/berny/kafka/server.properties"}]
+    result = {"changed": one["changed"], "services": {"kafka": one, "other": {"changed": False}}, "diff": diff}
+    assert events(("service : Converge kafka", "master", result)).changes == ({"master": words} if words else {})
 
 
 def test_other_tasks_are_named_with_what_they_change() -> None:
-    assert (
-        describe("kafka : Create the topics", {"changes": ["a: made", "b: made"]})
-        == "Create the topics: a: made, b: made"
-    )
-    assert describe("node : Install packages", {"changed": True}) == "Install packages"
-    assert describe("x", {"diff": {"after_header": "/etc/hostname"}}) == "x: writes /etc/hostname"
+    made = {"changed": True, "changes": ["a: made", "b: made"]}
+    assert describe("kafka : Create the topics", made) == ["Create the topics: a: made, b: made"]
+    assert describe("node : Install packages", {"changed": True}) == ["Install packages"]
+    assert describe("x", {"changed": True, "diff": {"after_header": "/etc/hostname"}}) == ["x: writes /etc/hostname"]
+    assert describe("x", {"changed": False}) == []
 
 
 def test_a_loop_is_reported_by_its_items() -> None:
