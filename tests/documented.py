@@ -17,8 +17,9 @@ FAULTS = "tests/faults/test_nothing_lost.py::test_nothing_is_lost"
 OPERATORS = "tests/unit/test_supply.py::test_operators_archive_is_taken_instead"
 MACHINES = "tests/lab/test_lab.py::test_down_and_up_keep_the_disks"
 CHECK = (
-    "berny lab ssh worker_2 -- sudo env PYTHONPATH=/opt/berny/berny/python:/opt/berny/runtime/python "
-    "python3 -m berny.pipelines.idfm.check --truth - < ~/.local/state/berny/labs/lab/truth.jsonl"
+    "berny lab ssh worker_2 -- sudo env "
+    "PYTHONPATH=/opt/berny/berny-idfm/python:/opt/berny/berny/python:/opt/berny/runtime/python "
+    "python3 -m berny.runtime.harness idfm check --truth - < ~/.local/state/berny/labs/lab/simulators/idfm.truth.jsonl"
 )
 # Lines that a test of their own types, or calls what they call, and which.
 ELSEWHERE = {
@@ -41,6 +42,8 @@ ELSEWHERE = {
     "ansible-playbook -i inventory/production site.yml --ask-vault-pass":
         "tests/cluster/test_B_rotate.py::test_an_encrypted_file_needs_its_password",
     "ansible-playbook playbooks/rotate.yml": "tests/cluster/test_B_rotate.py::test_tokens_are_renewed_under_load",
+    "berny plan": "tests/cluster/test_4_plan.py::test_nothing_is_planned_where_nothing_would_change",
+    "berny plan -i inventory/production --diff": "tests/cluster/test_4_plan.py::test_the_plan_is_what_a_dry_run_finds",
     "berny bundle-logs": "tests/cluster/test_A_support.py::test_everything_is_in_it_but_secrets",
     "berny artifacts fetch": "tests/support.py::machines",
     "BERNY_INFLUXDB_SHA256=DIGEST berny artifacts fetch influxdb":

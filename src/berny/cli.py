@@ -8,6 +8,7 @@ from berny.controller.artifacts.cli import app as artifacts
 from berny.faults.cli import app as faults
 from berny.lab.bundle_cli import bundle_logs
 from berny.lab.cli import app as lab
+from berny.lab.plan_cli import plan
 from berny.lab.simulate_cli import app as simulate
 from berny.lab.vm_cli import app as vm
 
@@ -17,6 +18,7 @@ app.add_typer(faults, name="faults")
 app.add_typer(lab, name="lab")
 app.add_typer(simulate, name="simulate")
 app.add_typer(vm, name="vm")
+app.command("plan", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(plan)
 app.command("bundle-logs", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bundle_logs)
 
 if __name__ == "__main__":

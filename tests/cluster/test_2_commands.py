@@ -14,7 +14,8 @@ import pytest
 
 from berny.controller.artifacts import Store
 from berny.controller.artifacts.recipes import load_recipes, not_run
-from berny.model.catalog import Component, load_catalog
+from berny.model.catalog import load_catalog
+from berny.model.component import Component
 from berny.model.topology import CHECKOUT
 from support import Cluster, Play, environment, play
 
@@ -169,7 +170,7 @@ def test_a_home_in_hdfs_is_its_owners(cluster: Cluster) -> None:
     ansible = [str(Path(sys.executable).with_name("ansible")), "-i", "inventory/lab", "master", "-o"]
 
     def run(*options: str) -> str:
-        command = [*ansible, "-m", "hdfs_directories", "-a", json.dumps(words), *options]
+        command = [*ansible, "-M", "roles/hdfs/library", "-m", "hdfs_directories", "-a", json.dumps(words), *options]
         done = subprocess.run(command, cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -40,7 +40,7 @@ class Service:
 
     def properties(self, unit: str = "") -> dict[str, str]:
         """Return what systemd knows of the unit, or of another."""
-        names = "ActiveState,SubState,UnitFileState,NRestarts,ExecMainStatus"
+        names = "ActiveState,SubState,UnitFileState,NRestarts,ExecMainStatus,NeedDaemonReload"
         command = ["systemctl", "show", unit or self.unit, f"--property={names}"]
         _, out, _ = self.module.run_command(command, check_rc=True)
         return dict(line.split("=", 1) for line in out.splitlines())
@@ -199,6 +199,30 @@ def start(service: Service) -> dict[str, Any]:
     return {**result, "changed": changed, "differs": differs, "down": not up, "held": False}
 
 
+def start_timer(service: Service) -> dict[str, Any]:
+    """Start and enable the service's timer. A run starts from what is configured then: nothing is restarted."""
+    module, timer = service.module, f"{service.name}.timer"
+    mended = service.mend()
+    result: dict[str, Any] = {"mended": mended, "diff": {"before": f"{mended}\n", "after": ""} if mended else {}}
+    if Path(f"/etc/berny/{service.name}/stopped").exists():
+        return {**result, "changed": bool(mended), "differs": False, "held": True}
+    wanted = [timer, *([service.params["target"]] if service.params["target"] else [])]
+    facts = {unit: service.properties(unit) for unit in wanted}
+    enable = [unit for unit in wanted if facts[unit]["UnitFileState"] != "enabled"]
+    down = [unit for unit in wanted if facts[unit]["ActiveState"] != "active"]
+    # Another calendar, perhaps: a timer that runs has read the old one.
+    stale = [] if timer in down or facts[timer]["NeedDaemonReload"] != "yes" else [timer]
+    if not module.check_mode and (enable or down or stale):
+        service.systemctl("daemon-reload")
+        module.run_command(["systemd-tmpfiles", "--create", f"{service.name}.conf"])
+        for verb, units in (("enable", enable), ("start", down), ("restart", stale)):
+            code, said = service.systemctl(verb, *units) if units else (0, "")
+            if code:
+                module.fail_json(msg=f"systemctl {verb} {' '.join(units)}: {said}", unit=timer)
+    changed = bool(mended or enable or down or stale)
+    return {**result, "changed": changed, "differs": False, "down": timer in down, "held": False}
+
+
 def restart(service: Service) -> dict[str, Any]:
     """Wait until the component is whole, restart the instance and wait until it serves."""
     module = service.module
@@ -225,10 +249,12 @@ ARGUMENTS: dict[str, Any] = {
     "gate": {"type": "str", "default": ""},
     "component": {"type": "str", "default": ""},
     "target": {"type": "str", "default": ""},
+    "timer": {"type": "bool", "default": False},
     "wait": {"type": "int", "default": 180},
 }
 
 
 def have(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
     """Start a service that is down and compare one that runs, or restart it; see the module ``berny_service``."""
-    return (start if params["phase"] == "start" else restart)(Service(module, params))
+    begin = start_timer if params["timer"] else start
+    return (begin if params["phase"] == "start" else restart)(Service(module, params))

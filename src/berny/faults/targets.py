@@ -10,6 +10,7 @@ from berny.controller.artifacts import Store
 from berny.controller.placement import by_load, units
 from berny.lab.plan import Plan
 from berny.lab.simulation import select
+from berny.model import names
 from berny.model.catalog import Catalog, load_catalog
 from berny.model.manifest import Pipeline, load_pipelines
 from berny.model.topology import Groups, read_mapping
@@ -40,6 +41,11 @@ class Targets:
         """The nodes of each unit: services, without those that can't be had, and stages."""
         absent = {name for name, service in self.catalog.services.items() if service.component in self.absent}
         found = units(self.catalog, self.pipelines)
+        # A timer's program runs now and then: there is nothing to kill at most times.
+        for pipeline in self.pipelines.values():
+            for stage, facts in pipeline.stages.items():
+                if facts.kind == "timer":
+                    del found[names.unit(pipeline.name, stage)]
         return {unit: list(self.groups.get(group, ())) for unit, group in found.items() if unit not in absent}
 
     def of(self, service: str) -> list[str]:

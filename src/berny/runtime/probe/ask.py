@@ -13,6 +13,7 @@ from berny.runtime.probe import Cluster, Health, NotServing, Probe, get_json
 from berny.runtime.probe.firewall import UNIT as FIREWALL
 from berny.runtime.probe.firewall import WATCH, firewall
 from berny.runtime.probe.load import component_probe, load, service_probe
+from berny.runtime.timer import read_state
 
 
 def names_here(cluster: Cluster) -> list[str]:
@@ -122,6 +123,8 @@ def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dic
     node = cluster.here if here else nodes[0]
     memory = memory_bytes(f"{name}.service") if here else None
     lacking = _lacking(cluster, pipeline, stage)
+    if stage["kind"] == "timer":
+        return _ask_timer(name, node, Path(str(stage["state"])) if here else None, lacking, memory)
     try:
         text = str(get_json(cluster.machine(node), int(str(stage["metrics_port"])), "/metrics"))
     except NotServing as error:
@@ -135,6 +138,20 @@ def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dic
     wrong = [f"its next work is {overdue:.0f} s overdue"] if overdue else []
     wrong += [*lacking, *_skipped(samples, pipeline["name"])]
     return Health(name, node, "", bool(ready), bool(ready) and not wrong, "; ".join(words + wrong), here, memory)
+
+
+def _ask_timer(name: str, node: str, state: Path | None, lacking: list[str], memory: int | None) -> Health:
+    """Return a timer's health: it serves while its timer is active, and is whole where its last run succeeded."""
+    if not state:
+        return Health(name, node, "", False, False, f"is a timer: ask {node} itself", False, memory)
+    (timer,) = _systemctl(f"{name}.timer", "ActiveState") or ["unknown"]
+    result = (_systemctl(f"{name}.service", "Result") or ["unknown"])[0]
+    done = read_state(state).completed_at
+    words = [f"its last complete run ended at {done}" if done else "it has not completed a run yet"]
+    wrong = [f"its timer is {timer}"] if timer != "active" else []
+    wrong += [f"its last run failed ({result}): journalctl -u {name}"] if result != "success" else []
+    wrong += lacking
+    return Health(name, node, "", timer == "active", not wrong, "; ".join(words + wrong), True, memory)
 
 
 def _lacking(cluster: Cluster, pipeline: dict[str, Any], stage: dict[str, Any]) -> list[str]:

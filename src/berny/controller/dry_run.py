@@ -1,0 +1,78 @@
+"""What a converge would change, out of the events of a dry run (``--check --diff``, callback ``ansible.posix.jsonl``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+RESULTS = ("v2_runner_on_ok", "v2_runner_on_failed", "v2_runner_on_unreachable", "v2_runner_item_on_ok")
+
+
+@dataclass
+class DryRun:
+    """Collects events; each is a line of JSON."""
+
+    task: str = ""
+    """What runs now."""
+    changes: dict[str, list[str]] = field(default_factory=dict)
+    """In words, by host."""
+    diffs: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
+    """By host: ``before_header``, ``before``, ``after``."""
+    failures: list[str] = field(default_factory=list)
+
+    def take(self, line: str) -> None:
+        """Take an event; a line that is none, such as a warning, is passed over."""
+        try:
+            event = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(event, dict):
+            return
+        kind = event.get("_event", "")
+        if kind == "v2_playbook_on_task_start":
+            self.task = str(event["task"]["name"])
+        elif kind in RESULTS:
+            for host, result in event.get("hosts", {}).items():
+                self._result(host, result, kind)
+
+    def _result(self, host: str, result: Mapping[str, Any], kind: str) -> None:
+        if kind in ("v2_runner_on_failed", "v2_runner_on_unreachable"):
+            self.failures.append(f"{host}: {self.task}: {result.get('msg') or 'no reason was given'}")
+        # The result of a loop is that of its items, which were reported one by one.
+        elif "results" not in result:
+            lines = describe(self.task, result)
+            if lines:
+                self.changes.setdefault(host, []).extend(lines)
+            diff = result.get("diff") or []
+            self.diffs.setdefault(host, []).extend(diff if isinstance(diff, list) else [diff])
+
+
+def describe(task: str, result: Mapping[str, Any]) -> list[str]:
+    """Return what a task would do on a host, a line for each service or for all of it; nothing where it would do nothing."""
+    if "services" in result:
+        return [
+            f"{name}: {'; '.join(words)}"
+            for name, one in result["services"].items()
+            if (words := _service(name, one, _written(result)))
+        ]
+    if not result.get("changed"):
+        return []
+    paths, changes = _written(result), result.get("changes") or []
+    words = [f"writes {', '.join(paths)}"] if paths else []
+    words += [", ".join(map(str, changes))] if changes else []
+    name = task.rpartition(" : ")[2]
+    return [f"{name}: {'; '.join(words)}" if words else name]
+
+
+def _written(result: Mapping[str, Any]) -> list[str]:
+    diff = result.get("diff") or []
+    return [str(one["after_header"]) for one in (diff if isinstance(diff, list) else [diff]) if one.get("after_header")]
+
+
+def _service(name: str, one: Mapping[str, Any], written: list[str]) -> list[str]:
+    words = ["starts"] if one.get("down") else ["restarts"] if one.get("differs") else []
+    paths = [path for path in one.get("written", []) if path in written]
+    words += [f"writes {', '.join(paths)}"] if paths else []
+    return words or (["changes"] if one.get("changed") else [])
