@@ -152,7 +152,11 @@ def test_role_runs_the_service(checkout: Path, name: str) -> None:
     """Each service of the catalog is run by its component's role, under its own name."""
     folder = checkout / "roles" / CATALOG.services[name].component / "tasks"
     tasks = "\n".join(file.read_text() for file in sorted(folder.glob("*.yml")))
-    assert re.search(rf"service_name: {re.escape(name)}$", tasks, re.M)
+    alone, of_several = (
+        rf"^    service_name: {re.escape(name)}$",
+        rf"^    services:\n(      .*\n)*?      {re.escape(name)}:\n",
+    )
+    assert re.search(alone, tasks, re.M) or re.search(of_several, tasks, re.M)
 
 
 @pytest.mark.parametrize("name", CATALOG.components)

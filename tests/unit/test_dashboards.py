@@ -87,7 +87,7 @@ def test_the_start_page_is_the_first_dashboard() -> None:
 
 def test_grafana_finds_every_folder_that_it_looks_for() -> None:
     """It logs an error for each that is missing."""
-    tasks = (dashboards.CHECKOUT / "roles" / "grafana" / "tasks" / "main.yml").read_text()
+    tasks = (dashboards.CHECKOUT / "roles" / "grafana" / "tasks" / "run.yml").read_text()
     found = set(re.findall(r"^ +provisioning/(\w+)/\w+\.yml: ", tasks, re.MULTILINE))
     assert found == {"datasources", "dashboards", "plugins", "alerting"}
 

@@ -23,8 +23,8 @@ from berny.faults.targets import Targets
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
 from berny.lab.simulation import load_simulations
-from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
+from berny.model.catalog import load_catalog, parse, read_yaml
+from berny.model.manifest import Pipeline, load_pipelines
 from berny.model.topology import read_mapping
 
 HOLDS: dict[str, Any] = {
@@ -120,11 +120,9 @@ GROUPS = {"all": ["a", "b"], "kafka": ["a"], "polls": ["b"], "listens": ["a", "b
 TWO = """
 title: {name}
 user: {{name: {name}, uid: 69{uid}}}
-topics: {{}}
 stages:
-  poll: {{on: {on}, run: poll.py, needs: [], metrics_port: 93{uid}, data: {{small: 1, large: 1}}}}
-  write: {{on: listens, run: write.py, needs: [], metrics_port: 94{uid}}}
-sinks: {{}}
+  poll: {{kind: stream, on: {on}, run: poll.py, metrics_port: 93{uid}, data: {{small: 1, large: 1}}}}
+  write: {{kind: stream, on: listens, run: write.py, metrics_port: 94{uid}}}
 """
 
 
@@ -137,9 +135,12 @@ def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Targets:
         kinds = "{gone: {about: gone, quiet: true}" + (", refused: {about: refused, refused: true}}" if number else "}")
         text = f"{{port: 820{number}, harness: kafka, faults: {kinds}}}"
         (tmp_path / name / "controller" / "simulation.yml").write_text(text)
+    files = sorted(tmp_path.glob("*/pipeline.yml"))
+    # Groups that no component has: the manifests are not held against the catalog.
+    found = [parse(Pipeline, {**read_yaml(file), "name": file.parent.name}, file) for file in files]
     known = load_simulations(tmp_path)
     monkeypatch.setattr("berny.faults.cases.load_simulations", lambda: known)
-    return Targets(load_catalog(), load_pipelines(tmp_path), GROUPS)
+    return Targets(load_catalog(), {one.name: one for one in found}, GROUPS)
 
 
 def demands(case: FaultCase) -> dict[str, tuple[int, int]]:

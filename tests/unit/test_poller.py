@@ -261,6 +261,19 @@ def test_publishing_goes_on_while_hdfs_is_away(bench: Bench) -> None:
     assert bench.numbers == [1, 2]
 
 
+def test_a_response_that_comes_with_the_stop_is_kept(bench: Bench) -> None:
+    """Whatever stops the process while the source responds: the next one has it."""
+    stop = threading.Event()
+
+    class Stopping(Toys):
+        def poll(self) -> bytes:
+            stop.set()
+            return super().poll()
+
+    bench.poller(Stopping(toys(1)), stop).run()
+    assert bench.spool.depth("kafka") == 1 and bench.numbers == []
+
+
 def test_crash_between_publishing_and_noting_it_loses_nothing(bench: Bench) -> None:
     """A topic is transport, at least once: the batch may be there twice, and what follows it once."""
     bench.topics.crash_after = True

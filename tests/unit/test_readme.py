@@ -143,7 +143,7 @@ def check_node_command(words: list[str]) -> None:
         node, port = server.split(":")
         assert node in [*read_mapping()["kafka"], "localhost"] and int(port) == facts["kafka"].ports["broker"]
     for topic in options(words, "--topic"):
-        assert any(topic in pipeline.topics for pipeline in pipelines)
+        assert any(topic in pipeline.resources.get("topics", {}) for pipeline in pipelines)
     if "-triggerBlockReport" in words:
         node, port = words[-1].split(":")
         assert node.replace("-", "_") in read_mapping()["datanode"]
@@ -435,7 +435,7 @@ def test_pages_that_code_sends_people_to() -> None:
         ("what is put there needs ", "src/berny/controller/preflight.py"),
         ("is needed by ", "src/berny/controller/removal.py"),
         ("is not the name of this cluster", "src/berny/controller/removal.py"),
-        ("put one into the group ", "ansible/plugins/action/berny_inventory.py"),
+        ("put one into the group ", "src/berny/model/topology.py"),
         ("knows no variable ", "ansible/plugins/action/berny_inventory.py"),
         ("is its disk full? Nothing was acknowledged", "src/berny/runtime/spool.py"),
         ("its sinks have to catch up", "src/berny/runtime/spool.py"),

@@ -207,8 +207,10 @@ class Poller:
         return True
 
     def _keep(self, spool: Spool, body: bytes, fetched_at: float) -> int | None:
+        """Return the offset of a response in the spool; None where the spool stays full until the stop."""
         logged = False
-        while not self._stop.is_set():
+        # At least once: it is here, also where the stop came while the source responded.
+        while True:
             try:
                 return spool.append(body, fetched_at)
             except SpoolFull as error:
@@ -216,8 +218,9 @@ class Poller:
                     log(LOGGER, logging.ERROR, "polling pauses", reason=error)
                     POLLS.labels("full").inc()
                 logged = True
+                if self._stop.is_set():
+                    return None
                 pause(self._stop, 1)
-        return None
 
     # -- spool to Kafka ------------------------------------------------------------------------------------------------
 
