@@ -1,4 +1,4 @@
-"""Converge a service on a host in one round trip, where no archive has to be sent; see modules/berny_converge.py."""
+"""Converge a service on a host in one round trip, where nothing has to be installed; see modules/berny_converge.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ansible.template import trust_as_template
 
 from berny.controller.artifacts import Store, SupplyError
 
-CONFIGURE = ("archive", "files")
+CONFIGURE = ("packages", "archive", "files")
 PHASES = {"configure": CONFIGURE, "all": (*CONFIGURE, "service")}
 
 
@@ -38,14 +38,25 @@ class ActionModule(ActionBase):
             except SupplyError as error:
                 raise AnsibleActionFail(str(error)) from error
             args["archive"] = archives.module_arguments(archive)
+        if packages := self._value("service_packages", variables):
+            args["packages"] = {**packages, "owner": self._value("service_name", variables)}
         result["home"] = args.get("archive", {}).get("home", "")
         # What follows from the archive's folder is rendered for this one.
         variables["_service_state"] = {"home": result["home"]}
         args["files"] = files.module_arguments(self._files(variables), variables)
         args["service"] = self._service(variables)
         found = self._module({part: args[part] for part in parts if part in args}, task_vars)
+        if self._lacks(found, "packages"):
+            installed = self._action("berny_packages").install(found["packages"]["missing"], task_vars)
+            if installed.get("failed"):
+                return result | installed
+            found = self._module({part: args[part] for part in parts if part in args}, task_vars)
+            found["changed"] = True
+            if self._lacks(found, "packages"):
+                named = ", ".join(found["packages"]["missing"])
+                raise AnsibleActionFail(f"apt installed something else for {named}: name the packages themselves")
         archives.show(found.get("archive", {}), task_vars)
-        if found.get("archive", {}).get("missing") and not found.get("failed") and not self._task.check_mode:
+        if self._lacks(found, "archive"):
             assert archive
             sent = archives.send(archive, args["archive"], task_vars)
             if sent.get("failed"):
@@ -57,6 +68,10 @@ class ActionModule(ActionBase):
         result.update(found.get("service", {}) | {"changed": found.get("changed", False)})
         result["diff"] = [one for diff in diffs for one in (diff if isinstance(diff, list) else [diff]) if one]
         return result
+
+    def _lacks(self, found: dict[str, Any], part: str) -> bool:
+        """Return whether the module stopped because something has to be brought to the node first."""
+        return bool(found.get(part, {}).get("missing")) and not found.get("failed") and not self._task.check_mode
 
     def _files(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Return what berny_files is given."""
