@@ -15,7 +15,8 @@ def node_exporter(cluster: Cluster, node: str) -> Answer:
     detail = _series(cluster, node)
     others = [other for other in cluster.nodes(SERVICE) if other != node]
     with ThreadPoolExecutor(max(len(others), 1)) as pool:
-        missing = [other for other, found in zip(others, pool.map(lambda o: _failure(cluster, o), others)) if found]
+        failures = pool.map(lambda other: _failure(cluster, other), others)
+        missing = [other for other, failure in zip(others, failures, strict=True) if failure]
     if missing:
         return False, f"{detail}; no response from {', '.join(missing)}"
     return True, detail

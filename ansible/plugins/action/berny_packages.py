@@ -27,9 +27,7 @@ class ActionModule(ActionBase):
         wait = int(self._task.args.get("wait") or WAIT_SECONDS)
         return result | self.install(self._task.args["names"], task_vars, wait)
 
-    def install(
-        self, names: list[str], task_vars: dict[str, Any] | None, wait: int = WAIT_SECONDS
-    ) -> dict[str, Any]:
+    def install(self, names: list[str], task_vars: dict[str, Any] | None, wait: int = WAIT_SECONDS) -> dict[str, Any]:
         """Install packages; return what apt says, with what to do where the lock can't be had within ``wait`` seconds."""
         args: dict[str, Any] = {"name": names, "install_recommends": False, "lock_timeout": FIRST_SECONDS}
         node = (task_vars or {}).get("inventory_hostname")
