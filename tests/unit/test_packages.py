@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -25,6 +27,8 @@ from berny.lab import golden
 from berny.model.catalog import Catalog, CatalogError, Component, Packages, load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT, read_mapping, selected_components, selection_problems
+from berny.runtime.probe import Cluster, NotServing
+from berny.runtime.probe.load import load
 
 PYTHON = "/usr/bin/python3"
 APT = subprocess.run([PYTHON, "-c", "import apt"], capture_output=True).returncode == 0
@@ -458,3 +462,66 @@ def test_the_labs_machines_have_the_packages(monkeypatch: pytest.MonkeyPatch) ->
 def test_packages_of_components_are_on_the_list_of_what_nodes_fetch() -> None:
     """An operator's mirror has to offer them."""
     assert os_packages()["prometheus-node-exporter"] == "component exporter"
+
+
+# -- the exporter's probe ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def serves() -> Iterator[Callable[[str], int]]:
+    """Serve a text at /metrics on 127.0.0.1 alone; return the port."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(text: str) -> int:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path == "/metrics" else 404)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: Any) -> None:
+                """Nothing is logged."""
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return servers[-1].server_port
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+METRICS = '# HELP node_exporter_build_info A metric\nnode_exporter_build_info{version="1.5.0"} 1\nnode_load1 0.5\n'
+
+
+@pytest.mark.parametrize(
+    ("nodes", "text", "healthy", "words"),
+    [
+        (["a"], METRICS, True, "serves 2 series"),
+        (["a", "b"], METRICS, True, "serves 2 series"),
+        (["a", "b", "c"], METRICS, False, "serves 2 series; no response from c"),
+        (["a"], METRICS.replace("node_exporter_build_info{", "other{"), None, "another program responds"),
+        (["c"], METRICS, None, "does not answer"),
+    ],
+)
+def test_the_exporter_is_asked_for_its_metrics(
+    probe_files: None,
+    serves: Callable[[str], int],
+    nodes: list[str],
+    text: str,
+    healthy: bool | None,
+    words: str,
+) -> None:
+    """It is ready where it serves its own build, healthy where all of them do."""
+    facts = {
+        "nodes": {"a": {"machine": "127.0.0.1"}, "b": {"machine": "localhost"}, "c": {"machine": "127.0.0.2"}},
+        "services": {"node-exporter": {"component": "exporter", "nodes": nodes, "ports": {"http": serves(text)}}},
+    }
+    probe = load("exporter").services["node-exporter"]
+    if healthy is None:
+        with pytest.raises(NotServing, match=words):
+            probe(Cluster(facts, nodes[0]), nodes[0])
+    else:
+        found, detail = probe(Cluster(facts, nodes[0]), nodes[0])
+        assert found is healthy and detail.endswith(words)
