@@ -50,14 +50,8 @@ class ActionModule(ActionBase):
             for name, one in found.get("services", {}).items():
                 self._action("berny_archive").show(one.get("archive", {}), task_vars)
                 result["diff"] += _diffs(one)
-                result["services"][name] = (
-                    restarts[name]
-                    | one.get("service", {})
-                    | {
-                        "changed": one["changed"],
-                        "written": one.get("files", {}).get("written", []),
-                    }
-                )
+                own = {"changed": one["changed"], "written": one.get("files", {}).get("written", [])}
+                result["services"][name] = restarts[name] | one.get("service", {}) | own
             changed = changed or found.get("changed", False)
             missing = found.get("missing")
             if found.get("failed") or not missing:
@@ -168,5 +162,5 @@ def _diffs(one: Mapping[str, Any]) -> list[Any]:
 
 
 def _without(call: dict[str, Any], part: str, first: dict[str, Any]) -> dict[str, Any]:
-    """Return a call without the archive that was sent for the first one; packages are looked at again: apt may have others."""
+    """Return a call without what was sent for the first one; packages are looked at again: apt may have others."""
     return {key: value for key, value in call.items() if key != part or part == "packages" or value != first[part]}

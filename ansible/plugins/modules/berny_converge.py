@@ -30,7 +30,7 @@ EXAMPLES = """
 """
 RETURN = """
 services:
-  description: By name, what C(packages), C(archive), C(files) and C(service) return, where they were asked for, and C(changed).
+  description: By name, C(changed) and what each part returns that was asked for.
   type: dict
   returned: always
 missing:

@@ -15,7 +15,8 @@ import yaml
 from berny.controller.artifacts.store import cache_folder
 from berny.controller.progress import Say, follow
 from berny.lab.plan import LabError
-from berny.model.catalog import SHARED, Packages, load_catalog
+from berny.model.catalog import SHARED, load_catalog
+from berny.model.component import Packages
 from berny.model.topology import read_mapping, selected_components
 
 SUITE = "bookworm"
