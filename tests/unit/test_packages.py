@@ -24,7 +24,8 @@ from berny.controller.artifacts.bundle import os_packages
 from berny.controller.placement import Need, need, packaged
 from berny.controller.preflight import Node, ports
 from berny.lab import golden
-from berny.model.catalog import Catalog, CatalogError, Component, Packages, load_catalog
+from berny.model.catalog import Catalog, CatalogError, load_catalog
+from berny.model.component import Component, Packages
 from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT, read_mapping, selected_components, selection_problems
 from berny.runtime.probe import Cluster, NotServing
@@ -174,7 +175,7 @@ def packages(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: p
     # Ansible sends along what it imports.
     folder = str(CHECKOUT / "ansible" / "plugins" / "module_utils")
     monkeypatch.setattr(ansible.module_utils, "__path__", [*ansible.module_utils.__path__, folder])
-    module = plugin("module_utils/berny_packages.py")
+    module = plugin("ansible/plugins/module_utils/berny_packages.py")
     monkeypatch.setattr(module, "UNITS", tmp_path / "etc" / "systemd" / "system")
     module.UNITS.mkdir(parents=True)
     (tmp_path / "dpkg").mkdir()
@@ -250,7 +251,7 @@ def test_a_reset_unmasks_what_was_masked(
     disabled: bool,
 ) -> None:
     """With the last owner; then the unit is as it was, whatever the package's installation has enabled meanwhile."""
-    remove = plugin("modules/berny_remove.py")
+    remove = plugin("ansible/plugins/modules/berny_remove.py")
     state = tmp_path / "state"
     places = {"UNITS": packages.UNITS, "STATE": state, "RECORDS": state / "installed", "BEFORE": state / "before"}
     places |= {
@@ -290,15 +291,22 @@ def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, A
 
     class Told(module.ActionModule):  # type: ignore[misc, name-defined]
         def _value(self, name: str, variables: dict[str, Any]) -> Any:
-            return {"service_packages": packages, "service_name": "tool", "service_archive": ""}.get(name, {})
+            given = {
+                "service_packages": packages,
+                "service_name": "tool",
+                "service_archive": "",
+                "service_group": "tools",
+            }
+            return given.get(name, {})
 
         def _action(self, name: str) -> Any:
             tools = SimpleNamespace(module_arguments=lambda *_: {"files": []}, show=lambda *_: None)
             return Apt() if name == "berny_packages" else tools
 
-        def _module(self, args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
-            done.append([*args])
-            assert args["packages"] == {**packages, "owner": "tool"}
+        def _execute_module(self, module_args: dict[str, Any], **_: Any) -> dict[str, Any]:
+            (call,) = module_args["services"]
+            done.append([part for part in call if part != "name"])
+            assert call["packages"] == {**packages, "owner": "tool"}
             return dict(next(said))
 
     task = SimpleNamespace(args={"phase": "configure"}, async_val=0, check_mode=False, diff=False)
@@ -307,33 +315,43 @@ def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, A
     return found, done
 
 
+HERE = {"inventory_hostname": "master", "groups": {"tools": ["master"]}, "services": {"tool": {}}}
+CONVERGE = "ansible/plugins/action/berny_converge.py"
+
+
+def lacking(*names: str) -> dict[str, Any]:
+    """Return what the module says where packages are missing."""
+    missing = {"name": "tool", "part": "packages"}
+    return {"changed": False, "services": {}, "missing": missing, "found": {"packages": {"missing": list(names)}}}
+
+
 def test_packages_that_are_there_cost_nothing_more(plugin: Callable[[str], ModuleType]) -> None:
-    """One round trip, as for an archive that is unpacked."""
-    there = {"changed": False, "packages": {"missing": []}, "files": {"changed": False}}
-    told, done = converge(plugin("action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, there)
-    result = told.run(None, {})
-    assert (result["changed"], result["home"], done) == (False, "", [["packages", "files"]])
+    """One round trip, as for an archive that is unpacked; none at all on a host that does not run it."""
+    there = {"changed": False, "services": {"tool": {"changed": False, "packages": {"missing": []}}}}
+    told, done = converge(plugin(CONVERGE), {"names": ["tool"], "masks": [UNIT]}, there)
+    assert (told.run(None, HERE)["changed"], done) == (False, [["packages", "files"]])
+    told, done = converge(plugin(CONVERGE), {"names": ["tool"]})
+    assert told.run(None, HERE | {"inventory_hostname": "worker_0"})["services"] == {} and done == []
 
 
 def test_packages_are_installed_before_the_service_is_configured(plugin: Callable[[str], ModuleType]) -> None:
     """The first look has masked their units; files follow once apt is through."""
-    lacking = {"changed": True, "packages": {"missing": ["tool"]}}
-    there = {"changed": True, "packages": {"missing": []}, "files": {"changed": True}}
-    told, done = converge(plugin("action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, lacking, there)
-    assert told.run(None, {})["changed"]
+    there = {"changed": True, "services": {"tool": {"changed": True, "packages": {"missing": []}}}}
+    told, done = converge(plugin(CONVERGE), {"names": ["tool"], "masks": [UNIT]}, lacking("tool"), there)
+    assert told.run(None, HERE)["changed"]
     assert done == [["packages", "files"], ["apt", "tool"], ["packages", "files"]]
 
 
 def test_packages_that_can_not_be_had_end_it(plugin: Callable[[str], ModuleType]) -> None:
     """apt's words are the task's; a name that apt takes for another package's is told, too."""
-    module = plugin("action/berny_converge.py")
-    told, done = converge(module, {"names": ["unheard-of"]}, {"changed": True, "packages": {"missing": ["unheard-of"]}})
-    result = told.run(None, {})
+    module = plugin(CONVERGE)
+    told, done = converge(module, {"names": ["unheard-of"]}, lacking("unheard-of"))
+    result = told.run(None, HERE)
     assert result["failed"] and result["msg"] == "no such package" and len(done) == 2
-    lacking = {"changed": True, "packages": {"missing": ["mail-transport-agent"]}}
-    told, _ = converge(module, {"names": ["mail-transport-agent"]}, lacking, lacking)
+    again = lacking("mail-transport-agent")
+    told, _ = converge(module, {"names": ["mail-transport-agent"]}, again, again)
     with pytest.raises(AnsibleActionFail, match="for mail-transport-agent: name the packages themselves"):
-        told.run(None, {})
+        told.run(None, HERE)
 
 
 # -- components of packages ----------------------------------------------------------------------------------------------
@@ -435,7 +453,7 @@ def test_a_unit_of_the_operating_systems_that_has_the_port_is_told() -> None:
 
 def test_what_serves_metrics_is_told_as_data(plugin: Callable[[str], ModuleType]) -> None:
     """Services that say so, and every stage, by unit."""
-    filters = plugin("filter/berny.py")
+    filters = plugin("ansible/plugins/filter/berny.py")
     catalog = {"services": {name: one.model_dump(mode="json") for name, one in load_catalog().services.items()}}
     groups = {**read_mapping(), "node_exporter": ["worker_0", "master"]}
     found = filters.metrics_targets(catalog, filters.manifests(["idfm"]), groups)

@@ -530,7 +530,7 @@ def unit(checkout: Path, **words: Any) -> str:
         "service_environment": {}, "service_environment_file": "", "service_needs": [], "service_part_of": "",
         "service_exec": "java   -X\n kafka.Kafka", "service_directories": ["/data/kafka"], "service_kill_seconds": 60,
         "service_restart_seconds": 5, "service_limit_nofile": 65536, "service_children_stay": False,
-        "ansible_managed": "managed", "_service_after": [],
+        "ansible_managed": "managed", "_service_after": [], "service_calendar": "",
     }  # fmt: skip
     folder = checkout / "roles" / "service" / "templates"
     environment = jinja2.Environment(
@@ -589,15 +589,60 @@ def test_files_wait_for_an_archive_that_has_to_be_sent(checkout: Path, node: Nod
         "state": str(tmp_path / "state"),
         "contents": {str(conf): "text"},
     }
-    answer = run(checkout, "berny_converge", True, archive=archive, files=files)
-    assert answer["archive"]["missing"] and answer["files"]["written"] == [str(tmp_path / "etc" / "a.conf")]
-    answer = run(checkout, "berny_converge", archive=archive, files=files)
-    assert answer["archive"]["missing"] and "files" not in answer and not conf.exists()
+    services = [{"name": "unit", "archive": archive, "files": files}]
+    one = run(checkout, "berny_converge", True, services=services)["services"]["unit"]
+    assert one["archive"]["missing"] and one["files"]["written"] == [str(tmp_path / "etc" / "a.conf")]
+    answer = run(checkout, "berny_converge", services=services)
+    assert answer["missing"] == {"name": "unit", "part": "archive"} and answer["found"]["archive"]["missing"]
+    assert answer["services"] == {} and not conf.exists()
     node.have("1-aaaa", node.archive("one"))
-    answer = run(checkout, "berny_converge", archive=archive, files=files)
-    assert answer["changed"] and conf.read_text() == "text"
-    answer = run(checkout, "berny_converge", archive=archive, files=files)
-    assert not answer["changed"] and not answer["archive"]["missing"] and answer["files"]["written"] == []
+    answer = run(checkout, "berny_converge", services=services)
+    assert answer["changed"] and conf.read_text() == "text" and "missing" not in answer
+    answer = run(checkout, "berny_converge", services=services)
+    one = answer["services"]["unit"]
+    assert not answer["changed"] and not one["archive"]["missing"] and one["files"]["written"] == []
+
+
+def test_a_service_that_waits_holds_up_those_after_it_alone(checkout: Path, node: Node, tmp_path: Path) -> None:
+    """What was done before is returned, so that it is not done twice."""
+
+    def files(name: str) -> dict[str, Any]:
+        conf = str(tmp_path / name)
+        described = [{"dest": conf, "mode": "0644", "owner": ME.pw_name}]
+        return {"files": described, "owner": name, "state": str(tmp_path / "state"), "contents": {conf: "text"}}
+
+    archive = {"home": str(node.root / "tool-1-aaaa"), "link": str(node.link)}
+    services = [{"name": "a", "files": files("a")}, {"name": "b", "archive": archive, "files": files("b")},
+                {"name": "c", "files": files("c")}]  # fmt: skip
+    answer = run(checkout, "berny_converge", services=services)
+    assert list(answer["services"]) == ["a"] and answer["missing"]["name"] == "b" and answer["changed"]
+    assert [(tmp_path / name).exists() for name in "abc"] == [True, False, False]
+
+
+def timer(checkout: Path, **words: Any) -> str:
+    """Render a service's timer."""
+    folder = checkout / "roles" / "service" / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("unit.timer.j2").render({"ansible_managed": "managed", **words})
+
+
+def test_what_a_timer_runs_is_no_service_for_ever(checkout: Path) -> None:
+    """It ends, is tried again where it failed, and is started by its timer alone, which makes up for a missed run."""
+    text = unit(checkout, service_calendar="daily", service_part_of="berny-p.target")
+    for line in ("Type=oneshot", "Restart=on-failure", "RestartPreventExitStatus=78", "PartOf=berny-p.target"):
+        assert f"\n{line}\n" in text, line
+    assert "[Install]" not in text and "Restart=always" not in text
+    assert "Type=exec" in unit(checkout) and "WantedBy=multi-user.target" in unit(checkout)
+    text = timer(checkout, service_calendar="daily", service_title="T", service_conf="/etc/berny/t", service_part_of="")
+    for line in (
+        "OnCalendar=daily",
+        "Persistent=true",
+        "ConditionPathExists=!/etc/berny/t/stopped",
+        "WantedBy=timers.target",
+    ):
+        assert f"\n{line}\n" in f"{text}\n", line
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------
