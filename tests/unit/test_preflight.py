@@ -619,7 +619,7 @@ def test_needs_of_the_labs_nodes() -> None:
     catalog, pipelines, groups = load_catalog(), load_pipelines(), read_mapping()
     found = need(catalog, pipelines, groups, "worker_1", "small", {})
     services = [s for s in catalog.services.values() if "worker_1" in groups[s.group]]
-    expected = sum(s.heap.small + s.overhead for s in services)
+    expected = sum(s.heap.small + s.overhead if s.heap else s.memory.small for s in services)
     assert (found.memory, found.jobs) == (expected, sum(s.jobs.small for s in services if s.jobs))
     assert found.disks["/data/spark-worker"] == 2 and found.ports[7078] == "spark-worker"
     assert need(catalog, pipelines, groups, "worker_1", "small", {"spark-worker": 1192}).memory == expected + 1000

@@ -485,7 +485,8 @@ def test_settings_of_idfm_are_the_producers() -> None:
 def test_settings_of_a_component_are_the_roles(name: str) -> None:
     """Each option of the role and each heap has a row, and no other has; plain defaults are the role's."""
     options = yaml.safe_load(text(f"roles/{name}/meta/argument_specs.yml"))["argument_specs"]["main"]["options"]
-    heaps = {f"{service.replace('-', '_')}_heap" for service in load_catalog().components[name].services}
+    services = load_catalog().components[name].services
+    heaps = {f"{service.replace('-', '_')}_heap" for service, facts in services.items() if facts.heap}
     section = text(f"roles/{name}/README.md").partition("## Settings\n")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| (`[^|]*) \| ([^|]*) \|", section, re.M))
     told = {option: default for names, default in rows.items() for option in re.findall(r"`(\w+)`", names)}

@@ -20,6 +20,7 @@ import tarfile
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -1235,3 +1236,52 @@ def test_operators_file_instead_of_a_signed_archive(
         Store(tmp_path / "store").resolve(
             "tool", str(tmp_path / "other.tar.gz"), sha256_file(tmp_path / "other.tar.gz")
         )
+
+
+# -- Python environments -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A recipe of the kind ``wheels`` with a lock beside it, whose only package is a wheel in a folder. Returns the lock."""
+    folder, offered = tmp_path / "roles" / "tool" / "archives", tmp_path / "offered"
+    folder.mkdir(parents=True)
+    offered.mkdir()
+    members = {
+        "tool/__init__.py": "WORD = 'works'\n",
+        "tool-1.2.dist-info/METADATA": "Metadata-Version: 2.1\nName: tool\nVersion: 1.2\n",
+        "tool-1.2.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "tool-1.2.dist-info/RECORD": "tool/__init__.py,,\ntool-1.2.dist-info/RECORD,,\n",
+    }
+    wheel = offered / "tool-1.2-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    (folder / "tool.yml").write_text("{title: A tool, version: '1.2', kind: wheels}\n")
+    lock = folder / "tool.lock"
+    lock.write_text(f"tool==1.2 \\\n    --hash=sha256:{sha256_file(wheel)}\n")
+    monkeypatch.setattr(recipes, "ROLES", tmp_path / "roles")
+    for name, value in {"UV_FIND_LINKS": str(offered), "UV_NO_INDEX": "1", "UV_NO_CACHE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    recipes.load_recipes.cache_clear()
+    yield lock
+    recipes.load_recipes.cache_clear()
+
+
+def test_a_lock_beside_a_recipe_is_a_python_environment(environment: Path, tmp_path: Path) -> None:
+    """Its packages are in ``python/``, nothing of the nodes' own among them; the lock is an input of the archive."""
+    recipe = recipes.load_recipes()["tool"]
+    found, _ = ways.members(recipe, tmp_path / "scratch", lambda words: None)
+    assert {"python/tool/__init__.py", "python/tool-1.2.dist-info/METADATA"} <= found.keys()
+    assert {name.split("/")[1].partition("-")[0] for name in found} == {"tool"}
+    before = ways.key(recipe)
+    environment.write_text(f"{environment.read_text()}# another\n")
+    assert ways.key(recipe) != before
+
+
+def test_a_package_that_is_not_the_locked_one_is_refused(environment: Path, tmp_path: Path) -> None:
+    """By uv, which names it and both digests."""
+    environment.write_text(re.sub("sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", environment.read_text()))
+    with pytest.raises(SupplyError, match=r"(?s)tool\.lock can't be had: .*tool") as error:
+        ways.members(recipes.load_recipes()["tool"], tmp_path / "scratch", lambda words: None)
+    assert "0" * 64 in str(error.value)

@@ -1,4 +1,4 @@
-"""Converge the services of a role on a host in one round trip, where no archive has to be sent.
+"""Converge the services of a role on a host in one round trip, where nothing has to be installed.
 
 See modules/berny_converge.py.
 """
@@ -14,7 +14,7 @@ from ansible.template import trust_as_template
 
 from berny.controller.artifacts import Store, SupplyError
 
-CONFIGURE = ("archive", "files")
+CONFIGURE = ("packages", "archive", "files")
 PHASES = {"configure": CONFIGURE, "all": (*CONFIGURE, "service")}
 
 
@@ -42,7 +42,7 @@ class ActionModule(ActionBase):
                 call, restarts[name] = self._call(scope)
                 calls.append({"name": name, **{part: call[part] for part in parts if part in call}})
         result["services"], result["diff"] = {}, []
-        changed = False
+        changed, installed = False, ("", "")
         while calls:
             found = self._execute_module(
                 module_name="berny_converge", module_args={"services": calls}, task_vars=task_vars
@@ -50,24 +50,25 @@ class ActionModule(ActionBase):
             for name, one in found.get("services", {}).items():
                 self._action("berny_archive").show(one.get("archive", {}), task_vars)
                 result["diff"] += _diffs(one)
-                result["services"][name] = (
-                    restarts[name]
-                    | one.get("service", {})
-                    | {
-                        "changed": one["changed"],
-                        "written": one.get("files", {}).get("written", []),
-                    }
-                )
+                own = {"changed": one["changed"], "written": one.get("files", {}).get("written", [])}
+                result["services"][name] = restarts[name] | one.get("service", {}) | own
             changed = changed or found.get("changed", False)
             missing = found.get("missing")
             if found.get("failed") or not missing:
-                result.update({key: value for key, value in found.items() if key not in ("services", "missing")})
+                result.update(
+                    {key: value for key, value in found.items() if key not in ("services", "missing", "found")}
+                )
                 break
-            sent = self._send(missing, calls, task_vars)
-            if sent.get("failed"):
-                return result | sent
+            calls = [call for call in calls if call["name"] not in result["services"]]
+            if (missing["name"], missing["part"]) == installed:
+                named = ", ".join(found["found"]["packages"]["missing"])
+                raise AnsibleActionFail(f"apt installed something else for {named}: name the packages themselves")
+            installed = missing["name"], missing["part"]
+            done = self._install(missing["part"], calls[0], found["found"], task_vars)
+            if done.get("failed"):
+                return result | done
             changed = True
-            calls = [_without(call, missing) for call in calls if call["name"] not in result["services"]]
+            calls = [_without(call, missing["part"], calls[0]) for call in calls]
         result["changed"] = changed
         return result
 
@@ -85,6 +86,8 @@ class ActionModule(ActionBase):
             except SupplyError as error:
                 raise AnsibleActionFail(str(error)) from error
             args["archive"] = self._action("berny_archive").module_arguments(archive)
+        if packages := self._value("service_packages", variables):
+            args["packages"] = {**packages, "owner": self._value("service_name", variables)}
         # What follows from the archive's folder is rendered for this one.
         variables["_service_home"] = args.get("archive", {}).get("home", "")
         args["files"] = self._action("berny_files").module_arguments(self._files(variables), variables)
@@ -93,12 +96,16 @@ class ActionModule(ActionBase):
         restart = {word: args["service"][word] for word in ("name", "probe", "wait")}
         return args, {**restart, "gate": self._value("service_gate", variables), "component": component}
 
-    def _send(self, home: str, calls: list[dict[str, Any]], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """Send the archive with a home to the node; return what the module berny_archive does."""
-        archives, store = self._action("berny_archive"), Store()
-        wanted = next(call["archive"] for call in calls if call.get("archive", {}).get("home") == home)
-        archive = store.resolve(wanted["link"].rpartition("/")[2])
-        return dict(archives.send(archive, wanted, task_vars))
+    def _install(
+        self, part: str, call: dict[str, Any], found: dict[str, Any], task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        """Install the packages, or send the archive, that a service's first call found missing; return what came of it."""
+        if part == "packages":
+            return dict(self._action("berny_packages").install(found["packages"]["missing"], task_vars))
+        archives = self._action("berny_archive")
+        archives.show(found["archive"], task_vars)
+        archive = Store().resolve(call["archive"]["link"].rpartition("/")[2])
+        return dict(archives.send(archive, call["archive"], task_vars))
 
     def _files(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Return what berny_files is given."""
@@ -154,6 +161,6 @@ def _diffs(one: Mapping[str, Any]) -> list[Any]:
     return [diff for diff in found if diff]
 
 
-def _without(call: dict[str, Any], home: str) -> dict[str, Any]:
-    """Return a call without the archive that was sent just now."""
-    return {key: value for key, value in call.items() if key != "archive" or value["home"] != home}
+def _without(call: dict[str, Any], part: str, first: dict[str, Any]) -> dict[str, Any]:
+    """Return a call without what was sent for the first one; packages are looked at again: apt may have others."""
+    return {key: value for key, value in call.items() if key != part or part == "packages" or value != first[part]}

@@ -142,7 +142,8 @@ class ActionModule(ActionBase):
         except CatalogError as error:
             problems = [str(error)]
         problems += check_groups(catalog, groups)
-        services = list(catalog.services)
+        # A process without a heap has no variable for one.
+        services = [name for name, service in catalog.services.items() if service.heap]
         problems += check_machines(self._templar.template(variables["machine_names"]))
         roles = Path(self._task.args["roles"])
         everybodys = {*yaml.safe_load((roles.parent / "ansible" / "cluster.yml").read_text()), *variables["endpoints"]}

@@ -25,7 +25,11 @@ class ActionModule(ActionBase):
         """Return what apt says; fail where packages can't be had, or the lock can't within ``wait`` seconds."""
         result = super().run(tmp, task_vars)
         wait = int(self._task.args.get("wait") or WAIT_SECONDS)
-        args = {"name": self._task.args["names"], "install_recommends": False, "lock_timeout": FIRST_SECONDS}
+        return result | self.install(self._task.args["names"], task_vars, wait)
+
+    def install(self, names: list[str], task_vars: dict[str, Any] | None, wait: int = WAIT_SECONDS) -> dict[str, Any]:
+        """Install packages; return what apt says, with what to do where the lock can't be had within ``wait`` seconds."""
+        args: dict[str, Any] = {"name": names, "install_recommends": False, "lock_timeout": FIRST_SECONDS}
         node = (task_vars or {}).get("inventory_hostname")
         begun = time.monotonic()
         while True:
@@ -50,4 +54,4 @@ class ActionModule(ActionBase):
                 break
             else:
                 args["update_cache"] = True
-        return result | said
+        return dict(said)

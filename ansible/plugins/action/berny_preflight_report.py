@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-from berny.controller.placement import Need, units
+from berny.controller.placement import Need, packaged, units
 from berny.controller.preflight import Node, find, report
 from berny.model.catalog import load_catalog
 from berny.model.topology import chosen, selected_components, selected_pipelines
@@ -42,6 +42,7 @@ class ActionModule(ActionBase):
                 placed=set(said["placed"]),
                 groups=groups,
                 nofile=said["nofile"],
+                packaged=packaged(catalog),
                 settings=said["settings"],
                 facts=said.get("facts") or {},
                 failure=said.get("failure", ""),

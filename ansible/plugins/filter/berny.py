@@ -42,6 +42,20 @@ def environment_of(
     return stage_environment(pipeline, stage["name"], catalog, addresses, granted)
 
 
+def metrics_targets(
+    catalog: Mapping[str, Any], manifests: Mapping[str, Any], groups: Mapping[str, list[str]]
+) -> dict[str, dict[str, Any]]:
+    """Return what serves metrics in Prometheus' format, by unit: its nodes and the port."""
+    found = {
+        name: {"nodes": sorted(groups.get(service["group"], [])), "port": service["ports"][service["metrics"]]}
+        for name, service in catalog["services"].items()
+        if service["metrics"]
+    }
+    for stage in stages(manifests):
+        found[stage["unit"]] = {"nodes": sorted(groups.get(stage["on"], [])), "port": stage["metrics_port"]}
+    return found
+
+
 def describe_cluster(
     catalog: Mapping[str, Any],
     manifests: Mapping[str, Any],
@@ -85,7 +99,14 @@ def describe_cluster(
     control = {
         kind: order for component in catalog["components"].values() for kind, order in component["control"].items()
     }
-    return {"cluster": name, "nodes": nodes, "services": services, "pipelines": pipelines, "control": control}
+    return {
+        "cluster": name,
+        "nodes": nodes,
+        "services": services,
+        "pipelines": pipelines,
+        "metrics": metrics_targets(catalog, manifests, groups),
+        "control": control,
+    }
 
 
 def control_drivers(catalog: Mapping[str, Any], groups: Mapping[str, list[str]]) -> dict[str, str]:
@@ -218,6 +239,7 @@ class FilterModule:
         return {
             "control_drivers": control_drivers,
             "describe_cluster": describe_cluster,
+            "metrics_targets": metrics_targets,
             "stages": stages,
             "manifests": manifests,
             "asked": asked_of,

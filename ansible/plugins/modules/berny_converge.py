@@ -1,14 +1,14 @@
 #!/usr/bin/python3
-"""Services on one host in one round trip: archive, files, and what runs, one service after the other."""
+"""Services on one host in one round trip: packages or archive, files, and what runs, one service after the other."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 module: berny_converge
-short_description: Unpack, configure and start services
+short_description: Install, configure and start services
 description:
   - Each part is left out where its arguments are.
-  - Where an archive has to be sent, that service and those after it wait.
+  - Where packages have to be installed or an archive has to be sent, that service and those after it wait.
 options:
   phase:
     description:
@@ -19,7 +19,7 @@ options:
     required: true
   only: {description: Read by the action; these services alone., type: list, elements: str}
   services:
-    description: In their order, C(name) and the arguments of C(berny_archive), C(berny_files) and C(berny_service).
+    description: In their order, C(name) and the arguments of each part, such as those of C(berny_files).
     type: list
     elements: dict
 author: [Berny (@berny)]
@@ -30,18 +30,21 @@ EXAMPLES = """
 """
 RETURN = """
 services:
-  description: By name, what C(archive), C(files) and C(service) return, each where it was asked for, and C(changed).
+  description: By name, C(changed) and what each part returns that was asked for.
   type: dict
   returned: always
-missing: {description: The home of the archive that has to be sent before the rest., type: str, returned: where one has to}
+missing:
+  description: The C(name) of the service that something has to be installed for before the rest, and which C(part) misses it.
+  type: dict
+  returned: where there is one
 """
 
 from typing import Any
 
-from ansible.module_utils import berny_archive, berny_files, berny_service
+from ansible.module_utils import berny_archive, berny_files, berny_packages, berny_service
 from ansible.module_utils.basic import AnsibleModule
 
-PARTS = {"archive": berny_archive, "files": berny_files, "service": berny_service}
+PARTS = {"packages": berny_packages, "archive": berny_archive, "files": berny_files, "service": berny_service}
 UNITS = "/etc/systemd/system/"
 
 
@@ -58,7 +61,7 @@ def would_differ(params: dict[str, Any], found: dict[str, Any]) -> bool:
 
 
 def converge(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
-    """Converge one service; return what each part returns."""
+    """Converge one service; return what each part returns, without C(changed) where the last of them misses something."""
     found: dict[str, Any] = {}
     for name, part in PARTS.items():
         if params[name]:
@@ -80,7 +83,8 @@ def main() -> None:
         found = converge(module, params)
         if "changed" not in found:
             changed = any(one["changed"] for one in done.values())
-            module.exit_json(changed=changed, services=done, missing=params["archive"]["home"])
+            missing = {"name": params["name"], "part": list(found)[-1]}
+            module.exit_json(changed=changed, services=done, missing=missing, found=found)
         done[params["name"]] = found
     module.exit_json(changed=any(one["changed"] for one in done.values()), services=done)
 

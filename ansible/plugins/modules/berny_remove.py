@@ -10,7 +10,7 @@ options:
   phase:
     description:
       - C(look) only tells the owners of files on this node.
-      - C(owner) stops, disables and removes the units and files of one owner.
+      - C(owner) stops, disables and removes the units and files of one owner, and unmasks what was masked for it.
       - C(archives) removes the archives that no file mentions any more.
       - C(node) removes what every machine has, and the rest.
     choices: [look, owner, archives, node]
@@ -144,6 +144,20 @@ class Remover:
             beside.rename(path)
             before.unlink()
 
+    def unmask(self, masks: dict[str, str]) -> None:
+        """Unmask the operating system's units that were masked for an owner; they are as before, and are not started."""
+        for unit, before in masks.items():
+            link = UNITS / unit
+            if not link.is_symlink() or str(link.readlink()) != "/dev/null":
+                continue
+            self.removed.append(f"mask of {unit}")
+            if self.dry:
+                continue
+            self.systemctl("unmask", unit)
+            # Installing the package has enabled it meanwhile.
+            if before != "enabled" and self.systemctl("show", "-P", "UnitFileState", unit).strip() == "enabled":
+                self.systemctl("disable", unit)
+
     def folders(self, names: list[str]) -> None:
         """Remove folders that were made for files, innermost first, where nothing is in them any more."""
         for name in sorted(names, reverse=True):
@@ -212,6 +226,8 @@ class Remover:
             self.restore_or_remove(path)
         self.remove(CONFIGURATION / name)
         self.remove(RUNTIME / name)
+        masked = {unit for other in records.values() for unit in other.get("masks", {})}
+        self.unmask({unit: was for unit, was in record.get("masks", {}).items() if unit not in masked})
         for unit in units:
             self.remove(STAMPS / f"stamp-{unit}")
         self.folders(record.get("folders", []))
@@ -291,7 +307,7 @@ def main() -> None:
     remover, words = Remover(module), module.params
     if words["phase"] == "look":
         records = read_records()
-        installed = [name for name, record in records.items() if record.get("files")]
+        installed = [name for name, record in records.items() if record.get("files") or record.get("masks")]
         left = [name for name in records if name not in installed]
         stages = {name: record["pipeline"] for name, record in records.items() if record.get("pipeline")}
         module.exit_json(changed=False, owners=installed, remembered=left, unrecorded=unrecorded(), stages=stages)

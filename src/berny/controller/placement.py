@@ -89,6 +89,12 @@ def need(
     return Need(memory, jobs, disks, ports)
 
 
+def packaged(catalog: Catalog) -> dict[str, str]:
+    """Return the operating system's units that components mask, each with the packages that it may be of."""
+    found = [component.packages for component in catalog.components.values() if component.packages]
+    return {unit: " or ".join(packages.names) for packages in found for unit in packages.masks}
+
+
 def clashes(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups) -> list[str]:
     """Return the ports that two services of one node would have."""
     problems = []

@@ -56,6 +56,8 @@ class Node:
     """The inventory group of each unit."""
     nofile: int
     """Open files that each unit wants to be allowed."""
+    packaged: Mapping[str, str] = field(default_factory=dict)
+    """Units of the operating system that are masked where it is installed, with the package that each is of."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Those that data has on record for life."""
     facts: dict[str, Any] = field(default_factory=dict)
@@ -115,6 +117,11 @@ def ports(name: str, node: Node) -> list[Finding]:
     for listener in node.facts["listeners"]:
         unit = node.need.ports.get(listener["port"])
         if not unit or listener["unit"] == f"{unit}.service":
+            continue
+        if package := node.packaged.get(listener["unit"]):
+            text = f"port {listener['port']} of {unit} is taken by {listener['unit']}, which the package {package} starts: "
+            text += f"systemctl disable --now {listener['unit']} (the same program then runs as {unit})"
+            found.append(Finding("port", name, text))
             continue
         who = f"{listener['process']} (process {listener['pid']}"
         who += f", {listener['unit']})" if listener["unit"] else ")"

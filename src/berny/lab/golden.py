@@ -15,7 +15,9 @@ import yaml
 from berny.controller.artifacts.store import cache_folder
 from berny.controller.progress import Say, follow
 from berny.lab.plan import LabError
-from berny.model.catalog import SHARED
+from berny.model.catalog import SHARED, load_catalog
+from berny.model.component import Packages
+from berny.model.topology import read_mapping, selected_components
 
 SUITE = "bookworm"
 # What makes a minimal Debian a machine that boots and answers SSH; the rest is what nodes have anyway.
@@ -39,13 +41,32 @@ chroot "$root" systemctl -q mask systemd-remount-fs.service
 
 
 def packages() -> list[str]:
-    """Return all packages of the golden root."""
+    """Return the packages of every machine."""
     return sorted({*BOOT, *yaml.safe_load((SHARED / "os_packages.yml").read_text())})
 
 
+def of_components() -> list[Packages]:
+    """Return the packages of the components that the lab's inventory selects: its machines fetch nothing."""
+    components = selected_components(load_catalog(), read_mapping()).components.values()
+    return [component.packages for component in components if component.packages]
+
+
+def recipe() -> tuple[list[str], str]:
+    """Return the packages and the setup of the golden root.
+
+    Units that the packages start by themselves are disabled, not masked: the role masks them, as on any other machine.
+    """
+    found = of_components()
+    names = {*packages(), *(name for one in found for name in one.names)}
+    units = sorted({unit for one in found for unit in one.masks})
+    disable = f'chroot "$root" systemctl -q disable {" ".join(units)}\n' if units else ""
+    return sorted(names), CONTAINER_SETUP + disable
+
+
 def golden_root() -> Path:
-    """Return the folder of the golden root for today's package list, whether it exists or not."""
-    key = hashlib.sha256("\n".join([SUITE, CONTAINER_SETUP, *packages()]).encode()).hexdigest()[:12]
+    """Return the folder of the golden root for today's packages and setup, whether it exists or not."""
+    names, setup = recipe()
+    key = hashlib.sha256("\n".join([SUITE, setup, *names]).encode()).hexdigest()[:12]
     return cache_folder() / "golden" / f"{SUITE}-{key}"
 
 
@@ -59,7 +80,7 @@ def make_golden(say: Say) -> Path:
     if target.is_dir():
         return target
     with making(target) as root:
-        make_root(root, packages(), CONTAINER_SETUP, say)
+        make_root(root, *recipe(), say)
     return target
 
 

@@ -102,8 +102,10 @@ class Service(Strict):
 
     @model_validator(mode="after")
     def _pages_are_ports(self) -> Service:
-        if unknown := {*self.pages, *([self.metrics] if self.metrics else [])} - set(self.ports):
+        if unknown := set(self.pages) - set(self.ports):
             raise ValueError(f"pages: {', '.join(sorted(unknown))}: no such port")
+        if self.metrics and self.metrics not in self.ports:
+            raise ValueError(f"metrics: {self.metrics}: no such port")
         if bool(self.heap) == bool(self.memory):
             raise ValueError("heap: either this or memory")
         return self
@@ -238,12 +240,16 @@ class Kind(Strict):
         return {**defaults, **given}
 
 
+PackageName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.+-]+$")]
+
+
 class Packages(Strict):
     """The operating system's packages that a component is installed from."""
 
-    names: list[str]
-    masks: list[str] = []
-    """Units of theirs that are never to start: the service runs as a unit of the catalog's name."""
+    names: list[PackageName] = Field(min_length=1)
+    """Those that have its programs: a start is a function of their content, not of what they depend on."""
+    masks: list[Annotated[str, Field(pattern=r"^[\w@.-]+\.(service|socket|timer|path)$")]] = []
+    """Units of theirs that never start: the service runs as a unit of the catalog's name."""
 
 
 class Engine(Strict):
@@ -307,6 +313,8 @@ class Component(Strict):
             raise ValueError(
                 "install: 'archive' and 'venv' need archive, 'packages' needs packages, and none the other"
             )
+        if self.optional and not self.archive:
+            raise ValueError("optional: only what is installed from an archive can be missing from the store")
         ports = {name: service.ports for name, service in self.services.items()}
         for name, endpoint in self.endpoints.items():
             if endpoint.service and endpoint.port not in ports.get(endpoint.service, {}):

@@ -23,7 +23,7 @@ from berny.controller.artifacts.errors import SupplyError, WrongDigest
 from berny.controller.artifacts.mirror import parse_index
 from berny.controller.artifacts.store import Archive, Store
 from berny.controller.progress import Say
-from berny.model.catalog import SHARED
+from berny.model.catalog import SHARED, load_catalog
 
 SUMS = "SHA256SUMS"
 CHUNK = 1 << 20
@@ -37,6 +37,9 @@ def os_packages() -> dict[str, str]:
         for name in apt_names(yaml.safe_load(file.read_text()) or []):
             if "{{" not in name:
                 found.setdefault(name, "virtual machines" if file.stem == "vm" else f"role {file.parts[-3]}")
+    for component in load_catalog().components.values():
+        for name in component.packages.names if component.packages else ():
+            found.setdefault(name, f"component {component.name}")
     return dict(sorted(found.items()))
 
 

@@ -21,6 +21,8 @@ from berny.model.topology import CHECKOUT
 PACKAGE = Path(__file__).resolve().parents[2]
 NODES = ("model", "runtime")
 """What all nodes run. Pipelines are in archives of their own: a change to one restarts its stages alone."""
+PYTHON = "3.11"
+"""Of nodes: what packages are chosen for."""
 PROBES = "berny_probes"
 """The package that ``berny.runtime.probe`` imports components' probes from."""
 
@@ -32,8 +34,8 @@ def key(recipe: Recipe) -> str:
         for name, path in sorted(own_code(recipe.pipeline).items()):
             digest.update(f"{name} {sha256_file(path)}\n".encode())
         return digest.hexdigest()[:16]
-    if recipe.kind == "wheels":
-        return recipes.key(recipe, (CHECKOUT / "requirements" / "node.txt").read_text())
+    if recipe.kind == "wheels" and not recipe.lock_file.exists():
+        return recipes.key(recipe, packages_lock(recipe).read_text())
     return recipes.key(recipe)
 
 
@@ -144,13 +146,18 @@ def pip_download(words: list[str], target: Path, say: Say = lambda words: None) 
         raise SupplyError(f"pip download {' '.join(words)}: {' '.join(said)[-800:]}")
 
 
+def packages_lock(recipe: Recipe) -> Path:
+    """Return the requirements that a Python environment is of: the lock beside its recipe, else what all nodes have."""
+    return recipe.lock_file if recipe.lock_file.exists() else CHECKOUT / "requirements" / "node.txt"
+
+
 def wheels(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    """Return ``python/`` with the packages of requirements/node.txt for Python 3.11 on x86-64."""
-    lock = CHECKOUT / "requirements" / "node.txt"
+    """Return ``python/`` with the packages of a lock for Python 3.11 on x86-64."""
+    lock = packages_lock(recipe)
     say(f"{sum('==' in line for line in lock.read_text().splitlines())} packages")
     target = scratch / "target"
     command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--require-hashes", "--no-deps", "-r", str(lock)]
-    command += ["--target", str(target), "--python-version", recipe.version, "--link-mode", "copy"]
+    command += ["--target", str(target), "--python-version", PYTHON, "--link-mode", "copy"]
     command += ["--python-platform", "x86_64-manylinux_2_28"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
