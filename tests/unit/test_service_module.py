@@ -523,13 +523,13 @@ def test_data_is_given_back_to_its_service(owned: tuple[Callable[..., str], Path
     assert outside.stat().st_uid == other.pw_uid
 
 
-def unit(checkout: Path, **words: Any) -> str:
+def unit(checkout: Path, template: str = "unit.service.j2", **words: Any) -> str:
     """Render a service's unit."""
     given = {
         "service_name": "kafka", "service_title": "Kafka", "service_user": "kafka", "service_conf": "/etc/berny/kafka",
         "service_environment": {}, "service_environment_file": "", "service_needs": [], "service_part_of": "",
         "service_exec": "java   -X\n kafka.Kafka", "service_directories": ["/data/kafka"], "service_kill_seconds": 60,
-        "service_restart_seconds": 5, "service_limit_nofile": 65536, "service_children_stay": False,
+        "service_restart_seconds": 5, "service_calendar": "", "service_limit_nofile": 65536, "service_children_stay": False,
         "ansible_managed": "managed", "_service_after": [],
     }  # fmt: skip
     folder = checkout / "roles" / "service" / "templates"
@@ -537,7 +537,7 @@ def unit(checkout: Path, **words: Any) -> str:
         loader=jinja2.FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["split"] = str.split
-    return environment.get_template("unit.service.j2").render(given | words)
+    return environment.get_template(template).render(given | words)
 
 
 def test_unit_records_what_it_starts_from(checkout: Path, plugin: Plugin) -> None:
@@ -576,6 +576,18 @@ def test_stage_waits_for_what_it_needs(checkout: Path) -> None:
     assert "TimeoutStartSec" not in unit(checkout)
 
 
+def test_a_timer_runs_a_unit_that_ends(checkout: Path) -> None:
+    """One run after the other, tried again where it fails; a service for ever is neither."""
+    text = unit(checkout, service_calendar="daily", service_part_of="berny-one.target")
+    assert "\nType=oneshot\n" in text and "\nRestart=on-failure\n" in text and "WantedBy" not in text
+    timer = unit(checkout, "unit.timer.j2", service_calendar="daily", service_part_of="berny-one.target")
+    assert "\nOnCalendar=daily\n" in timer and "\nPersistent=true\n" in timer
+    assert "\nPartOf=berny-one.target\n" in timer and timer.rstrip().endswith("WantedBy=berny-one.target")
+    assert "ConditionPathExists=!/etc/berny/kafka/stopped" in timer
+    text = unit(checkout)
+    assert "\nType=exec\n" in text and "\nRestart=always\n" in text
+
+
 # -- berny_converge ----------------------------------------------------------------------------------------------------
 
 
@@ -589,15 +601,28 @@ def test_files_wait_for_an_archive_that_has_to_be_sent(checkout: Path, node: Nod
         "state": str(tmp_path / "state"),
         "contents": {str(conf): "text"},
     }
-    answer = run(checkout, "berny_converge", True, archive=archive, files=files)
-    assert answer["archive"]["missing"] and answer["files"]["written"] == [str(tmp_path / "etc" / "a.conf")]
-    answer = run(checkout, "berny_converge", archive=archive, files=files)
-    assert answer["archive"]["missing"] and "files" not in answer and not conf.exists()
+    before = tmp_path / "etc" / "b.conf"
+    other = {
+        **files,
+        "files": [{**files["files"][0], "dest": str(before)}],
+        "owner": "before",
+        "contents": {str(before): ""},
+    }
+    services = [{"name": "before", "files": other}, {"name": "unit", "archive": archive, "files": files}]
+    answer = run(checkout, "berny_converge", True, services=services)
+    assert "missing" not in answer and answer["changed"] and not conf.exists() and not before.exists()
+    told = answer["services"]["unit"]
+    assert told["archive"]["missing"] and told["files"]["written"] == [str(conf)]
+    answer = run(checkout, "berny_converge", services=services)
+    assert answer["missing"] == {"name": "unit", "part": "archive"} and not conf.exists()
+    assert answer["changed"] and list(answer["services"]) == ["before"] and before.exists()
     node.have("1-aaaa", node.archive("one"))
-    answer = run(checkout, "berny_converge", archive=archive, files=files)
-    assert answer["changed"] and conf.read_text() == "text"
-    answer = run(checkout, "berny_converge", archive=archive, files=files)
-    assert not answer["changed"] and not answer["archive"]["missing"] and answer["files"]["written"] == []
+    answer = run(checkout, "berny_converge", services=services)
+    assert answer["changed"] and conf.read_text() == "text" and not answer["services"]["before"]["changed"]
+    answer = run(checkout, "berny_converge", services=services)
+    assert not answer["changed"] and "missing" not in answer
+    told = answer["services"]["unit"]
+    assert not told["archive"]["missing"] and told["files"]["written"] == []
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------
