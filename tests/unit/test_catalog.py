@@ -268,7 +268,7 @@ def test_uids_and_users_are_unique() -> None:
     assert len({user.name for user in users}) == len(users)
 
 
-@pytest.mark.parametrize("name", [name for name, one in CATALOG.components.items() if one.archive])
+@pytest.mark.parametrize("name", [name for name, component in CATALOG.components.items() if component.archive])
 def test_version_is_that_of_the_archive(name: str) -> None:
     """The version that a probe tells is the one that was installed."""
     component = CATALOG.components[name]
@@ -421,7 +421,7 @@ HEAP = "    heap: {small: 1, large: 1}\n"
         ("type: span", "type: spam", "kinds.things.keys.keep.type"),
         ("says: use a to z", "say: use a to z", "kinds.things.say"),
         ("archive: a\n", "", "install: 'archive' and 'venv' need archive"),
-        ("archive: a\n", "archive: a\npackages: {names: [tool]}\n", "install: 'archive' and 'venv' need archive"),
+        ("archive: a\n", "archive: a\npackages: {names: [pkg]}\n", "install: 'archive' and 'venv' need archive"),
         ("archive: a\n", "install: packages\n", "install: 'archive' and 'venv' need archive"),
         ("name: tool,", "name: the tool,", "user.name: Value error, 'the tool' can't be a name"),
         ("uid: 6900", "uid: 7000", "user.uid"),

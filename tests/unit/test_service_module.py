@@ -523,21 +523,21 @@ def test_data_is_given_back_to_its_service(owned: tuple[Callable[..., str], Path
     assert outside.stat().st_uid == other.pw_uid
 
 
-def unit(checkout: Path, **words: Any) -> str:
+def unit(checkout: Path, template: str = "unit.service.j2", **words: Any) -> str:
     """Render a service's unit."""
     given = {
         "service_name": "kafka", "service_title": "Kafka", "service_user": "kafka", "service_conf": "/etc/berny/kafka",
         "service_environment": {}, "service_environment_file": "", "service_needs": [], "service_part_of": "",
         "service_exec": "java   -X\n kafka.Kafka", "service_directories": ["/data/kafka"], "service_kill_seconds": 60,
-        "service_restart_seconds": 5, "service_limit_nofile": 65536, "service_children_stay": False,
-        "ansible_managed": "managed", "_service_after": [], "service_calendar": "",
+        "service_restart_seconds": 5, "service_calendar": "", "service_limit_nofile": 65536, "service_children_stay": False,
+        "ansible_managed": "managed", "_service_after": [],
     }  # fmt: skip
     folder = checkout / "roles" / "service" / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["split"] = str.split
-    return environment.get_template("unit.service.j2").render(given | words)
+    return environment.get_template(template).render(given | words)
 
 
 def test_unit_records_what_it_starts_from(checkout: Path, plugin: Plugin) -> None:
@@ -576,6 +576,18 @@ def test_stage_waits_for_what_it_needs(checkout: Path) -> None:
     assert "TimeoutStartSec" not in unit(checkout)
 
 
+def test_a_timer_runs_a_unit_that_ends(checkout: Path) -> None:
+    """One run after the other, tried again where it fails; a service for ever is neither."""
+    text = unit(checkout, service_calendar="daily", service_part_of="berny-one.target")
+    assert "\nType=oneshot\n" in text and "\nRestart=on-failure\n" in text and "WantedBy" not in text
+    timer = unit(checkout, "unit.timer.j2", service_calendar="daily", service_part_of="berny-one.target")
+    assert "\nOnCalendar=daily\n" in timer and "\nPersistent=true\n" in timer
+    assert "\nPartOf=berny-one.target\n" in timer and timer.rstrip().endswith("WantedBy=berny-one.target")
+    assert "ConditionPathExists=!/etc/berny/kafka/stopped" in timer
+    text = unit(checkout)
+    assert "\nType=exec\n" in text and "\nRestart=always\n" in text
+
+
 # -- berny_converge ----------------------------------------------------------------------------------------------------
 
 
@@ -589,60 +601,28 @@ def test_files_wait_for_an_archive_that_has_to_be_sent(checkout: Path, node: Nod
         "state": str(tmp_path / "state"),
         "contents": {str(conf): "text"},
     }
-    services = [{"name": "unit", "archive": archive, "files": files}]
-    one = run(checkout, "berny_converge", True, services=services)["services"]["unit"]
-    assert one["archive"]["missing"] and one["files"]["written"] == [str(tmp_path / "etc" / "a.conf")]
+    before = tmp_path / "etc" / "b.conf"
+    other = {
+        **files,
+        "files": [{**files["files"][0], "dest": str(before)}],
+        "owner": "before",
+        "contents": {str(before): ""},
+    }
+    services = [{"name": "before", "files": other}, {"name": "unit", "archive": archive, "files": files}]
+    answer = run(checkout, "berny_converge", True, services=services)
+    assert "missing" not in answer and answer["changed"] and not conf.exists() and not before.exists()
+    told = answer["services"]["unit"]
+    assert told["archive"]["missing"] and told["files"]["written"] == [str(conf)]
     answer = run(checkout, "berny_converge", services=services)
-    assert answer["missing"] == {"name": "unit", "part": "archive"} and answer["found"]["archive"]["missing"]
-    assert answer["services"] == {} and not conf.exists()
+    assert answer["missing"] == {"name": "unit", "part": "archive"} and not conf.exists()
+    assert answer["changed"] and list(answer["services"]) == ["before"] and before.exists()
     node.have("1-aaaa", node.archive("one"))
     answer = run(checkout, "berny_converge", services=services)
-    assert answer["changed"] and conf.read_text() == "text" and "missing" not in answer
+    assert answer["changed"] and conf.read_text() == "text" and not answer["services"]["before"]["changed"]
     answer = run(checkout, "berny_converge", services=services)
-    one = answer["services"]["unit"]
-    assert not answer["changed"] and not one["archive"]["missing"] and one["files"]["written"] == []
-
-
-def test_a_service_that_waits_holds_up_those_after_it_alone(checkout: Path, node: Node, tmp_path: Path) -> None:
-    """What was done before is returned, so that it is not done twice."""
-
-    def files(name: str) -> dict[str, Any]:
-        conf = str(tmp_path / name)
-        described = [{"dest": conf, "mode": "0644", "owner": ME.pw_name}]
-        return {"files": described, "owner": name, "state": str(tmp_path / "state"), "contents": {conf: "text"}}
-
-    archive = {"home": str(node.root / "tool-1-aaaa"), "link": str(node.link)}
-    services = [{"name": "a", "files": files("a")}, {"name": "b", "archive": archive, "files": files("b")},
-                {"name": "c", "files": files("c")}]  # fmt: skip
-    answer = run(checkout, "berny_converge", services=services)
-    assert list(answer["services"]) == ["a"] and answer["missing"]["name"] == "b" and answer["changed"]
-    assert [(tmp_path / name).exists() for name in "abc"] == [True, False, False]
-
-
-def timer(checkout: Path, **words: Any) -> str:
-    """Render a service's timer."""
-    folder = checkout / "roles" / "service" / "templates"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("unit.timer.j2").render({"ansible_managed": "managed", **words})
-
-
-def test_what_a_timer_runs_is_no_service_for_ever(checkout: Path) -> None:
-    """It ends, is tried again where it failed, and is started by its timer alone, which makes up for a missed run."""
-    text = unit(checkout, service_calendar="daily", service_part_of="berny-p.target")
-    for line in ("Type=oneshot", "Restart=on-failure", "RestartPreventExitStatus=78", "PartOf=berny-p.target"):
-        assert f"\n{line}\n" in text, line
-    assert "[Install]" not in text and "Restart=always" not in text
-    assert "Type=exec" in unit(checkout) and "WantedBy=multi-user.target" in unit(checkout)
-    text = timer(checkout, service_calendar="daily", service_title="T", service_conf="/etc/berny/t", service_part_of="")
-    for line in (
-        "OnCalendar=daily",
-        "Persistent=true",
-        "ConditionPathExists=!/etc/berny/t/stopped",
-        "WantedBy=timers.target",
-    ):
-        assert f"\n{line}\n" in f"{text}\n", line
+    assert not answer["changed"] and "missing" not in answer
+    told = answer["services"]["unit"]
+    assert not told["archive"]["missing"] and told["files"]["written"] == []
 
 
 # -- scripts -----------------------------------------------------------------------------------------------------------
