@@ -1,21 +1,18 @@
-"""What stands against a converge: readings of all nodes held against what the inventory puts there. Touches nothing."""
+"""What the readings of one node say against a converge."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from berny.controller.placement import Need
+from berny.controller.preflight.finding import Finding
 
 SYSTEM = ("debian", "12", "x86_64", "3.11")
 """What the catalog's archives and packages are made for: system, its version, processor, Python."""
-RESERVE_MIB = 512
-"""Left to the operating system of each kernel."""
 INSTALL_GIB = 3
 """Archives, unpacked, on the file system of /opt."""
 TRANSFER_MIB = 512
@@ -25,25 +22,8 @@ NOMINAL = 0.9
 """A file system has a little less room than its disk."""
 LEAST_OPEN = 0.25
 """Of the open files that a unit may have; systemd gives it fewer without a word where it can't."""
-KINDS = {"clock", "disk", "inventory", "limit", "login", "memory", "orphan", "port", "reach", "system", "unit", "user"}
-"""Of findings, as ``preflight_allow`` calls them."""
-CLOCK_WARN, CLOCK_FAIL = 1.0, 5.0
 Clock = tuple[float, float, float]
 """When the controller asked, what the node said, when the controller had the answer."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem: host, what is wrong, remedy."""
-
-    kind: str
-    """What ``preflight_allow`` calls it."""
-    host: str
-    text: str
-    fatal: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.host}: {self.text}"
 
 
 @dataclass
@@ -64,33 +44,6 @@ class Node:
     failure: str = ""
     """Why it could not be looked at."""
     clock: Clock | None = None
-
-
-def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterable[str] = ()) -> list[Finding]:
-    """Return everything that is wrong with all nodes; ``inventory`` is what is wrong with that, told as it is."""
-    known = set(roles)
-    found = [Finding("inventory", *_split(problem)) for problem in inventory]
-    seen = {name: node for name, node in nodes.items() if not node.failure}
-    twice, doubled = machines(seen)
-    for name, node in nodes.items():
-        if node.failure:
-            found.append(Finding("reach", name, f"can't be looked at: {node.failure}"))
-            continue
-        found += [*system(name, node), *ports(name, node), *disks(name, node), *limits(name, node)]
-        found += [*accounts(name, node), *foreign(name, node), *kept(name, node), *logins(name, node)]
-        # What belongs to a machine's other name is no orphan.
-        found += orphans(name, node, known) if name not in doubled else []
-    found += twice
-    found += memory(seen)
-    found += clocks({name: node.clock for name, node in seen.items() if node.clock})
-    found += reach({name: node.facts["reach"] for name, node in seen.items()})
-    return found
-
-
-def _split(problem: str) -> tuple[str, str]:
-    """Return host and words of a problem of the inventory: those of a single node begin with its name."""
-    match = re.match(r"(\w+): (.*)", problem, re.S)
-    return (match[1], match[2]) if match else ("inventory", problem)
 
 
 def system(name: str, node: Node) -> list[Finding]:
@@ -158,19 +111,6 @@ def disks(name: str, node: Node) -> list[Finding]:
         text += "make room, or have ansible_remote_tmp elsewhere"
         found.append(Finding("disk", name, text, fatal=not install["used"]))
     return found
-
-
-def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
-    """One machine under two names: the second name of each, and all names of such machines."""
-    homes: dict[tuple[str, str], str] = {}
-    found, doubled = [], set()
-    for name, node in nodes.items():
-        home = homes.setdefault((node.facts["boot"], node.facts["processes"]), name)
-        if home != name:
-            doubled |= {home, name}
-            text = f"is the machine that {home} is: give each its own ansible_host, or take one of the two out of hosts.yml"
-            found.append(Finding("inventory", name, text))
-    return found, doubled
 
 
 def accounts(name: str, node: Node) -> list[Finding]:
@@ -291,85 +231,3 @@ def orphans(name: str, node: Node, roles: set[str]) -> list[Finding]:
             text += "run site.yml with preflight_allow: [orphan], and remove it by playbooks/reset.yml"
         found.append(Finding("orphan", name, text, fatal=unit not in node.placed))
     return found
-
-
-def memory(nodes: Mapping[str, Node]) -> list[Finding]:
-    """Memory against the catalog's budget. Machines with one kernel (a lab's) share its memory: their needs add up."""
-    kernels: dict[str, list[str]] = {}
-    for name, node in nodes.items():
-        kernels.setdefault(node.facts["boot"], []).append(name)
-    found = []
-    for names in kernels.values():
-        wanted = sum(nodes[name].need.memory for name in names) + RESERVE_MIB
-        jobs = sum(nodes[name].need.jobs for name in names)
-        facts = nodes[names[0]].facts["memory"]
-        left = facts["available"] + sum(nodes[name].facts["memory"]["ours"] for name in names)
-        who = f"{names[0]}" if len(names) == 1 else f"{names[0]} (with {', '.join(names[1:])}: one kernel)"
-        remedy = "give it more, set node_size: small or heaps (kafka_heap), or move services"
-        needs = f"what is put there needs {wanted}"
-        if facts["total"] < wanted:
-            found.append(Finding("memory", who, f"{facts['total']} MiB of memory, {needs}: {remedy}"))
-        elif facts["total"] < wanted + jobs:
-            text = f"{facts['total']} MiB of memory, {needs} and offers {jobs} to applications: {remedy}"
-            found.append(Finding("memory", who, text, fatal=False))
-        elif left < wanted:
-            text = f"other programs leave {left} MiB of memory, {needs}: end them, or {remedy}"
-            found.append(Finding("memory", who, text, fatal=False))
-    return found
-
-
-def offset(clock: Clock) -> tuple[float, float]:
-    """Return how far a node's clock is ahead, and how uncertain that is: it was read at some moment of the round trip."""
-    asked, said, answered = clock
-    return said - (asked + answered) / 2, (answered - asked) / 2
-
-
-def clocks(readings: Mapping[str, Clock]) -> list[Finding]:
-    """Clocks that certainly differ. Where most nodes agree, but not with the controller, it is the controller's."""
-    offsets = {name: offset(clock) for name, clock in readings.items()}
-    if not offsets:
-        return []
-    found, reference, against = [], 0.0, "the controller's"
-    median = statistics.median(ahead for ahead, _ in offsets.values())
-    agree = [name for name, (ahead, doubt) in offsets.items() if abs(ahead - median) - doubt <= CLOCK_WARN]
-    if (
-        len(agree) > 1
-        and len(agree) > len(offsets) / 2
-        and abs(median) - max(d for _, d in offsets.values()) > CLOCK_WARN
-    ):
-        reference, against = median, "most nodes'"
-        text = f"its clock is {_apart(-median)} most nodes': set it (nothing of the cluster depends on it)"
-        found.append(Finding("clock", "controller", text, fatal=False))
-    for name, (ahead, doubt) in offsets.items():
-        certain = abs(ahead - reference) - doubt
-        if certain > CLOCK_WARN:
-            text = f"its clock is {_apart(ahead - reference)} {against}: have chrony keep it (chronyc tracking)"
-            found.append(Finding("clock", name, text, fatal=certain > CLOCK_FAIL))
-    return found
-
-
-def _apart(seconds: float) -> str:
-    return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
-
-
-def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """Pairs of nodes that do not reach each other; a node that the controller does not reach is told already."""
-    found = []
-    failed = {(name, peer): why for name, peers in said.items() for peer, why in peers.items() if why and peer in said}
-    for (name, peer), why in failed.items():
-        if (peer, name) not in failed:
-            text = f"does not reach {peer} (which reaches {name}): {why}"
-        elif name < peer:
-            text = f"and {peer} do not reach each other: {why}"
-        else:
-            continue
-        found.append(Finding("reach", name, f"{text}; open the way in firewall, security group or route"))
-    return found
-
-
-def report(found: Iterable[Finding], allowed: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return what a converge fails of and what is only told: lesser findings, and kinds that the inventory allows."""
-    permitted = set(allowed)
-    fatal = [finding for finding in found if finding.fatal and finding.kind not in permitted]
-    told = [finding for finding in found if finding not in fatal]
-    return list(map(str, fatal)), list(map(str, told))
