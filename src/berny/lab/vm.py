@@ -5,32 +5,24 @@ Its own address is private. The box connects to another one, which it translates
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import os
 import re
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from berny.controller.placement import by_load
 from berny.controller.progress import Say, Steps
 from berny.lab import box, network
-from berny.lab.plan import NAME, LabError, choose_network, disks, state_folder
+from berny.lab.plan import NAME, LabError, choose_network
+from berny.lab.vm_files import DATA_DISKS, make_disks, write_state
 from berny.lab.vm_image import SEED, make_image
-from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
-from berny.model.topology import CHECKOUT, read_mapping
+from berny.lab.vm_plan import PUBLIC, GuestPlan, node
+from berny.model.topology import CHECKOUT
 
 QEMU = "qemu-system-x86_64"
 TOOLS = {
@@ -41,92 +33,7 @@ MEMORY_MIB = 1024
 FREE_GIB = 8
 BOOT_SECONDS = 240
 """Software emulation on a busy box."""
-PUBLIC = ipaddress.IPv4Network("198.51.100.0/24")
-"""A network for documentation: what is sent there goes to a guest of this box, or nowhere."""
-DATA_DISKS = {"data": 512, "other": 64}
-"""Serial number and MiB of the guest's empty disks."""
-
 COLOURS = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]?|[^\x20-\x7e\n]")
-
-
-@cache
-def node() -> str:
-    """Return the node of the mapping that the guest is: the one with the least to run."""
-    return by_load(load_catalog(), load_pipelines(), read_mapping())[-1]
-
-
-@cache
-def data_folder() -> str:
-    """Return the folder of the guest's data disk: that of a service of the node."""
-    return f"/data/{next(disk.service for disk in disks(read_mapping(), load_catalog(), {}) if disk.node == node())}"
-
-
-@dataclass(frozen=True)
-class GuestPlan:
-    """A guest by its name: where its state is, what its parts are called."""
-
-    name: str
-    network: ipaddress.IPv4Network
-
-    @property
-    def folder(self) -> Path:
-        """The guest's state."""
-        return state_folder().with_name("vms") / self.name
-
-    @property
-    def id(self) -> str:
-        """What the guest's process is called."""
-        return f"berny-vm-{self.name}"
-
-    @property
-    def bridge(self) -> str:
-        """The bridge on the box (at most 15 characters)."""
-        return f"bnyv-{self.name}"
-
-    @property
-    def tap(self) -> str:
-        """The guest's link to the bridge."""
-        return f"bnyt-{self.name}"
-
-    @property
-    def table(self) -> str:
-        """The guest's nftables table."""
-        return self.id
-
-    @property
-    def gateway(self) -> str:
-        """The box's address on the guest's network."""
-        return str(self.network[1])
-
-    @property
-    def address(self) -> str:
-        """The guest's own address."""
-        return self.addresses[node()]
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """Addresses for all nodes of the mapping, of which one is there."""
-        return {node: str(self.network[10 + index]) for index, node in enumerate(read_mapping()["all"])}
-
-    @property
-    def public(self) -> str:
-        """The address that the box connects to."""
-        return str(PUBLIC[self.network.network_address.packed[2]])
-
-    def inventory(self) -> dict[str, Any]:
-        """Return what the inventory ``azure`` is told beside its own: one guest, and where the others would be."""
-        guest = {
-            "ansible_host": self.public,
-            "ansible_user": "berny",
-            "ansible_ssh_private_key_file": str(self.folder / "id_ed25519"),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.folder / 'known_hosts'} -o IdentitiesOnly=yes",
-            "node_size": "small",
-            "node_data_disks": {"/dev/disk/by-id/virtio-data": data_folder()},
-            "secrets_file": str(self.folder / "secrets.yml"),
-            "addresses_file": str(self.folder / "addresses.yml"),
-        }
-        others = {name: {"private_address": address} for name, address in self.addresses.items() if name != node()}
-        return {"all": {"hosts": {node(): guest, **others}}}
 
 
 class Guest:
@@ -194,10 +101,10 @@ class Guest:
             with steps.step("image of the guest") as say:
                 image = make_image(say)
             with steps.step(f"network {self.plan.network}"):
-                self._write_state()
+                write_state(self.plan)
                 self._network()
             if not self.process():
-                self._disks(image)
+                make_disks(self.plan, image)
                 self._boot(steps, image)
 
     def _boot(self, steps: Steps, image: Path) -> None:
@@ -319,20 +226,6 @@ class Guest:
 
     # -- what it is made of ------------------------------------------------------------------------------------------
 
-    def _write_state(self) -> None:
-        folder = self.plan.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "network").write_text(str(self.plan.network))
-        for name in ("id_ed25519", "ssh_host_ed25519_key"):
-            box.make_key(folder / name, self.plan.id)
-        host_key = (folder / "ssh_host_ed25519_key.pub").read_text()
-        (folder / "known_hosts").write_text(f"{self.plan.public} {host_key}")
-        (folder / "ssh_config").write_text(
-            f"Host guest\nHostName {self.plan.public}\nUser berny\nIdentityFile {folder / 'id_ed25519'}\n"
-            f"UserKnownHostsFile {folder / 'known_hosts'}\nIdentitiesOnly yes\nConnectTimeout 5\nLogLevel ERROR\n"
-        )
-        (folder / "hosts.yml").write_text(yaml.safe_dump(self.plan.inventory(), sort_keys=False))
-
     def _network(self) -> None:
         plan = self.plan
         network.bridge_up(plan)
@@ -343,40 +236,6 @@ class Guest:
         box.run(["ip", "route", "replace", plan.public, "dev", plan.bridge])
         chain = f"table ip {plan.table} {{ chain output {{ type nat hook output priority -100; "
         box.run(["nft", "-f", "-"], stdin=f"{chain} ip daddr {plan.public} dnat to {plan.address}\n}}\n}}\n")
-
-    def _disks(self, image: Path) -> None:
-        folder = self.plan.folder
-        if not (folder / "root.qcow2").exists():
-            making = folder / "root.new"
-            base = ["-b", str(image / "root.img"), "-F", "raw"]
-            box.run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(making)])
-            making.rename(folder / "root.qcow2")
-        for serial, mib in DATA_DISKS.items():
-            with (folder / f"{serial}.img").open("ab") as file:
-                file.truncate(mib << 20)
-        self._write_seed(folder / f"{SEED}.img")
-
-    def _write_seed(self, path: Path) -> None:
-        """Write what differs from guest to guest as an archive that the guest reads from a disk."""
-        folder = self.plan.folder
-        link = f"[Match]\nType=ether\n[Network]\nAddress={self.plan.address}/24\nGateway={self.plan.gateway}\n"
-        files: dict[str, tuple[bytes, int, int]] = {
-            f"etc/{SEED}": (b"", 0o644, 0),
-            "etc/hostname": (b"guest\n", 0o644, 0),
-            "etc/systemd/network/10-guest.network": (link.encode(), 0o644, 0),
-            "home/berny/.ssh/authorized_keys": ((folder / "id_ed25519.pub").read_bytes(), 0o600, 1000),
-        }
-        for kind, mode in (("", 0o600), (".pub", 0o644)):
-            name = f"ssh_host_ed25519_key{kind}"
-            files[f"etc/ssh/{name}"] = ((folder / name).read_bytes(), mode, 0)
-        for shared in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
-            if Path("/etc", shared).exists():
-                files[f"etc/{shared}"] = (Path("/etc", shared).read_bytes(), 0o644, 0)
-        with tarfile.open(path, "w") as archive:
-            for name, (data, mode, owner) in files.items():
-                facts = tarfile.TarInfo(name)
-                facts.size, facts.mode, facts.uid, facts.gid = len(data), mode, owner, owner
-                archive.addfile(facts, io.BytesIO(data))
 
     def _start(self, image: Path, accelerator: str) -> None:
         folder = self.plan.folder
