@@ -1,4 +1,4 @@
-"""What stands against a converge: readings of all nodes held against what the inventory puts there. Touches nothing."""
+"""Problems that would stop a converge: readings of all nodes, checked against what the inventory places there. Read-only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["KINDS", "Finding", "Node", "find", "report"]
 
 
 def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterable[str] = ()) -> list[Finding]:
-    """Return everything that is wrong with all nodes; ``inventory`` is what is wrong with that, told as it is."""
+    """Return all problems of all nodes; ``inventory`` are those of the inventory itself, reported unchanged."""
     known = set(roles)
     found = [Finding("inventory", *_split(problem)) for problem in inventory]
     seen = {name: node for name, node in nodes.items() if not node.failure}
@@ -35,7 +35,7 @@ def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterab
             continue
         found += [*system(name, node), *ports(name, node), *disks(name, node), *limits(name, node)]
         found += [*accounts(name, node), *foreign(name, node), *kept(name, node), *logins(name, node)]
-        # What belongs to a machine's other name is no orphan.
+        # What belongs to the machine's other name is not an orphan.
         found += orphans(name, node, known) if name not in doubled else []
     found += twice
     found += memory(seen)
@@ -45,13 +45,13 @@ def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterab
 
 
 def _split(problem: str) -> tuple[str, str]:
-    """Return host and words of a problem of the inventory: those of a single node begin with its name."""
+    """Return host and text of a problem of the inventory: if it concerns one node, it begins with the node's name."""
     match = re.match(r"(\w+): (.*)", problem, re.S)
     return (match[1], match[2]) if match else ("inventory", problem)
 
 
 def report(found: Iterable[Finding], allowed: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return what a converge fails of and what is only told: lesser findings, and kinds that the inventory allows."""
+    """Return what a converge fails on, and warnings: lesser findings, and kinds that the inventory allows."""
     permitted = set(allowed)
     fatal = [finding for finding in found if finding.fatal and finding.kind not in permitted]
     told = [finding for finding in found if finding not in fatal]

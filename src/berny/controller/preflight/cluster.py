@@ -1,4 +1,4 @@
-"""What the readings of several nodes say together: shared machines and memory, clocks, reachability."""
+"""Checks across nodes: shared machines and memory, clocks, reachability."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from berny.controller.preflight.finding import Finding
 from berny.controller.preflight.node import Clock, Node
 
 RESERVE_MIB = 512
-"""Left to the operating system of each kernel."""
+"""Reserved for the operating system, once per kernel."""
 CLOCK_WARN, CLOCK_FAIL = 1.0, 5.0
 
 
 def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
-    """One machine under two names: the second name of each, and all names of such machines."""
+    """Return machines that appear under two names, and all names of such machines."""
     homes: dict[tuple[str, str], str] = {}
     found, doubled = [], set()
     for name, node in nodes.items():
@@ -27,7 +27,7 @@ def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
 
 
 def memory(nodes: Mapping[str, Node]) -> list[Finding]:
-    """Memory against the catalog's budget. Machines with one kernel (a lab's) share its memory: their needs add up."""
+    """Check memory against the catalog's budget. Machines with one kernel (a lab's) share its memory: their needs add up."""
     kernels: dict[str, list[str]] = {}
     for name, node in nodes.items():
         kernels.setdefault(node.facts["boot"], []).append(name)
@@ -52,13 +52,13 @@ def memory(nodes: Mapping[str, Node]) -> list[Finding]:
 
 
 def offset(clock: Clock) -> tuple[float, float]:
-    """Return how far a node's clock is ahead, and how uncertain that is: it was read at some moment of the round trip."""
+    """Return how far a node's clock is ahead, and the uncertainty: it was read at some moment of the round trip."""
     asked, said, answered = clock
     return said - (asked + answered) / 2, (answered - asked) / 2
 
 
 def clocks(readings: Mapping[str, Clock]) -> list[Finding]:
-    """Clocks that certainly differ. Where most nodes agree, but not with the controller, it is the controller's."""
+    """Find clocks that certainly differ. If most nodes agree, but not with the controller, its clock is the wrong one."""
     offsets = {name: offset(clock) for name, clock in readings.items()}
     if not offsets:
         return []
@@ -86,7 +86,7 @@ def _apart(seconds: float) -> str:
 
 
 def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """Pairs of nodes that do not reach each other; a node that the controller does not reach is told already."""
+    """Find pairs of nodes that do not reach each other; nodes that the controller does not reach are reported elsewhere."""
     found = []
     failed = {(name, peer): why for name, peers in said.items() for peer, why in peers.items() if why and peer in said}
     for (name, peer), why in failed.items():

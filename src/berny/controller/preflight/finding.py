@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 KINDS = {"clock", "disk", "inventory", "limit", "login", "memory", "orphan", "port", "reach", "system", "unit", "user"}
-"""Of findings, as ``preflight_allow`` calls them."""
+"""Kinds of findings, as named in ``preflight_allow``."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Finding:
     """One problem: host, what is wrong, remedy."""
 
     kind: str
-    """What ``preflight_allow`` calls it."""
+    """Its name in ``preflight_allow``."""
     host: str
     text: str
     fatal: bool = True

@@ -1,4 +1,4 @@
-"""What the readings of one node say against a converge."""
+"""Checks of one node: its readings against what the inventory places there."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from berny.controller.placement import Need
 from berny.controller.preflight.finding import Finding
 
 SYSTEM = ("debian", "12", "x86_64", "3.11")
-"""What the catalog's archives and packages are made for: system, its version, processor, Python."""
+"""What the catalog's archives and packages are built for: operating system, its version, processor, Python."""
 INSTALL_GIB = 3
-"""Archives, unpacked, on the file system of /opt."""
+"""Unpacked archives, on the file system of /opt."""
 TRANSFER_MIB = 512
-"""The largest archive, Spark's, packed: it is put into the home of who logs in before it is unpacked."""
+"""The largest archive, packed: it is uploaded to the home of the SSH user before it is unpacked."""
 FULL = 0.05
 NOMINAL = 0.9
-"""A file system has a little less room than its disk."""
+"""A file system has a little less space than its disk."""
 LEAST_OPEN = 0.25
-"""Of the open files that a unit may have; systemd gives it fewer without a word where it can't."""
+"""Share of a unit's limit of open files; systemd silently grants fewer where it has to."""
 Clock = tuple[float, float, float]
-"""When the controller asked, what the node said, when the controller had the answer."""
+"""When the controller sent the request, the node's time, when the controller received the response."""
 
 
 @dataclass
 class Node:
-    """What is known of a node. ``facts`` is what its module read (``ansible/plugins/modules/berny_preflight.py``)."""
+    """What is known about a node. ``facts`` are its readings (``ansible/plugins/modules/berny_preflight.py``)."""
 
     need: Need
     placed: set[str]
     groups: Mapping[str, str]
     """The inventory group of each unit."""
     nofile: int
-    """Open files that each unit wants to be allowed."""
+    """The limit of open files that each unit needs."""
     packaged: Mapping[str, str] = field(default_factory=dict)
-    """Units of the operating system that are masked where it is installed, with the package that each is of."""
+    """Units of operating system packages that are masked on installation, with the package of each."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Those that data has on record for life."""
+    """Settings that are recorded in data and can't change."""
     facts: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
-    """Why it could not be looked at."""
+    """Why the node could not be read."""
     clock: Clock | None = None
 
 
 def system(name: str, node: Node) -> list[Finding]:
-    """The operating system, the processor and Python that archives are made for; root; systemd."""
+    """Check operating system, processor and Python, which archives are built for; root; systemd."""
     facts, found = node.facts, []
     for key, wanted, what in zip(
         ("id", "version", "machine", "python"),
@@ -65,7 +65,7 @@ def system(name: str, node: Node) -> list[Finding]:
 
 
 def ports(name: str, node: Node) -> list[Finding]:
-    """A port of the catalog that something else than our unit listens on."""
+    """Find ports of the catalog that something other than our unit listens on."""
     found = []
     for listener in node.facts["listeners"]:
         unit = node.need.ports.get(listener["port"])
@@ -84,7 +84,7 @@ def ports(name: str, node: Node) -> list[Finding]:
 
 
 def disks(name: str, node: Node) -> list[Finding]:
-    """Room for data against the catalog's disks, for all directories of a file system together; room to install."""
+    """Check the space for data, for all directories of a file system together, and the space to install."""
     found = []
     by_device: dict[int, list[str]] = {}
     for path in node.need.disks:
@@ -92,7 +92,7 @@ def disks(name: str, node: Node) -> list[Finding]:
     for paths in by_device.values():
         facts = node.facts["disks"][paths[0]]
         wanted = sum(node.need.disks[path] for path in paths)
-        # Where data is already, what it takes is part of the room.
+        # Where there is data already, the space it takes counts as available.
         used = any(node.facts["disks"][path]["used"] for path in paths)
         room = facts["total" if used else "free"] / 2**30
         if room < wanted * NOMINAL:
@@ -114,7 +114,7 @@ def disks(name: str, node: Node) -> list[Finding]:
 
 
 def accounts(name: str, node: Node) -> list[Finding]:
-    """Users and groups of the catalog whose name or number is somebody else's."""
+    """Find users and groups of the catalog whose name or number is taken."""
     found = []
     for facts in node.facts["accounts"]:
         ours, wanted = facts["name"], facts["wanted"]
@@ -133,7 +133,7 @@ def accounts(name: str, node: Node) -> list[Finding]:
 
 
 def foreign(name: str, node: Node) -> list[Finding]:
-    """Units of our names that somebody else has made: they would be written over, and what they run stopped."""
+    """Find units with our names that somebody else created: they would be overwritten, and what they run stopped."""
     found = []
     for facts in node.facts["foreign"]:
         runs = f", runs {facts['runs']}" if facts["runs"] else ""
@@ -143,7 +143,7 @@ def foreign(name: str, node: Node) -> list[Finding]:
 
 
 def kept(name: str, node: Node) -> list[Finding]:
-    """Settings that differ from what data has on record for life."""
+    """Find settings that differ from those recorded in data, which can't change."""
     found = []
     for setting, files in node.facts["kept"].items():
         for file, value in files.items():
@@ -157,7 +157,7 @@ def kept(name: str, node: Node) -> list[Finding]:
 
 
 def logins(name: str, node: Node) -> list[Finding]:
-    """Who is to log in from another node, and whom sshd does not let in."""
+    """Find users that have to log in from another node and that sshd refuses."""
     found = []
     for facts in node.facts["logins"]:
         user, address, rules = facts["user"], facts["address"], facts["rules"]
@@ -166,7 +166,7 @@ def logins(name: str, node: Node) -> list[Finding]:
             reasons.append(f"AllowUsers is {' '.join(rules['allowusers'])}")
         if any(_admits(one, user, address) for one in rules.get("denyusers", [])):
             reasons.append(f"DenyUsers is {' '.join(rules['denyusers'])}")
-        # Its only group has its name.
+        # The user's only group has the same name.
         if rules.get("allowgroups") and not any(fnmatchcase(user, one) for one in rules["allowgroups"]):
             reasons.append(f"AllowGroups is {' '.join(rules['allowgroups'])}")
         if any(fnmatchcase(user, one) for one in rules.get("denygroups", [])):
@@ -181,7 +181,7 @@ def logins(name: str, node: Node) -> list[Finding]:
 
 
 def _admits(pattern: str, user: str, address: str) -> bool:
-    """Tell whether a pattern of sshd's AllowUsers, USER or USER@HOST, is of a user who comes from an address."""
+    """Return whether a pattern of sshd's AllowUsers, USER or USER@HOST, matches a user who connects from an address."""
     name, _, host = pattern.partition("@")
     if not fnmatchcase(user, name):
         return False
@@ -192,7 +192,7 @@ def _admits(pattern: str, user: str, address: str) -> bool:
 
 
 def limits(name: str, node: Node) -> list[Finding]:
-    """Open files: what the units want against what systemd may give them and what the kernel bears."""
+    """Check open files: what units need against what systemd may grant and what the kernel allows."""
     facts, units, found = node.facts["limits"], len(node.placed), []
     if facts["nr_open"] < node.nofile:
         found.append(f"fs.nr_open is {facts['nr_open']}, units want {node.nofile}: sysctl -w fs.nr_open={node.nofile}")
@@ -210,7 +210,7 @@ def limits(name: str, node: Node) -> list[Finding]:
 
 
 def orphans(name: str, node: Node, roles: set[str]) -> list[Finding]:
-    """Owners of files that neither the inventory puts there nor a role of its own accounts for."""
+    """Find owners of files that neither the inventory places there nor a role outside the catalog accounts for."""
     found = []
     for owner, facts in sorted(node.facts["owners"].items()):
         if owner in node.placed or (owner in roles and owner not in node.groups) or not facts["units"]:
