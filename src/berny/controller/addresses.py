@@ -26,7 +26,7 @@ def is_private(address: str) -> bool:
 
 
 def canonical(address: str) -> str:
-    """Return the canonical form of an address or a name: 10.0.0.1 for ``10.1`` and ``::ffff:10.0.0.1``, lower case for names."""
+    """Return the canonical form of an address (``10.1`` and ``::ffff:10.0.0.1`` are 10.0.0.1) or a name (in lower case)."""
     text = address.strip().lower().rstrip(".")
     try:
         found = ipaddress.ip_address(text)

@@ -1,6 +1,6 @@
-"""One virtual machine with a kernel of its own, for what a container can't show; it stands for a cloud's.
+"""One virtual machine with its own kernel, for what a container can't show; it represents a cloud's machine.
 
-Its own address is private. The box connects to another one, which it translates: as a cloud does with public addresses.
+Its own address is private. The host connects to another one, which it translates, as a cloud does with public addresses.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOOLS = {
 MEMORY_MIB = 1024
 FREE_GIB = 8
 BOOT_SECONDS = 240
-"""Software emulation on a busy box."""
+"""Enough for software emulation on a busy host."""
 COLOURS = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]?|[^\x20-\x7e\n]")
 
 
@@ -47,7 +47,7 @@ class Guest:
         """Return the guest of that name, which may not exist yet; touches nothing.
 
         Raises:
-            LabError: the name can't be one, or no network is free.
+            LabError: the name is not valid, or no network is free.
         """
         if not NAME.fullmatch(name):
             raise LabError(f"{name!r} can't name a guest: use up to 10 of a to z, 0 to 9 and '-', a letter first")
@@ -57,7 +57,7 @@ class Guest:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands off this guest.
+        """Lock this guest against other commands.
 
         Raises:
             LabError: another command works on it now.
@@ -69,7 +69,7 @@ class Guest:
             lock.unlink(missing_ok=True)
 
     def problems(self) -> list[str]:
-        """Return what the box can't give, each in one line with its remedy."""
+        """Return the requirements that the host does not meet, one line each with its remedy."""
         if os.geteuid() != 0:
             return ["a guest's network needs root: run it by sudo"]
         found = []
@@ -88,10 +88,10 @@ class Guest:
     # -- up and down -------------------------------------------------------------------------------------------------
 
     def up(self, steps: Steps) -> None:
-        """Have the guest running and answering SSH; goes on where an earlier call was cut off.
+        """Start the guest and wait for SSH; continues where an interrupted call stopped.
 
         Raises:
-            LabError: the box can't give something, or the guest does not answer.
+            LabError: the host does not meet a requirement, or the guest does not respond.
         """
         problems = self.problems()
         if problems:
@@ -120,7 +120,7 @@ class Guest:
             self.wait_for_ssh(say)
 
     def _speaks(self, seconds: float = 20) -> bool:
-        """Tell whether the kernel says something on its console."""
+        """Return whether the kernel prints something on its console."""
         deadline = time.monotonic() + seconds
         while self.process() and time.monotonic() < deadline:
             if self._last_line():
@@ -129,7 +129,7 @@ class Guest:
         return False
 
     def down(self, steps: Steps) -> None:
-        """End the guest and remove all traces of it but the image that guests are made from."""
+        """Kill the guest and remove all traces of it except the image that guests share."""
         with self.locked(), steps.step("the guest goes"):
             subprocess.run([*self.ssh(), "-O", "exit"], capture_output=True)
             self.end()
@@ -142,7 +142,7 @@ class Guest:
             shutil.rmtree(self.plan.folder, ignore_errors=True)
 
     def process(self) -> int | None:
-        """Return the guest's process, or None where it does not run."""
+        """Return the guest's process id, or None if it does not run."""
         for command in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
                 words = command.read_bytes().split(b"\0")
@@ -151,7 +151,7 @@ class Guest:
         return None
 
     def end(self) -> None:
-        """End the guest at once."""
+        """Kill the guest."""
         deadline = time.monotonic() + 20
         while pid := self.process():
             with suppress(ProcessLookupError):
@@ -161,7 +161,7 @@ class Guest:
             time.sleep(0.2)
 
     def reboot(self, say: Say) -> None:
-        """Reboot the guest in order, and wait until it answers again.
+        """Reboot the guest cleanly, and wait until it responds again.
 
         Raises:
             LabError: it does not.
@@ -178,13 +178,13 @@ class Guest:
             time.sleep(1)
 
     def boot_id(self) -> str:
-        """Return what tells one boot from another; nothing where the guest does not answer."""
+        """Return an identifier of the current boot; nothing if the guest does not respond."""
         return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
 
     # -- SSH and plays -----------------------------------------------------------------------------------------------
 
     def ssh(self, *command: str) -> list[str]:
-        """Return the words of an ssh command to the guest."""
+        """Return the arguments of an ssh command to the guest."""
         return ["ssh", "-F", str(self.plan.folder / "ssh_config"), "guest", *command]
 
     def run(self, command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -193,10 +193,10 @@ class Guest:
         return subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
     def wait_for_ssh(self, say: Say) -> None:
-        """Wait until the guest answers SSH.
+        """Wait until the guest accepts SSH.
 
         Raises:
-            LabError: it has ended, or does not answer in time; the message names its console's log.
+            LabError: it has ended, or does not respond in time; the message names its console log.
         """
         deadline = time.monotonic() + BOOT_SECONDS
         while not box.succeeds(self.ssh("true")):
@@ -209,7 +209,7 @@ class Guest:
 
     @property
     def inventories(self) -> list[str]:
-        """The options that have a play reach the guest: the inventory ``azure``, and what is known of this guest."""
+        """The options with which a play reaches the guest: the inventory ``azure``, and this guest's own."""
         return [
             "-i",
             str(CHECKOUT / "inventory" / "azure"),
@@ -224,7 +224,7 @@ class Guest:
         text = COLOURS.sub("", log.read_text(errors="replace")) if log.exists() else ""
         return next((line.strip()[:70] for line in reversed(text.splitlines()) if line.strip()), "")
 
-    # -- what it is made of ------------------------------------------------------------------------------------------
+    # -- network and process -----------------------------------------------------------------------------------------
 
     def _network(self) -> None:
         plan = self.plan
@@ -232,7 +232,7 @@ class Guest:
         if not box.succeeds(["ip", "link", "show", plan.tap]):
             box.run(["ip", "tuntap", "add", "dev", plan.tap, "mode", "tap"])
         box.run(["ip", "link", "set", plan.tap, "master", plan.bridge, "up"])
-        # Without the translation it ends at the bridge: the box's own gateway never sees it.
+        # Without the translation traffic ends at the bridge: the host's own gateway never sees it.
         box.run(["ip", "route", "replace", plan.public, "dev", plan.bridge])
         chain = f"table ip {plan.table} {{ chain output {{ type nat hook output priority -100; "
         box.run(["nft", "-f", "-"], stdin=f"{chain} ip daddr {plan.public} dnat to {plan.address}\n}}\n}}\n")
@@ -257,6 +257,6 @@ class Guest:
 
 
 def kvm_offered() -> bool:
-    """Tell whether this box may run guests on its processor: the device can be there where that has no such mode."""
+    """Return whether the host offers hardware virtualization: the device can exist even if the processor has no support."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
     return bool({"vmx", "svm"} & flags) and os.access("/dev/kvm", os.R_OK | os.W_OK)

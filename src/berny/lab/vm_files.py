@@ -47,7 +47,7 @@ def make_disks(plan: GuestPlan, image: Path) -> None:
 
 
 def write_seed(plan: GuestPlan, path: Path) -> None:
-    """Write what differs from guest to guest as an archive that the guest reads from a disk."""
+    """Write what differs between guests as an archive that the guest reads from a disk."""
     folder = plan.folder
     link = f"[Match]\nType=ether\n[Network]\nAddress={plan.address}/24\nGateway={plan.gateway}\n"
     files: dict[str, tuple[bytes, int, int]] = {

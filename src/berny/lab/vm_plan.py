@@ -1,4 +1,4 @@
-"""A guest as data: what its parts are called, where its state is, which node of the mapping it is."""
+"""A guest as data: the names of its parts, the path of its state, its node of the mapping."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 
 PUBLIC = ipaddress.IPv4Network("198.51.100.0/24")
-"""A network for documentation: what is sent there goes to a guest of this box, or nowhere."""
+"""A network reserved for documentation: what is sent there reaches a guest of this host, or nothing."""
 
 
 @cache
 def node() -> str:
-    """Return the node of the mapping that the guest is: the one with the least to run."""
+    """Return the node of the mapping that the guest represents: the one that runs the least."""
     return by_load(load_catalog(), load_pipelines(), read_mapping())[-1]
 
 
@@ -32,7 +32,7 @@ def data_folder() -> str:
 
 @dataclass(frozen=True)
 class GuestPlan:
-    """A guest by its name: where its state is, what its parts are called."""
+    """A guest by its name: the path of its state, the names of its parts."""
 
     name: str
     network: ipaddress.IPv4Network
@@ -44,12 +44,12 @@ class GuestPlan:
 
     @property
     def id(self) -> str:
-        """What the guest's process is called."""
+        """The name of the guest's process."""
         return f"berny-vm-{self.name}"
 
     @property
     def bridge(self) -> str:
-        """The bridge on the box (at most 15 characters)."""
+        """The bridge on the host (at most 15 characters)."""
         return f"bnyv-{self.name}"
 
     @property
@@ -64,7 +64,7 @@ class GuestPlan:
 
     @property
     def gateway(self) -> str:
-        """The box's address on the guest's network."""
+        """The host's address on the guest's network."""
         return str(self.network[1])
 
     @property
@@ -74,16 +74,16 @@ class GuestPlan:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Addresses for all nodes of the mapping, of which one is there."""
+        """Addresses for all nodes of the mapping, of which only the guest exists."""
         return {node: str(self.network[10 + index]) for index, node in enumerate(read_mapping()["all"])}
 
     @property
     def public(self) -> str:
-        """The address that the box connects to."""
+        """The address that the host connects to."""
         return str(PUBLIC[self.network.network_address.packed[2]])
 
     def inventory(self) -> dict[str, Any]:
-        """Return what the inventory ``azure`` is told beside its own: one guest, and where the others would be."""
+        """Return what is added to the inventory ``azure``: one guest, and the addresses that the others would have."""
         guest = {
             "ansible_host": self.public,
             "ansible_user": "berny",
