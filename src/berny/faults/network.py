@@ -74,7 +74,7 @@ def narrow(lab: Lab, node: str) -> None:
 
 
 def delay(lab: Lab, node: str) -> None:
-    """Delay what a machine sends and receives by ``DELAY``: with netem if the kernel has it, else by a process in between."""
+    """Delay what a machine sends and receives by ``DELAY``: with netem if the kernel has it, else by a relay process."""
     words = ["netem", "delay", f"{DELAY}ms", f"{JITTER}ms"]
     link, inside = _link(lab, node), _inside(lab, node)
     if succeeds(["tc", "qdisc", "replace", "dev", link, "root", *words]):

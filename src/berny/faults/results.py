@@ -21,7 +21,7 @@ WORDS = [".", ":!docs", ":!*.md", ":!tests", ":!molecule"]
 
 
 def commit() -> str:
-    """Return the commit that results belong to: the last one that changed more than documents, ``-dirty`` if changed since."""
+    """Return the commit that results belong to: the last that changed more than documents, ``-dirty`` if changed since."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()
