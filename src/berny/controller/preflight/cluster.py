@@ -38,7 +38,7 @@ def memory(nodes: Mapping[str, Node]) -> list[Finding]:
         facts = nodes[names[0]].facts["memory"]
         left = facts["available"] + sum(nodes[name].facts["memory"]["ours"] for name in names)
         who = f"{names[0]}" if len(names) == 1 else f"{names[0]} (with {', '.join(names[1:])}: one kernel)"
-        remedy = "give it more, set node_size: small or heaps (kafka_heap), or move services"
+        remedy = "give it more, set node_size: small or heaps (SERVICE_heap), or move services"
         needs = f"what is put there needs {wanted}"
         if facts["total"] < wanted:
             found.append(Finding("memory", who, f"{facts['total']} MiB of memory, {needs}: {remedy}"))
