@@ -42,17 +42,17 @@ class Lab:
 
         Args:
             name: the lab's.
-            pipelines: what it is to run from now on; without, what it runs, or what a lab runs by itself.
+            pipelines: what it runs from now on; without, what it runs already, or what a lab runs by default.
 
         Raises:
-            LabError: the name can't be one, or no network is free.
+            LabError: the name is not valid, or no network is free.
         """
         plan = load_plan(name) or Plan(name, choose_network(name, box.routes()))
         return cls(replace(plan, pipelines=pipelines) if pipelines else plan)
 
     @classmethod
     def existing(cls, name: str) -> Lab:
-        """Return a lab that was brought up before.
+        """Return an existing lab.
 
         Raises:
             LabError: there is none.
@@ -64,7 +64,7 @@ class Lab:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands off this lab.
+        """Lock this lab against other commands.
 
         Raises:
             LabError: another command works on it now.
@@ -73,10 +73,10 @@ class Lab:
             yield
 
     def up(self, steps: Steps, rate: float = 2) -> None:
-        """Have all machines and the simulators running; goes on where an earlier call was cut off.
+        """Start all machines and the simulators; continues where an interrupted call stopped.
 
         Raises:
-            LabError: the box can't give something, or a machine does not answer.
+            LabError: the host does not meet a requirement, or a machine does not respond.
         """
         problems = box.problems(self.plan.folder)
         if problems and not self.running():
@@ -89,7 +89,7 @@ class Lab:
                 self._keys()
                 self._describe()
                 network.up(self.plan)
-                # Pages link to each other by the machines' names.
+                # Web UIs link to each other by the machines' names.
                 nodes = self.plan.nodes.values()
                 box.resolve(
                     self.plan.table, {node.address: [node.machine, *{node.name} - {node.machine}] for node in nodes}
@@ -107,7 +107,7 @@ class Lab:
         with self.locked():
             with steps.step("shut down") as say:
                 self._end_simulators(load_simulations())
-                # What most others need to end in order is where most runs.
+                # The node that runs the most ends last: others need it to end cleanly.
                 last = {by_load(load_catalog(), load_pipelines(), read_mapping())[0]}
                 for names in (self.machines.keys() - last, self.machines.keys() & last):
                     say(", ".join(sorted(names)))
@@ -142,7 +142,7 @@ class Lab:
     # -- SSH ---------------------------------------------------------------------------------------------------------
 
     def ssh(self, node: str, *command: str) -> list[str]:
-        """Return the words of an ssh command to a node.
+        """Return the arguments of an ssh command to a node.
 
         Raises:
             LabError: there is no such node.
@@ -158,11 +158,11 @@ class Lab:
         return subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
     def wait_for_ssh(self, machine: Machine, seconds: float = BOOT_SECONDS) -> None:
-        """Wait until a machine answers SSH.
+        """Wait until a machine accepts SSH.
 
         Raises:
-            LabError: it does not within ``seconds``; the message has what SSH says, the machine's addresses and failed
-                units, and names its console's log.
+            LabError: it does not within ``seconds``; the message has ssh's error, the machine's addresses and failed
+                units, and names its console log.
         """
         deadline = time.monotonic() + seconds
         while (asked := self.run(machine.node.name, "true")).returncode:
@@ -172,12 +172,12 @@ class Lab:
                     f"{machine.diagnosis()}"
                 )
             if not machine.init() and not machine.starting():
-                # What is left of a launcher that was killed can end the next one.
+                # Remains of a killed launcher can end the next one.
                 machine.boot()
             time.sleep(0.2)
 
     def ssh_exit(self) -> None:
-        """End the connections that Ansible left open: a machine made anew has other processes behind them."""
+        """Close the connections that Ansible left open: a re-created machine has other processes behind them."""
         for node in self.plan.nodes.values():
             subprocess.run([*self.ssh(node.name), "-O", "exit"], capture_output=True)
 

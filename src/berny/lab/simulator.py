@@ -1,4 +1,4 @@
-"""A simulator of a pipeline's source, run in the network namespace for outside systems on the lab's bridge."""
+"""A simulator of a pipeline's source, run in the network namespace for external systems on the lab's bridge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from berny.lab.plan import LabError, Plan
 from berny.lab.simulation import Simulation
 
-# On a box where four machines boot at the same time.
+# On a host where four machines boot at the same time.
 START_SECONDS = 60
 
 
@@ -45,7 +45,7 @@ class Simulator:
         return None
 
     def start(self, *options: str) -> None:
-        """Start the simulator unless it runs, and wait until it answers.
+        """Start the simulator unless it runs, and wait until it responds.
 
         Raises:
             LabError: it does not; the message names its log.
@@ -71,7 +71,7 @@ class Simulator:
         raise LabError(f"the simulator of {self.pipeline} does not respond at {self.url}; see {self.log}")
 
     def ask(self, path: str, data: dict[str, Any] | None = None) -> Any:
-        """Return the JSON that the simulator answers; with ``data`` it is posted."""
+        """Return the JSON of the simulator's response; ``data`` is posted."""
         body = None if data is None else json.dumps(data).encode()
         request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=5) as answer:
