@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from berny.controller.restoration import kafka_restoration, lost_zookeeper
 
 NUMBERS = {"master": 1, "worker_2": 2}
