@@ -28,7 +28,7 @@ from berny.lab import harness
 from berny.lab.harness import PYTHON as PYTHON
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, state_folder
-from berny.model.catalog import Component
+from berny.model.component import Component
 from berny.model.topology import CHECKOUT, read_mapping
 
 NAME = os.environ.get("BERNY_LAB", "test")

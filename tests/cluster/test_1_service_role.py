@@ -16,8 +16,9 @@ def gone(cluster: Cluster) -> Iterator[None]:
     """Whatever happens, the service is not there afterwards."""
     yield
     cluster.each(
-        "sudo sh -c 'systemctl disable -q --now molecule; rm -rf /etc/systemd/system/molecule.service /etc/berny/molecule"
-        " /etc/tmpfiles.d/molecule.conf /srv/molecule /var/lib/berny/installed/molecule.json; systemctl daemon-reload'",
+        "sudo sh -c 'systemctl disable -q --now molecule molecule-timer.timer; rm -rf /etc/systemd/system/molecule*.service"
+        " /etc/systemd/system/molecule-timer.timer /etc/berny/molecule* /etc/tmpfiles.d/molecule*.conf /srv/molecule*"
+        " /var/lib/berny/installed/molecule*.json; systemctl daemon-reload'",
         ok=False,
     )
 

@@ -14,7 +14,8 @@ import pytest
 
 from berny.controller.artifacts import Store
 from berny.controller.artifacts.recipes import load_recipes, not_run
-from berny.model.catalog import Component, load_catalog
+from berny.model.catalog import load_catalog
+from berny.model.component import Component
 from berny.model.topology import CHECKOUT
 from support import Cluster, Play, environment, play
 

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from berny.controller.artifacts.recipes import load_recipes
-from berny.model.catalog import CatalogError, Service, load_catalog, seconds, size_in_bytes
+from berny.model.catalog import CatalogError, load_catalog
+from berny.model.component import Service, seconds, size_in_bytes
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 from berny.runtime.probe.load import load

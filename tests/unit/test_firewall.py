@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from berny.model.catalog import Service, load_catalog
+from berny.model.catalog import load_catalog
+from berny.model.component import Service
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 

@@ -10,7 +10,8 @@ import yaml
 from influx_lines import FULL, parse_line
 
 from berny.lab.simulation import load_simulations
-from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog, seconds, size_in_bytes
+from berny.model.catalog import CatalogError, _Yaml12Loader, load_catalog
+from berny.model.component import seconds, size_in_bytes
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 from berny.pipelines.idfm import harness, influx_consumer, points, producer

@@ -1,7 +1,11 @@
-"""Converge a service on a host in one round trip, where no archive has to be sent; see modules/berny_converge.py."""
+"""Converge the services of a role on a host in one round trip, where no archive has to be sent.
+
+See modules/berny_converge.py.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
@@ -15,48 +19,86 @@ PHASES = {"configure": CONFIGURE, "all": (*CONFIGURE, "service")}
 
 
 class ActionModule(ActionBase):
-    """Reads the variables of the role ``service`` itself: some follow from the archive, which is resolved here."""
+    """Reads the variables of the role ``service`` itself: each service has its own, and some follow from its archive."""
 
     _requires_connection = True
     _supports_check_mode = True
     _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``changed``, ``diff``, ``home`` (the folder of the archive), and what the module returns of the service.
+        """Return ``changed``, ``diff``, and by service (``services``) what the module returns and how it is restarted.
 
         Raises:
-            AnsibleActionFail: the archive cannot be had, or a template cannot be rendered.
+            AnsibleActionFail: an archive cannot be had, or a template cannot be rendered.
         """
         result = super().run(tmp, task_vars)
-        parts = PHASES[self._task.args["phase"]]
         variables = dict(task_vars or {})
-        archives, files = self._action("berny_archive"), self._action("berny_files")
-        name, archive, args = self._value("service_archive", variables), None, {}
+        parts, only = PHASES[self._task.args["phase"]], self._task.args.get("only")
+        calls, restarts = [], {}
+        for name, own in self._services(variables).items():
+            scope = {**variables, "service_name": name, **own}
+            here = variables["inventory_hostname"] in variables["groups"].get(self._value("service_group", scope), ())
+            if here and (not only or name in only):
+                call, restarts[name] = self._call(scope)
+                calls.append({"name": name, **{part: call[part] for part in parts if part in call}})
+        result["services"], result["diff"] = {}, []
+        changed = False
+        while calls:
+            found = self._execute_module(
+                module_name="berny_converge", module_args={"services": calls}, task_vars=task_vars
+            )
+            for name, one in found.get("services", {}).items():
+                self._action("berny_archive").show(one.get("archive", {}), task_vars)
+                result["diff"] += _diffs(one)
+                result["services"][name] = (
+                    restarts[name]
+                    | one.get("service", {})
+                    | {
+                        "changed": one["changed"],
+                        "written": one.get("files", {}).get("written", []),
+                    }
+                )
+            changed = changed or found.get("changed", False)
+            missing = found.get("missing")
+            if found.get("failed") or not missing:
+                result.update({key: value for key, value in found.items() if key not in ("services", "missing")})
+                break
+            sent = self._send(missing, calls, task_vars)
+            if sent.get("failed"):
+                return result | sent
+            changed = True
+            calls = [_without(call, missing) for call in calls if call["name"] not in result["services"]]
+        result["changed"] = changed
+        return result
+
+    def _services(self, variables: dict[str, Any]) -> Mapping[str, Any]:
+        """Return each service's variables by its name, not rendered yet: they need one another."""
+        given = variables.get("services")
+        return given if isinstance(given, Mapping) else dict(self._value("services", variables))
+
+    def _call(self, variables: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the module's arguments for a service, and how it is restarted."""
+        name, args = self._value("service_archive", variables), {}
         if name:
             try:
                 archive = Store().resolve(name)
             except SupplyError as error:
                 raise AnsibleActionFail(str(error)) from error
-            args["archive"] = archives.module_arguments(archive)
-        result["home"] = args.get("archive", {}).get("home", "")
+            args["archive"] = self._action("berny_archive").module_arguments(archive)
         # What follows from the archive's folder is rendered for this one.
-        variables["_service_state"] = {"home": result["home"]}
-        args["files"] = files.module_arguments(self._files(variables), variables)
+        variables["_service_home"] = args.get("archive", {}).get("home", "")
+        args["files"] = self._action("berny_files").module_arguments(self._files(variables), variables)
         args["service"] = self._service(variables)
-        found = self._module({part: args[part] for part in parts if part in args}, task_vars)
-        archives.show(found.get("archive", {}), task_vars)
-        if found.get("archive", {}).get("missing") and not found.get("failed") and not self._task.check_mode:
-            assert archive
-            sent = archives.send(archive, args["archive"], task_vars)
-            if sent.get("failed"):
-                return result | sent
-            found = self._module({part: args[part] for part in parts if part != "archive"}, task_vars)
-            found["changed"] = True
-        diffs = [found.get(part, {}).pop("diff", []) for part in ("files", "service")]
-        result.update({key: value for key, value in found.items() if key not in PHASES["all"]})
-        result.update(found.get("service", {}) | {"changed": found.get("changed", False)})
-        result["diff"] = [one for diff in diffs for one in (diff if isinstance(diff, list) else [diff]) if one]
-        return result
+        component = self._value("(catalog.services[service_name] | default({})).component | default('')", variables)
+        restart = {word: args["service"][word] for word in ("name", "probe", "wait")}
+        return args, {**restart, "gate": self._value("service_gate", variables), "component": component}
+
+    def _send(self, home: str, calls: list[dict[str, Any]], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Send the archive with a home to the node; return what the module berny_archive does."""
+        archives, store = self._action("berny_archive"), Store()
+        wanted = next(call["archive"] for call in calls if call.get("archive", {}).get("home") == home)
+        archive = store.resolve(wanted["link"].rpartition("/")[2])
+        return dict(archives.send(archive, wanted, task_vars))
 
     def _files(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Return what berny_files is given."""
@@ -87,9 +129,6 @@ class ActionModule(ActionBase):
             "wait": self._value("service_wait_seconds", variables),
         }
 
-    def _module(self, args: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        return dict(self._execute_module(module_name="berny_converge", module_args=args, task_vars=task_vars))
-
     def _value(self, name: str, variables: dict[str, Any]) -> Any:
         templar = self._templar.copy_with_new_env(available_variables=variables)
         return templar.template(trust_as_template("{{ " + name + " }}"))
@@ -105,3 +144,16 @@ class ActionModule(ActionBase):
             templar=self._templar,
             shared_loader_obj=self._shared_loader_obj,
         )
+
+
+def _diffs(one: Mapping[str, Any]) -> list[Any]:
+    found = []
+    for part in ("files", "service"):
+        diff = one.get(part, {}).pop("diff", [])
+        found += diff if isinstance(diff, list) else [diff]
+    return [diff for diff in found if diff]
+
+
+def _without(call: dict[str, Any], home: str) -> dict[str, Any]:
+    """Return a call without the archive that was sent just now."""
+    return {key: value for key, value in call.items() if key != "archive" or value["home"] != home}

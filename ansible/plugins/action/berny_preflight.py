@@ -15,7 +15,8 @@ from ansible.plugins.action import ActionBase
 from berny.controller.placement import need, placed, units
 from berny.controller.settings import Setting, load_settings, whole
 from berny.model import names as naming
-from berny.model.catalog import Catalog, Component, load_catalog
+from berny.model.catalog import Catalog, load_catalog
+from berny.model.component import Component
 from berny.model.manifest import Pipeline
 from berny.model.topology import chosen, selected_components, selected_pipelines
 

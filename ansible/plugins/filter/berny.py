@@ -119,6 +119,11 @@ def stages(manifests: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def as_variable(value: Any, name: str) -> dict[str, Any]:
+    """Return a value as the variable of a name."""
+    return {name: value}
+
+
 def without(stages: Iterable[Mapping[str, Any]], secrets: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the secrets that stages need and nobody gave, by the stage's unit."""
     missing = {stage["unit"]: [name for name in stage["secrets"] if not secrets.get(name)] for stage in stages}
@@ -192,9 +197,17 @@ def lost(components: Iterable[str], variables: Mapping[str, Any]) -> dict[str, s
     return {name: variables[f"_{name}_lost"] for name in components if variables.get(f"_{name}_lost")}
 
 
-def outdated(hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the hosts whose service runs from something else than what is on disk; see the role ``service``."""
-    return [host for host in hosts if hostvars[host].get("_service_state", {}).get("differs")]
+def outdated(
+    hosts: Iterable[str], hostvars: Mapping[str, Mapping[str, Any]], services: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Return what runs from something else than what is on disk: how each service is restarted, and on which ``host``."""
+    states = {host: hostvars[host].get("_service_state", {}).get("services", {}) for host in hosts}
+    return [
+        {word: own[name][word] for word in ("name", "probe", "gate", "component", "wait")} | {"host": host}
+        for name in services
+        for host, own in states.items()
+        if own.get(name, {}).get("differs")
+    ]
 
 
 class FilterModule:
@@ -213,6 +226,7 @@ class FilterModule:
             "environment_value": environment_value,
             "outdated": outdated,
             "without": without,
+            "as_variable": as_variable,
             "restored": restored,
             "lost": lost,
             "are_tagged": are_tagged,

@@ -1,12 +1,14 @@
 #!/usr/bin/python3
-"""A service on one host in one round trip: its archive, its files, and what runs."""
+"""Services on one host in one round trip: archive, files, and what runs, one service after the other."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 module: berny_converge
-short_description: Have a service unpacked, configured and running
-description: Each part is left out where its arguments are; files wait for an archive that has to be sent.
+short_description: Unpack, configure and start services
+description:
+  - Each part is left out where its arguments are.
+  - Where an archive has to be sent, that service and those after it wait.
 options:
   phase:
     description:
@@ -15,19 +17,23 @@ options:
     choices: [configure, all]
     type: str
     required: true
-  archive: {description: Arguments of the module berny_archive., type: dict}
-  files: {description: Arguments of the module berny_files., type: dict}
-  service: {description: Arguments of the module berny_service., type: dict}
+  only: {description: Read by the action; these services alone., type: list, elements: str}
+  services:
+    description: In their order, C(name) and the arguments of C(berny_archive), C(berny_files) and C(berny_service).
+    type: list
+    elements: dict
 author: [Berny (@berny)]
 """
 EXAMPLES = """
-- name: Have Kafka unpacked, configured and running
+- name: Converge the services of a role
   berny_converge: {phase: all}
 """
 RETURN = """
-archive: {description: What berny_archive returns., type: dict, returned: with archive}
-files: {description: What berny_files returns., type: dict, returned: with files}
-service: {description: What berny_service returns., type: dict, returned: with service}
+services:
+  description: By name, what C(archive), C(files) and C(service) return, each where it was asked for, and C(changed).
+  type: dict
+  returned: always
+missing: {description: The home of the archive that has to be sent before the rest., type: str, returned: where one has to}
 """
 
 from typing import Any
@@ -51,18 +57,32 @@ def would_differ(params: dict[str, Any], found: dict[str, Any]) -> bool:
     return bool(written & own) or bool(found.get("archive", {}).get("changed"))
 
 
-def main() -> None:
-    spec = {name: {"type": "dict", "options": part.ARGUMENTS} for name, part in PARTS.items()}
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
-    found = {}
+def converge(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
+    """Converge one service; return what each part returns."""
+    found: dict[str, Any] = {}
     for name, part in PARTS.items():
-        if module.params[name]:
-            found[name] = part.have(module, module.params[name])
+        if params[name]:
+            found[name] = part.have(module, params[name])
             if found[name].get("missing") and not module.check_mode:
-                break
-    if module.check_mode and found.get("service") and would_differ(module.params, found):
+                return found
+    if module.check_mode and found.get("service") and would_differ(params, found):
         found["service"]["differs"] = True
-    module.exit_json(changed=any(part["changed"] for part in found.values()), **found)
+    return {**found, "changed": any(part["changed"] for part in found.values())}
+
+
+def main() -> None:
+    parts = {name: {"type": "dict", "options": part.ARGUMENTS} for name, part in PARTS.items()}
+    options = {"name": {"type": "str", "required": True}, **parts}
+    spec = {"services": {"type": "list", "elements": "dict", "options": options, "required": True}}
+    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    done: dict[str, Any] = {}
+    for params in module.params["services"]:
+        found = converge(module, params)
+        if "changed" not in found:
+            changed = any(one["changed"] for one in done.values())
+            module.exit_json(changed=changed, services=done, missing=params["archive"]["home"])
+        done[params["name"]] = found
+    module.exit_json(changed=any(one["changed"] for one in done.values()), services=done)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class Influx:
 
 def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
     """Make what is missing; return tokens and changes."""
-    from berny.model.catalog import seconds
+    from berny.model.component import seconds
 
     words = module.params
     organisation, changes = words["organisation"], []

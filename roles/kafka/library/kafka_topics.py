@@ -44,7 +44,7 @@ TIMEOUT = 60
 
 def wanted_configuration(topic: dict[str, Any]) -> dict[str, str]:
     """Return the topic's settings; a segment is no older than a day, since retention drops whole segments."""
-    from berny.model.catalog import seconds, size_in_bytes
+    from berny.model.component import seconds, size_in_bytes
 
     keep = seconds(topic["keep"])
     return {

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from berny.controller.placement import need
-from berny.model.catalog import SHARED, NodeSize, load_catalog
+from berny.model.catalog import SHARED, load_catalog
+from berny.model.component import NodeSize
 from berny.model.topology import selected_components, selected_pipelines
 
 USABLE = 0.95

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-CONVERGE = re.compile(r"Converge (?P<unit>\S+)$")
 RESULTS = ("v2_runner_on_ok", "v2_runner_on_failed", "v2_runner_on_unreachable", "v2_runner_item_on_ok")
 
 
@@ -43,25 +41,38 @@ class DryRun:
         if kind in ("v2_runner_on_failed", "v2_runner_on_unreachable"):
             self.failures.append(f"{host}: {self.task}: {result.get('msg') or 'no reason was given'}")
         # The result of a loop is that of its items, which were reported one by one.
-        elif result.get("changed") and "results" not in result:
-            self.changes.setdefault(host, []).append(describe(self.task, result))
+        elif "results" not in result:
+            lines = describe(self.task, result)
+            if lines:
+                self.changes.setdefault(host, []).extend(lines)
             diff = result.get("diff") or []
             self.diffs.setdefault(host, []).extend(diff if isinstance(diff, list) else [diff])
-        elif result.get("differs"):
-            self.changes.setdefault(host, []).append(describe(self.task, result))
 
 
-def describe(task: str, result: Mapping[str, Any]) -> str:
-    """Return what a task would do on a host, in a line."""
+def describe(task: str, result: Mapping[str, Any]) -> list[str]:
+    """Return what a task would do on a host, a line for each service or for all of it; nothing where it would do nothing."""
+    if "services" in result:
+        return [
+            f"{name}: {'; '.join(words)}"
+            for name, one in result["services"].items()
+            if (words := _service(name, one, _written(result)))
+        ]
+    if not result.get("changed"):
+        return []
+    paths, changes = _written(result), result.get("changes") or []
+    words = [f"writes {', '.join(paths)}"] if paths else []
+    words += [", ".join(map(str, changes))] if changes else []
     name = task.rpartition(" : ")[2]
-    unit = CONVERGE.search(name)
+    return [f"{name}: {'; '.join(words)}" if words else name]
+
+
+def _written(result: Mapping[str, Any]) -> list[str]:
     diff = result.get("diff") or []
-    paths = [
-        str(one["after_header"]) for one in (diff if isinstance(diff, list) else [diff]) if one.get("after_header")
-    ]
-    words = []
-    if unit:
-        words += ["starts"] if result.get("down") else ["restarts"] if result.get("differs") else []
+    return [str(one["after_header"]) for one in (diff if isinstance(diff, list) else [diff]) if one.get("after_header")]
+
+
+def _service(name: str, one: Mapping[str, Any], written: list[str]) -> list[str]:
+    words = ["starts"] if one.get("down") else ["restarts"] if one.get("differs") else []
+    paths = [path for path in one.get("written", []) if path in written]
     words += [f"writes {', '.join(paths)}"] if paths else []
-    words += [", ".join(map(str, result["changes"]))] if result.get("changes") else []
-    return f"{unit['unit'] if unit else name}: {'; '.join(words)}" if words else name
+    return words or (["changes"] if one.get("changed") else [])

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from berny.model import names
-from berny.model.catalog import Catalog, NodeSize
+from berny.model.catalog import Catalog
+from berny.model.component import NodeSize
 from berny.model.manifest import Pipeline
 from berny.model.topology import Groups
 

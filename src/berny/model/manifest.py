@@ -14,19 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from berny.model import names
-from berny.model.catalog import (
-    BySize,
-    Catalog,
-    CatalogError,
-    Name,
-    Port,
-    Strict,
-    User,
-    check_resources,
-    load_catalog,
-    parse,
-    read_yaml,
-)
+from berny.model.catalog import Catalog, CatalogError, check_resources, load_catalog, parse, read_yaml
+from berny.model.component import BySize, Name, Port, Strict, User
 
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 """A folder for each pipeline."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import yaml
 
 from berny.model import names
-from berny.model.catalog import ROLES, Catalog, Component, Endpoint
+from berny.model.catalog import ROLES, Catalog
+from berny.model.component import Component, Endpoint
 from berny.model.manifest import Pipeline, load_pipelines
 
 CHECKOUT = ROLES.parent

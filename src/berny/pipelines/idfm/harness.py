@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from berny.model.catalog import seconds
+from berny.model.component import seconds
 from berny.pipelines.idfm import prim
 from berny.pipelines.idfm.influx_consumer import GROUP
 from berny.runtime import readers

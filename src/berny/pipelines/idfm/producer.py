@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from berny.model.catalog import seconds
+from berny.model.component import seconds
 from berny.pipelines.idfm import prim
 from berny.runtime import response, stage
 from berny.runtime.kafka import Publisher, Record
