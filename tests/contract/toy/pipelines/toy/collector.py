@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from berny.model.catalog import seconds
+from berny.model.component import seconds
 from berny.pipelines.toy import source
 from berny.runtime import response, stage
 from berny.runtime.kafka import Publisher

@@ -14,6 +14,7 @@ import struct
 import termios
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import ThreadingTCPServer
@@ -124,12 +125,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Set the run, or fail."""
-        does = {"/_simulator/run": self.simulator.set_run, "/_simulator/faults": self.simulator.fail}[self.path]
+        does: dict[str, Callable[..., None]]
+        does = {"/_simulator/run": self.simulator.set_run, "/_simulator/faults": self.simulator.fail}
         words = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         try:
             with self.simulator.lock:
-                does(**words)
-        except (TypeError, ValueError) as error:
+                does[self.path](**words)
+        except (KeyError, TypeError, ValueError) as error:
             self.send(400, json.dumps({"error": str(error)}).encode())
         else:
             self.send(200, b"{}")

@@ -53,7 +53,7 @@ def call(module: AnsibleModule, method: str, path: str, body: Any = None) -> Any
 
 def provide(module: AnsibleModule, found: dict[str, Any]) -> dict[str, Any]:
     """Create and change shelves; return changes and grants."""
-    from berny.model.catalog import seconds
+    from berny.model.component import seconds
 
     changes, granted = [], {}
     wanted = module.params["shelves"]
