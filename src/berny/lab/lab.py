@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +18,7 @@ from berny.lab import box, network
 from berny.lab.golden import make_golden
 from berny.lab.machines import Machine
 from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
-from berny.lab.simulation import load_simulations
-from berny.lab.simulator import Simulator
+from berny.lab.simulator import Process, Simulator, started
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
@@ -106,7 +105,7 @@ class Lab:
         """Shut the machines down and unmount all; with ``purge`` remove their disks, keys and network too."""
         with self.locked():
             with steps.step("shut down") as say:
-                self._end_simulators(load_simulations())
+                self._end_simulators()
                 # The node that runs the most ends last: others need it to end cleanly.
                 last = {by_load(load_catalog(), load_pipelines(), read_mapping())[0]}
                 for names in (self.machines.keys() - last, self.machines.keys() & last):
@@ -126,14 +125,16 @@ class Lab:
             (state_folder() / f".{self.plan.name}.lock").unlink(missing_ok=True)
 
     def _simulate(self, steps: Steps, rate: float) -> None:
-        self._end_simulators(load_simulations().keys() - self.simulators.keys())
+        self._end_simulators(keep=self.simulators)
         for name, simulator in self.simulators.items():
             with steps.step(f"simulator of the source of {name}"):
                 simulator.start("--rate", str(rate))
 
-    def _end_simulators(self, pipelines: Iterable[str]) -> None:
-        for name in pipelines:
-            Simulator(self.plan, name, load_simulations()[name]).stop()
+    def _end_simulators(self, keep: Collection[str] = ()) -> None:
+        # By what was started, not by the plan: another checkout may have other pipelines.
+        for name in started(self.plan):
+            if name not in keep:
+                Process(self.plan, name).stop()
 
     def running(self) -> list[str]:
         """Return the nodes whose machines run."""

@@ -20,21 +20,25 @@ from berny.lab.simulation import Simulation
 START_SECONDS = 60
 
 
-class Simulator:
-    """One process; its number, log and ground truth are in the lab's folder. Each responds at ``/_simulator``:
+def _folder(plan: Plan) -> Path:
+    return plan.folder / "simulators"
 
-    ``stats`` returns what it has served, ``run`` names the run and sets the rate, ``faults`` has it fail.
-    """
 
-    def __init__(self, plan: Plan, pipeline: str, simulation: Simulation) -> None:
+def started(plan: Plan) -> list[str]:
+    """Return the pipelines whose simulators were started in a lab; another checkout may have started some."""
+    return sorted(file.stem for file in _folder(plan).glob("*.pid"))
+
+
+class Process:
+    """A simulator's process: its number, log and ground truth are in the lab's folder."""
+
+    def __init__(self, plan: Plan, pipeline: str) -> None:
         self.plan = plan
         self.pipeline = pipeline
-        self.simulation = simulation
-        folder = plan.folder / "simulators"
+        folder = _folder(plan)
         self.pid_file = folder / f"{pipeline}.pid"
         self.log = folder / f"{pipeline}.log"
         self.truth = folder / f"{pipeline}.truth.jsonl"
-        self.url = f"http://{plan.simulator}:{simulation.port}"
 
     def pid(self) -> int | None:
         """Return the running process's number, or None."""
@@ -43,6 +47,33 @@ class Simulator:
             if {b"simulate", self.pipeline.encode()} <= {*Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")}:
                 return pid
         return None
+
+    def stop(self) -> None:
+        """End the simulator."""
+        pid = self.pid()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(50):
+                if not self.pid():
+                    break
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                time.sleep(0.1)
+            else:
+                os.kill(pid, signal.SIGKILL)
+        self.pid_file.unlink(missing_ok=True)
+
+
+class Simulator(Process):
+    """The simulator of a pipeline of this checkout. Each responds at ``/_simulator``:
+
+    ``stats`` returns what it has served, ``run`` names the run and sets the rate, ``faults`` has it fail.
+    """
+
+    def __init__(self, plan: Plan, pipeline: str, simulation: Simulation) -> None:
+        super().__init__(plan, pipeline)
+        self.simulation = simulation
+        self.url = f"http://{plan.simulator}:{simulation.port}"
 
     def start(self, *options: str) -> None:
         """Start the simulator unless it runs, and wait until it responds.
@@ -76,18 +107,3 @@ class Simulator:
         request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.loads(answer.read() or b"null")
-
-    def stop(self) -> None:
-        """End the simulator."""
-        pid = self.pid()
-        if pid:
-            os.kill(pid, signal.SIGTERM)
-            for _ in range(50):
-                if not self.pid():
-                    break
-                with suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-                time.sleep(0.1)
-            else:
-                os.kill(pid, signal.SIGKILL)
-        self.pid_file.unlink(missing_ok=True)
