@@ -90,7 +90,7 @@ def test_an_orphan_is_removed_by_the_command_that_is_told(cluster: Cluster, move
         (["component=zookeeper"], "zookeeper is needed by kafka"),
         (["everything=true", "data=production"], "data=production is not the name of this cluster"),
         (["component=kakfa"], "did you mean kafka?"),
-        ([], "say what is to go"),
+        ([], "specify what to remove"),
     ],
 )
 def test_what_is_refused_touches_nothing(cluster: Cluster, options: list[str], words: str) -> None:

@@ -98,7 +98,7 @@ def test_what_is_somebody_elses_is_told_by_name(cluster: Cluster) -> None:
     assert "worker_1: its sshd does not let berny-control in from master (AllowUsers is berny)" in told.output, (
         told.tail
     )
-    assert re.search(r"master: \S+/\.ansible/tmp: \d+ MiB are free, an archive on its way", told.output), told.tail
+    assert re.search(r"master: \S+/\.ansible/tmp: \d+ MiB are free, uploading an archive", told.output), told.tail
     assert serves.split() == ["active", "/etc/systemd/system/kafka.service"]
 
 

@@ -290,7 +290,7 @@ def test_what_the_mirror_lacks_is_had_by_the_next_way(empty: Store, mirror: Path
         index.unlink()
     said: list[str] = []
     empty.fetch("packages", said.append)
-    assert next_way == ["packages"] and any("answers 404; trying the next way" in words for words in said)
+    assert next_way == ["packages"] and any("responds with 404; trying the next way" in words for words in said)
 
 
 def test_unreachable_mirror_is_passed_over(empty: Store, next_way: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

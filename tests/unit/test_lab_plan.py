@@ -173,7 +173,7 @@ def test_pipelines_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert select("") == ("two",)
     assert select("all") == select("two one") == select("two,one") == ("one", "two")
     assert select(" one ") == ("one",)
-    with pytest.raises(LabError, match="no simulated pipeline is called three: there are one, two; or all"):
+    with pytest.raises(LabError, match="there is no simulated pipeline three: there are one, two; or all"):
         select("one three")
 
 
@@ -410,7 +410,7 @@ def test_sizes_are_the_small_ones() -> None:
 def test_box_without_root_is_told_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing else can be asked then."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert box.problems(tmp_path) == ["machines need root: run it by sudo"]
+    assert box.problems(tmp_path) == ["machines need root: run it with sudo"]
 
 
 @pytest.fixture

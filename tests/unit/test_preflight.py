@@ -190,9 +190,9 @@ def test_a_real_listener_is_found(reader: ModuleType) -> None:
 def test_memory_against_the_budget() -> None:
     """Less than needed stops; what other programs take only warns, and names no one."""
     [short] = memory({"a": node(memory={"total": 4000, "available": 3900, "ours": 0})})
-    assert short.fatal and "4000 MiB of memory, what is put there needs 4512" in str(short)
+    assert short.fatal and "4000 MiB of memory, the services placed there need 4512" in str(short)
     [offered] = memory({"a": node(memory={"total": 5000, "available": 4900, "ours": 0})})
-    assert not offered.fatal and "needs 4512 and offers 1000 to applications" in str(offered)
+    assert not offered.fatal and "need 4512, and 1000 more for applications" in str(offered)
     [taken] = memory({"a": node(memory={"total": 16000, "available": 3000, "ours": 1000})})
     assert not taken.fatal and "leave 4000 MiB" in str(taken)
     assert memory({"a": node(memory={"total": 16000, "available": 1000, "ours": 4000})}) == []
@@ -202,7 +202,7 @@ def test_machines_with_one_kernel_share_its_memory() -> None:
     """A lab's machines each see the whole box: needs add up, and what is ours as well; virtual machines have their own."""
     seen = {"total": 8000, "available": 8000, "ours": 0}
     [lab] = memory({"a": node(memory=seen), "b": node(memory=seen)})
-    assert str(lab).startswith("a (with b: one kernel): 8000 MiB of memory, what is put there needs 8512")
+    assert str(lab).startswith("a (with b: one kernel): 8000 MiB of memory, the services placed there need 8512")
     assert [finding.fatal for finding in memory({"a": node(memory=seen), "b": node(memory=seen, boot="two")})] == []
     seen = {"total": 11000, "available": 3000, "ours": 3000}
     assert memory({"a": node(memory=seen), "b": node(memory=seen)}) == []
@@ -217,8 +217,8 @@ def room(total: float, free: float, used: bool, device: int = 1) -> dict[str, An
     ("total", "free", "used", "words"),
     [
         (49, 48, False, ""),  # a file system on a disk of 50 GiB
-        (40, 39, False, "39.0 GiB of room, the catalog says 50"),
-        (60, 20, False, "20.0 GiB of room"),  # others have what is missing
+        (40, 39, False, "39.0 GiB of space, the catalog requires 50"),
+        (60, 20, False, "20.0 GiB of space"),  # others have what is missing
         (60, 20, True, ""),  # we do
         (60, 1, True, "1024 MiB are left"),
     ],
@@ -236,7 +236,7 @@ def test_directories_of_one_file_system_share_its_room() -> None:
     there = node(disks={path: room(120, 110, False) for path in ("/data/kafka", "/data/hdfs-datanode", "/opt/berny")})
     there.need.disks["/data/hdfs-datanode"] = 100
     [finding] = disks("a", there)
-    assert "/data/hdfs-datanode, /data/kafka: 110.0 GiB of room, the catalog says 150" in str(finding)
+    assert "/data/hdfs-datanode, /data/kafka: 110.0 GiB of space, the catalog requires 150" in str(finding)
 
 
 def test_archives_need_room_the_first_time() -> None:
@@ -319,7 +319,7 @@ def test_pairs_that_do_not_reach_each_other() -> None:
     """One message per pair, and which way."""
     why = "192.0.2.2 port 22: timed out"
     [both] = reach({"a": {"b": why, "c": ""}, "b": {"a": why, "c": ""}, "c": {"a": "", "b": ""}})
-    assert str(both).startswith(f"a: and b do not reach each other: {why}; open the way in")
+    assert str(both).startswith(f"a: and b do not reach each other: {why}; allow it in")
     [one] = reach({"a": {"b": why}, "b": {"a": ""}})
     assert str(one).startswith(f"a: does not reach b (which reaches a): {why}")
 
@@ -404,7 +404,7 @@ def test_one_machine_under_two_names_is_told_and_its_services_are_no_orphans() -
     both = owners(spark_worker={"spark-worker.service": "active"})
     found = find({"a": node(owners=both), "b": node(owners=both), "c": node(processes="pid:[2]")})
     assert [str(finding) for finding in found if finding.kind != "memory"] == [
-        "b: is the machine that a is: give each its own ansible_host, or take one of the two out of hosts.yml"
+        "b: is the same machine as a: give each its own ansible_host, or take one of the two out of hosts.yml"
     ]
     assert all(finding.fatal for finding in found if finding.kind == "inventory")
 
@@ -541,7 +541,7 @@ def test_a_small_home_is_told_before_an_archive_fills_it() -> None:
     small = facts()["scratch"] | {"free": 100 << 20}
     [finding] = disks("a", node(scratch=small))
     assert not finding.fatal
-    assert "/home/me/.ansible/tmp: 100 MiB are free, an archive on its way takes 512" in str(finding)
+    assert "/home/me/.ansible/tmp: 100 MiB are free, uploading an archive takes 512" in str(finding)
     there = facts()["disks"]
     new = there | {"/opt/berny": there["/opt/berny"] | {"used": False}}
     [finding] = disks("a", node(scratch=small, disks=new))
@@ -582,9 +582,9 @@ def test_a_preflight_for_real(checkout: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
-    assert "worker_2: is the machine that master is: give each its own ansible_host" in said, said
+    assert "worker_2: is the same machine as master: give each its own ansible_host" in said, said
     assert "worker_0: can't be looked at: " in said
-    assert "worker_1: is the machine that master is" in said
+    assert "worker_1: is the same machine as master" in said
     assert "does 127.0.0.1 answer SSH" in said
     assert "{{" not in said, said
     assert "Traceback" not in said, said

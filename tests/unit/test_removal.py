@@ -123,7 +123,7 @@ def test_what_left_data_can_be_asked_for_again() -> None:
 def test_what_comes_back_is_told() -> None:
     """The inventory has the last word: a reset is no change of the mapping."""
     assert (
-        "the inventory still has kafka: site.yml brings it back"
+        "the inventory still has kafka: site.yml installs it again"
         in asked(
             without("berny-idfm-analytics", "berny-idfm-influx-consumer", "berny-idfm-producer"), component="kafka"
         ).kept
@@ -145,8 +145,8 @@ def refused(installed: dict[str, set[str]] | None = None, of: dict[str, str] | N
 @pytest.mark.parametrize(
     ("request_", "words"),
     [
-        ({}, "say what is to go, one of: -e component=NAME"),
-        ({"component": "kafka", "everything": True}, "say what is to go"),
+        ({}, "specify what to remove, one of: -e component=NAME"),
+        ({"component": "kafka", "everything": True}, "specify what to remove"),
         ({"everything": True, "data": "production"}, "data=production is not the name of this cluster (lab)"),
         ({"component": "kakfa"}, "there is no component kakfa; did you mean kafka?"),
         ({"component": "node"}, "there is no component node"),

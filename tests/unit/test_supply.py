@@ -242,7 +242,7 @@ def test_failing_server_is_asked_again(server: Server, tmp_path: Path) -> None:
 def test_refusing_server_is_not_asked_again(server: Server, tmp_path: Path) -> None:
     """A 404 stays: the next way is tried at once."""
     server.statuses = [404, 404]
-    with pytest.raises(SupplyError, match="the server answers 404"):
+    with pytest.raises(SupplyError, match="the server responds with 404"):
         download.download(server.url, tmp_path / "tool", DIGEST)
     assert len(server.asked) == 1
     assert not (tmp_path / "tool").exists()
@@ -804,7 +804,7 @@ def test_optional_archive_whose_vendor_is_away(
     assert done.exit_code == 0, done.output
     told = [line for line in done.output.splitlines() if "NOT RUN: tool (archive not in the store: " in line]
     assert len(told) == 1 and "berny artifacts fetch tool" in told[0] and "BERNY_TOOL_ARCHIVE=FILE_OR_URL" in told[0]
-    assert ("answers 404" if away == "404" else "can't be downloaded") in told[0]
+    assert ("responds with 404" if away == "404" else "can't be downloaded") in told[0]
     assert "no (optional)" in CliRunner().invoke(cli.app, ["list"]).output
     assert CliRunner().invoke(cli.app, ["verify"]).exit_code == 0
     with pytest.raises(ArtifactMissing):
@@ -1188,7 +1188,7 @@ def test_vendor_away_and_no_compilers(
     assert done.exit_code == 1
     (told,) = [line for line in done.output.splitlines() if line.startswith("error:")]
     assert f"to build tool this host lacks {lacking}." in told
-    assert ("after 2 attempts" if away == "refused" else "answers 404") in told
+    assert ("after 2 attempts" if away == "refused" else "responds with 404") in told
     assert "BERNY_TOOL_ARCHIVE=FILE BERNY_TOOL_SHA256=DIGEST berny artifacts fetch tool" in told
 
 
@@ -1201,7 +1201,7 @@ def test_vendor_away_is_built_where_the_compilers_are(
     monkeypatch.setenv("GOPROXY", "off")
     server.statuses = [404]
     # The first thing that it does with Go fails: what it is to build is not in this module.
-    with pytest.raises(SupplyError, match=r"answers 404, and go build failed"):
+    with pytest.raises(SupplyError, match=r"responds with 404, and go build failed"):
         Store(tmp_path / "store").fetch("tool")
 
 
@@ -1217,7 +1217,7 @@ def test_operators_digest_needs_no_signature(
     with pytest.raises(WrongDigest, match="BERNY_TOOL_SHA256"):
         store.fetch("tool")
     server.statuses = [404]
-    with pytest.raises(NotOffered, match="answers 404"):
+    with pytest.raises(NotOffered, match="responds with 404"):
         store.fetch("tool")
     monkeypatch.delenv("BERNY_TOOL_SHA256")
     assert store.find("tool") == made

@@ -30,7 +30,7 @@ def test_names_fit_and_are_no_labs() -> None:
 
 @pytest.mark.parametrize("name", ["", "A", "a_b", "a/b", f"{LONGEST}0"])
 def test_names_that_are_none(name: str) -> None:
-    with pytest.raises(LabError, match="can't name a guest"):
+    with pytest.raises(LabError, match="is not a valid name of a guest"):
         vm.Guest.named(name)
 
 

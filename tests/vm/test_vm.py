@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.second_tier, pytest.mark.timeout(2400)]
 
 def remove() -> None:
     """Remove the guest with all its traces."""
-    with steps("the guest goes") as shown:
+    with steps("remove the guest") as shown:
         Guest.named(NAME).down(shown)
 
 

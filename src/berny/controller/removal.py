@@ -79,8 +79,8 @@ def plan(
     stages = {**{names.unit(p.name, stage): p.name for p in pipelines.values() for stage in p.stages}, **of}
     problems = _check(request, cluster, catalog, pipelines, seen, stages)
     problems += [
-        f"{host}: there is no record (/var/lib/berny) of {', '.join(traces)}, so what they need is not known: have "
-        "it recorded anew by site.yml, then run this again"
+        f"{host}: there is no record (/var/lib/berny) of {', '.join(traces)}, so what they need is not known: run "
+        "site.yml, which records it again, then repeat this"
         for host, traces in unrecorded.items()
         if traces
     ]
@@ -123,10 +123,10 @@ def _check(
     given = [request.component, request.pipeline, request.everything]
     problems = []
     if sum(map(bool, given)) != 1:
-        problems.append("say what is to go, one of: -e component=NAME, -e pipeline=NAME, -e everything=true")
+        problems.append("specify what to remove, one of: -e component=NAME, -e pipeline=NAME, -e everything=true")
     if request.data and request.data != cluster:
         problems.append(
-            f"data={request.data} is not the name of this cluster ({cluster}): its data goes only by its name"
+            f"data={request.data} is not the name of this cluster ({cluster}): its data is removed only if you give its name"
         )
     components = {*catalog.components, *units(catalog, pipelines), *seen} - {NODE}
     if request.component and request.component not in components:
@@ -205,7 +205,7 @@ def _kept(
 ) -> list[str]:
     kept = []
     if not request.data:
-        kept.append("data stays (-e data=NAME OF THE CLUSTER removes it as well)")
+        kept.append("data is kept (-e data=NAME OF THE CLUSTER removes it as well)")
     elif request.pipeline and not shared:
         kept.append(f"what {request.pipeline} has in the cluster stays: not all of its nodes are in this play")
     back = sorted({
@@ -215,7 +215,7 @@ def _kept(
         if host in groups.get(units(catalog, pipelines).get(owner, ""), ())
     })  # fmt: skip
     if back:
-        kept.append(f"the inventory still has {', '.join(back)}: site.yml brings it back")
+        kept.append(f"the inventory still has {', '.join(back)}: site.yml installs it again")
     return kept
 
 

@@ -98,7 +98,7 @@ def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
     Raises:
         LabError: the message has the first probe that is not.
     """
-    say("waiting for a whole cluster")
+    say("waiting for a healthy cluster")
 
     def ask(node: str) -> str:
         done = lab.run(node, f"sudo berny-probe --all --want whole --wait {seconds:.0f}", seconds + 60)
@@ -276,7 +276,7 @@ def _settle(
             return
         words = "; ".join(one.words for one in waiting if one.words)
         count = sum(one.lost for one in waiting)
-        say(f"{count} observations are still on their way{': ' if words else ''}{words}")
+        say(f"{count} observations are still in flight{': ' if words else ''}{words}")
         time.sleep(SETTLED_PAUSE)
 
 
@@ -311,7 +311,7 @@ def _check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> Outcome:
     first, last = outcomes[0], outcomes[-1]
     outcome = Outcome(f"{AGAIN}{first.run}", "", first.seed, first.rate, first.began, first.pipeline)
     outcome.steps = [
-        f"what {len(outcomes)} fault cases served, {first.case} to {last.case}, held once more after the last"
+        f"what {len(outcomes)} fault cases served, {first.case} to {last.case}, compared once more after the last"
     ]
     # Each case has counted its own.
     outcome.unspooled_allowed = sum(one.unspooled_answers + one.unspooled_elsewhere for one in outcomes)

@@ -17,17 +17,17 @@ from berny.lab.cli import Name, as_root, console, told
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, load_plan
 
-app = typer.Typer(no_args_is_help=True, help="Break a lab on purpose, and hold every sink against what was served.")
+app = typer.Typer(no_args_is_help=True, help="Inject faults into a lab, and compare every sink with what was served.")
 Rate = Annotated[float, typer.Option(min=1, max=200, help="Observations a second that each source serves.")]
-Seed = Annotated[int, typer.Option(help="What is drawn, is drawn from it.")]
+Seed = Annotated[int, typer.Option(help="The seed of random choices.")]
 RATE = 40.0
 
 
 @app.command("list")
 def list_(name: Name = "lab") -> None:
-    """Show all fault cases: what each breaks, how long, and what has to be acknowledged meanwhile."""
+    """Show all fault cases: what each breaks, how long, and what has to be acknowledged during it."""
     for case in fault_cases(_targets(name)).values():
-        words = f"{case.name}: {case.about}; least {case.minimum}, fresh in {case.fresh:.0f} s"
+        words = f"{case.name}: {case.about}; at least {case.minimum} acknowledged, fresh in {case.fresh:.0f} s"
         console.print(words, highlight=False, soft_wrap=True)
 
 
@@ -37,9 +37,9 @@ def run(
     name: Name = "lab",
     rate: Rate = RATE,
     seed: Seed = 1,
-    resume: Annotated[bool, typer.Option(help="Leave out what holds already at this commit.")] = False,
+    resume: Annotated[bool, typer.Option(help="Skip what has passed already at this commit.")] = False,
 ) -> None:
-    """Run fault cases, one after the other; 0 where every one of them holds."""
+    """Run fault cases, one after the other; exits with 0 if every one of them passes."""
     as_root()
     with told():
         lab = Lab.existing(name)
@@ -53,7 +53,7 @@ def random_(
     rate: Rate = RATE,
     seed: Seed = 1,
 ) -> None:
-    """Break what is drawn, nothing among it, another every few seconds; then heal, and hold every sink against the truth."""
+    """Inject random faults every few seconds; then heal, and compare every sink with the ground truth."""
     as_root()
     with told():
         lab = Lab.existing(name)
@@ -62,7 +62,7 @@ def random_(
 
 @app.command()
 def heal(name: Name = "lab") -> None:
-    """Take away whatever a bench that was killed has left on a lab."""
+    """Remove whatever a killed bench has left on a lab."""
     as_root()
     with told(), Steps(console) as steps, steps.step("heal"):
         heal_all(Lab.existing(name))
@@ -86,7 +86,7 @@ def _chosen(names: list[str], targets: Targets) -> list[FaultCase]:
     known = fault_cases(targets)
     unknown = [name for name in names if not any(fnmatch(case, name) for case in known)]
     if unknown:
-        raise LabError(f"no fault case is called {', '.join(unknown)}: berny faults list shows them")
+        raise LabError(f"there is no fault case {', '.join(unknown)}: berny faults list shows them")
     return [case for case in known.values() if any(fnmatch(case.name, name) for name in names)]
 
 
@@ -118,7 +118,7 @@ def _run(lab: Lab, chosen: list[FaultCase], rate: float, seed: int, resume: bool
             # What a case gave up is also missing from the cases before it.
             once_more = [] if case.gives_up else [*once_more, *shown]
         if len({outcome.case for outcome in once_more}) > 1:
-            with Steps(console) as steps, steps.step("all of it again") as say:
+            with Steps(console) as steps, steps.step("everything once more") as say:
                 shown = check_again(lab, once_more, say)
             _keep(results, shown)
             outcomes += shown

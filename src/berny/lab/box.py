@@ -63,7 +63,7 @@ def install(steps: Steps, tools: Mapping[str, tuple[str, str]] = PACKAGES) -> No
     lacking = missing_packages(tools)
     if lacking:
         why = ", ".join(f"{package} ({reason})" for package, reason in lacking.items())
-        with steps.step(f"install on this box: {why}"):
+        with steps.step(f"install on this host: {why}"):
             run(["apt-get", "update", "-q"])
             run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *lacking])
 
@@ -128,9 +128,9 @@ def problems(state: Path) -> list[str]:
     """Return the requirements that the host does not meet, one line each with its remedy; changes nothing."""
     found = []
     if os.geteuid() != 0:
-        return ["machines need root: run it by sudo"]
+        return ["machines need root: run it with sudo"]
     if missing_packages() and not shutil.which("apt-get"):
-        found.append(f"install {', '.join(missing_packages())} (this box has no apt-get)")
+        found.append(f"install {', '.join(missing_packages())} (this host has no apt-get)")
     if not Path("/sys/fs/cgroup").is_mount():
         found.append("no control groups: mount -t cgroup2 none /sys/fs/cgroup")
     if not Path("/dev/loop-control").exists():
@@ -138,7 +138,7 @@ def problems(state: Path) -> list[str]:
     available = next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemAvailable" in line)
     gib = int(available.split()[1]) / 2**20
     if gib < MEMORY_GIB:
-        found.append(f"{gib:.1f} GiB of memory are free, the lab takes 5 and its start some more: free {MEMORY_GIB}")
+        found.append(f"{gib:.1f} GiB of memory are free, the lab uses 5 and more while it starts: free {MEMORY_GIB}")
     folder = next(path for path in [state, *state.parents] if path.exists())
     free = shutil.disk_usage(folder).free / 2**30
     if free < FREE_GIB:

@@ -27,16 +27,16 @@ console = Console()
 def bundle_logs(
     context: typer.Context,
     inventory: Annotated[
-        str, typer.Option("-i", "--inventory", help="The cluster; the lab named by BERNY_LAB without.")
+        str, typer.Option("-i", "--inventory", help="The cluster; by default the lab named by BERNY_LAB.")
     ] = "",
-    to: Annotated[Path, typer.Option(help="The folder that the archive is written to.")] = Path(),
-    since: Annotated[str, typer.Option(help="How far back journals go, as journalctl takes it.")] = "24 hours ago",
-    journal_mib: Annotated[int, typer.Option(min=1, help="At most so much of one unit's journal, its end.")] = 2,
+    to: Annotated[Path, typer.Option(help="The folder to write the archive to.")] = Path(),
+    since: Annotated[str, typer.Option(help="How far back journals go, in journalctl's format.")] = "24 hours ago",
+    journal_mib: Annotated[int, typer.Option(min=1, help="Limit for the journal of one unit; its end is kept.")] = 2,
 ) -> None:
     """Gather journals, configuration, versions, probes and metrics of all nodes into one archive, secrets removed.
 
-    A node that does not answer is named, on the terminal and in the archive. Further options go to ansible-playbook, such as
-    --ask-vault-pass.
+    A node that does not respond is named, on the terminal and in the archive. Further options are passed to
+    ansible-playbook, such as --ask-vault-pass.
     """
     if not inventory:
         as_root()
@@ -63,7 +63,7 @@ def _play(command: list[str]) -> None:
         # Ansible prompts for a password on the terminal.
         code = subprocess.run(command, cwd=CHECKOUT, env=environment).returncode
     else:
-        with Steps(console) as steps, steps.step("ask all nodes") as say:
+        with Steps(console) as steps, steps.step("gather from all nodes") as say:
 
             def each(line: str) -> None:
                 nonlocal title, answered

@@ -18,9 +18,9 @@ from berny.lab.lab import Lab
 from berny.lab.plan import LabError
 from berny.lab.simulation import load_simulations, select
 
-app = typer.Typer(no_args_is_help=True, help="Four real systemd machines on this box.")
+app = typer.Typer(no_args_is_help=True, help="Four real systemd machines on this host.")
 Name = Annotated[str, typer.Option("--name", envvar="BERNY_LAB", help="The lab's name; each has its own machines.")]
-PIPELINES = "What it is to run, 'all' or names such as 'one two'; without, what it runs already."
+PIPELINES = "The pipelines to run, 'all' or names such as 'one two'; by default those that it runs already."
 console = Console()
 
 
@@ -33,7 +33,7 @@ def told() -> Iterator[None]:
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on from here", highlight=False)
+        console.print("interrupted; the same command continues from here", highlight=False)
         raise typer.Exit(130) from None
 
 
@@ -43,7 +43,7 @@ def as_root() -> None:
         # Only names: values would be visible in the process list.
         own = {"HOME", *(one.secret.upper() for one in load_simulations().values())}
         keep = [name for name in os.environ if name in own or name.startswith(("XDG_", "BERNY_"))]
-        print("the lab's machines need root: asking sudo", file=sys.stderr)
+        print("the lab's machines need root: running sudo", file=sys.stderr)
         preserve = f"--preserve-env={','.join(keep)}"
         os.execvp("sudo", ["sudo", preserve, sys.executable, "-m", "berny.cli", *sys.argv[1:]])
 
@@ -57,7 +57,7 @@ def work(name: str, task: Callable[[Lab, Steps], None], pipelines: str = "") -> 
 
 @app.command()
 def up(name: Name = "lab") -> None:
-    """Have the machines running and answering SSH."""
+    """Start the machines and wait for SSH."""
     work(name, lambda lab, steps: lab.up(steps))
 
 
@@ -66,7 +66,7 @@ def down(
     name: Name = "lab",
     purge: Annotated[bool, typer.Option(help="Remove the machines, their data disks and all traces.")] = False,
 ) -> None:
-    """Shut the machines down; their disks stay unless purged."""
+    """Shut the machines down; their disks are kept unless purged."""
     work(name, lambda lab, steps: lab.down(steps, purge))
 
 
@@ -101,7 +101,7 @@ def start(
     rate: Annotated[float, typer.Option(help="Observations a second that each simulator serves.")] = 2.0,
     pipelines: Annotated[str, typer.Option(help=PIPELINES)] = "",
 ) -> None:
-    """From nothing to pipelines that run: machines, archives, cluster, pipelines, and where to look."""
+    """From nothing to running pipelines: machines, archives, cluster, pipelines, and where to look."""
     from berny.lab.make import make
 
     work(name, lambda lab, steps: make(lab, steps, console, rate), pipelines)

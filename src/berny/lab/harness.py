@@ -84,5 +84,5 @@ def checked(lab: Lab, pipeline: str, runs: Iterable[str], since: float) -> dict[
     spool = spooled(lab, pipeline, since)
     done = check(lab, pipeline, runs, f"--since {since:.0f}", "--json", spool=spool)
     if not done.stdout.startswith("{"):
-        raise LabError((done.stderr.strip() or "the checker says nothing").splitlines()[-1])
+        raise LabError((done.stderr.strip() or "the checker printed nothing").splitlines()[-1])
     return dict(json.loads(done.stdout))

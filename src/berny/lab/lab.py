@@ -58,7 +58,7 @@ class Lab:
         """
         plan = load_plan(name)
         if not plan:
-            raise LabError(f"there is no lab {name!r}: `berny lab up --name {name}` makes it")
+            raise LabError(f"there is no lab {name!r}: `berny lab up --name {name}` creates it")
         return cls(plan)
 
     @contextmanager
@@ -169,7 +169,7 @@ class Lab:
         while (asked := self.run(machine.node.name, "true")).returncode:
             if time.monotonic() > deadline:
                 raise LabError(
-                    f"{machine.node.name} does not answer SSH after {seconds:.0f} s: {asked.stderr.strip()}; "
+                    f"{machine.node.name} does not accept SSH after {seconds:.0f} s: {asked.stderr.strip()}; "
                     f"{machine.diagnosis()}"
                 )
             if not machine.init() and not machine.starting():

@@ -67,12 +67,12 @@ class Machine:
         # A mount of a removed root lacks files, even if the root was created again, and fails in obscure ways.
         if self.root.is_mount() and mounted.exists() and _identity(lower) != mounted.read_text():
             raise LabError(
-                f"{self.node.name} runs on {lower}, which was removed meanwhile: `berny lab down` and start again; "
-                "its data disks stay"
+                f"{self.node.name} runs on {lower}, which has been removed: `berny lab down` and start again; "
+                "its data disks are kept"
             )
         if not lower.is_dir():
             raise LabError(
-                f"{self.node.name} was made on {lower}, which is gone: `berny lab down --purge` and start anew"
+                f"{self.node.name} was created on {lower}, which is missing: `berny lab down --purge` and start again"
             )
         return lower
 

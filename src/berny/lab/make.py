@@ -57,7 +57,7 @@ def play(lab: Lab, playbook: str, say: Say, *options: str) -> str:
             raise
     if process.wait():
         failure = next(
-            (line.strip() for line in lines if line.startswith("[ERROR]:") or "fatal:" in line), "no reason told"
+            (line.strip() for line in lines if line.startswith("[ERROR]:") or "fatal:" in line), "no reason was given"
         )
         raise LabError(f"{playbook} failed: {failure} (all of it: {log})")
     return "".join(lines)

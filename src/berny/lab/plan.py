@@ -162,7 +162,7 @@ def load_plan(name: str) -> Plan | None:
         LabError: the name is not valid.
     """
     if not NAME.fullmatch(name):
-        raise LabError(f"{name!r} can't name a lab: use up to 10 of a to z, 0 to 9 and '-', a letter first")
+        raise LabError(f"{name!r} is not a valid name of a lab: use up to 10 of a to z, 0 to 9 and '-', a letter first")
     file = state_folder() / name / "lab.yml"
     if not file.exists():
         return None

@@ -24,13 +24,13 @@ ENVIRONMENT = {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.jsonl", "ANSIBLE_FORCE_
 def plan(
     context: typer.Context,
     inventory: Annotated[
-        str, typer.Option("-i", "--inventory", help="The cluster; the lab named by BERNY_LAB without.")
+        str, typer.Option("-i", "--inventory", help="The cluster; by default the lab named by BERNY_LAB.")
     ] = "",
     diff: Annotated[bool, typer.Option("--diff", help="Show what would change in each file.")] = False,
 ) -> None:
-    """Show what site.yml would change and restart, by host; nothing where nothing would.
+    """Show what site.yml would change and restart, by host; nothing if nothing would.
 
-    Nothing is touched. Further options go to ansible-playbook, such as --limit, --tags or -e.
+    Nothing is touched. Further options are passed to ansible-playbook, such as --limit, --tags or -e.
     """
     if not inventory:
         as_root()

@@ -8,12 +8,12 @@ import typer
 
 from berny.model.manifest import PIPELINES
 
-app = typer.Typer(no_args_is_help=True, help="Simulators of outside systems, by pipeline.")
+app = typer.Typer(no_args_is_help=True, help="Simulators of external systems, by pipeline.")
 
 
 @app.callback()
 def simulate() -> None:
-    """Simulators of outside systems."""
+    """Simulators of external systems."""
 
 
 for file in sorted(PIPELINES.glob("*/controller/command.py")):

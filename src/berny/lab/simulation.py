@@ -98,4 +98,4 @@ def select(words: str) -> tuple[str, ...]:
 def _refuse(unknown: set[str], known: Iterable[str]) -> None:
     if unknown:
         there = ", ".join(known)
-        raise LabError(f"no simulated pipeline is called {', '.join(sorted(unknown))}: there are {there}; or all")
+        raise LabError(f"there is no simulated pipeline {', '.join(sorted(unknown))}: there are {there}; or all")

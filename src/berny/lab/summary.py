@@ -60,7 +60,7 @@ def show(lab: Lab, console: Console) -> None:
     asked = probes(lab)
     for node, answers in asked.items():
         if not answers:
-            table.add_row("?", node, "", "[red]no[/]", "", "", "no answer: is it provisioned?")
+            table.add_row("?", node, "", "[red]no[/]", "", "", "no response: is it provisioned?")
         for health in answers:
             memory = health["memory_bytes"] or 0
             total += memory
@@ -69,7 +69,7 @@ def show(lab: Lab, console: Console) -> None:
             detail = "" if health["whole"] else health["detail"]
             table.add_row(*row, f"{memory >> 20} MiB" if memory else "", detail)
     console.print(table)
-    console.print(f"memory of all: {total / 2**30:.2f} GiB resident", highlight=False)
+    console.print(f"memory in total: {total / 2**30:.2f} GiB resident", highlight=False)
     rows = Table("pipeline", "status", box=None)
     for name in lab.simulators:
         try:
@@ -86,7 +86,7 @@ def show(lab: Lab, console: Console) -> None:
         for page in service.pages if service.instances == "one" else []:
             for node in groups[service.group]:
                 address = f"http://{lab.plan.nodes[node].address}:{service.ports[page]}"
-                console.print(f"page of {service.name}: {address}", highlight=False)
+                console.print(f"web UI of {service.name}: {address}", highlight=False)
     for name, component in catalog.components.items():
         if component.optional and not running & component.services.keys():
             console.print(absent(name, component.archive), highlight=False, soft_wrap=True)

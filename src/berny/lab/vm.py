@@ -50,7 +50,9 @@ class Guest:
             LabError: the name is not valid, or no network is free.
         """
         if not NAME.fullmatch(name):
-            raise LabError(f"{name!r} can't name a guest: use up to 10 of a to z, 0 to 9 and '-', a letter first")
+            raise LabError(
+                f"{name!r} is not a valid name of a guest: use up to 10 of a to z, 0 to 9 and '-', a letter first"
+            )
         file = GuestPlan(name, PUBLIC).folder / "network"
         taken = ipaddress.IPv4Network(file.read_text()) if file.exists() else choose_network(f"vm-{name}", box.routes())
         return cls(GuestPlan(name, taken))
@@ -71,10 +73,10 @@ class Guest:
     def problems(self) -> list[str]:
         """Return the requirements that the host does not meet, one line each with its remedy."""
         if os.geteuid() != 0:
-            return ["a guest's network needs root: run it by sudo"]
+            return ["a guest's network needs root: run it with sudo"]
         found = []
         if box.missing_packages(TOOLS) and not shutil.which("apt-get"):
-            found.append(f"install {', '.join(box.missing_packages(TOOLS))} (this box has no apt-get)")
+            found.append(f"install {', '.join(box.missing_packages(TOOLS))} (this host has no apt-get)")
         if not Path("/dev/net/tun").exists():
             found.append("no taps for the guest's network: modprobe tun")
         folder = next(path for path in self.plan.folder.parents if path.exists())
@@ -113,7 +115,7 @@ class Guest:
                 self._start(image, "kvm")
                 if self._speaks():
                     return self.wait_for_ssh(say)
-                say("mute: /dev/kvm fails on this box")
+                say("no output: /dev/kvm fails on this host")
                 self.end()
         with steps.step("boot, emulated in software") as say:
             self._start(image, "tcg,thread=multi")
@@ -130,7 +132,7 @@ class Guest:
 
     def down(self, steps: Steps) -> None:
         """Kill the guest and remove all traces of it except the image that guests share."""
-        with self.locked(), steps.step("the guest goes"):
+        with self.locked(), steps.step("remove the guest"):
             subprocess.run([*self.ssh(), "-O", "exit"], capture_output=True)
             self.end()
             for command in (
@@ -204,7 +206,7 @@ class Guest:
             if not self.process() or time.monotonic() > deadline:
                 log = self.plan.folder / ("qemu.log" if not self.process() else "console.log")
                 words = log.read_text(errors="replace").strip().splitlines()[-1:]
-                raise LabError(f"the guest does not answer SSH; {log} ends: {words}")
+                raise LabError(f"the guest does not accept SSH; {log} ends: {words}")
             time.sleep(0.5)
 
     @property

@@ -12,13 +12,13 @@ from berny.lab.cli import as_root, console, told
 from berny.lab.plan import LabError
 from berny.lab.vm import Guest
 
-app = typer.Typer(no_args_is_help=True, help="One virtual machine on this box, with a kernel of its own.")
+app = typer.Typer(no_args_is_help=True, help="One virtual machine on this host, with its own kernel.")
 Name = Annotated[str, typer.Option("--name", help="The guest's name; each has its own disks and network.")]
 
 
 @app.command()
 def up(name: Name = "vm") -> None:
-    """Have the guest running and answering SSH; says how plays reach it."""
+    """Start the guest and wait for SSH; prints how plays reach it."""
     as_root()
     with told(), Steps(console) as steps:
         guest = Guest.named(name)
@@ -32,7 +32,7 @@ def up(name: Name = "vm") -> None:
 
 @app.command()
 def down(name: Name = "vm") -> None:
-    """End the guest and remove its disks, keys and network."""
+    """Stop the guest and remove its disks, keys and network."""
     as_root()
     with told(), Steps(console) as steps:
         Guest.named(name).down(steps)

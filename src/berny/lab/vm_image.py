@@ -21,7 +21,7 @@ SEED = "berny-seed"
 VM_SETUP = rf"""{SETUP}
 cat > "$root/etc/systemd/system/{SEED}.service" <<'EOF'
 [Unit]
-Description=Unpack what this guest is told by its box
+Description=Unpack this guest's configuration from its host
 DefaultDependencies=no
 After=systemd-remount-fs.service dev-disk-by\x2did-virtio\x2dberny\x2dseed.device
 Requires=dev-disk-by\x2did-virtio\x2dberny\x2dseed.device

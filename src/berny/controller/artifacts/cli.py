@@ -22,7 +22,7 @@ from berny.controller.artifacts.ways import pip_download
 from berny.controller.progress import Steps
 
 app = typer.Typer(no_args_is_help=True, help="The archives that nodes are installed from.")
-Names = Annotated[list[str] | None, typer.Argument(help="Names of archives; all without.")]
+Names = Annotated[list[str] | None, typer.Argument(help="Names of archives; by default all.")]
 console = Console()
 
 
@@ -55,7 +55,7 @@ def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> Non
 
 @app.command()
 def fetch(names: Names = None) -> None:
-    """Have archives in the store: from there, from the mirror BERNY_MIRROR, from the vendor, or built from a registry."""
+    """Fetch archives into the store: from the mirror BERNY_MIRROR, from the vendor, or built from a registry."""
     try:
         with Steps(console) as steps:
             fetch_all(names or list(load_recipes()), steps)
@@ -66,7 +66,7 @@ def fetch(names: Names = None) -> None:
 
 @app.command()
 def verify(names: Names = None) -> None:
-    """Hash the archives of the store again."""
+    """Verify the digests of the archives in the store."""
     store, wrong = Store(), False
     for name in names or list(load_recipes()):
         if not names and load_recipes()[name].optional and not store.find(name):
@@ -87,7 +87,7 @@ def bundle(
 ) -> None:
     """Write archives of the store into one file: for a controller without internet access, or for a mirror."""
     store, recipes = Store(), load_recipes()
-    # Berny's own code is packed from the checkout, whichever that is.
+    # Berny's own code is packed from whichever checkout runs this.
     names = names or [n for n, one in recipes.items() if one.kind != "source" and (store.find(n) or not one.optional)]
     try:
         with Steps(console) as steps, steps.step(f"bundle {file}") as say:
@@ -97,13 +97,13 @@ def bundle(
         console.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(f"sha256 {digest}", highlight=False, soft_wrap=True)
-    words = f"nodes still fetch from Debian, with what these need: {' '.join(bundles.os_packages())}"
+    words = f"nodes still fetch from Debian, with dependencies: {' '.join(bundles.os_packages())}"
     console.print(words, highlight=False, soft_wrap=True)
 
 
 @app.command()
 def load(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="What `bundle` wrote.")]) -> None:
-    """Have a bundle's archives in the store; each digest is verified first."""
+    """Load a bundle's archives into the store; each digest is verified first."""
     try:
         with Steps(console) as steps, steps.step(f"load {file}") as say:
             loaded, lacking = bundles.load_bundle(Store(), file, say)
@@ -119,7 +119,7 @@ def load(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help=
 
 @app.command("os-packages")
 def os_packages() -> None:
-    """Print the operating system packages that nodes fetch from Debian, and which nodes do."""
+    """Print the operating system packages that nodes fetch from Debian, and which nodes fetch them."""
     for package, where in bundles.os_packages().items():
         console.print(f"{package:28}{where}", highlight=False)
 
@@ -137,7 +137,7 @@ def list_archives() -> None:
 
 @app.command()
 def lock(names: Names = None) -> None:
-    """Resolve the roots of jar recipes anew and write their locks: how a version is bumped."""
+    """Resolve the roots of jar recipes again and write their locks, to upgrade a version."""
     for name in names or [name for name, recipe in load_recipes().items() if recipe.kind in ("jars", "spark")]:
         recipe, since = load_recipes()[name], time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:

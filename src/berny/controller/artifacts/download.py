@@ -62,7 +62,7 @@ def _continue(url: str, part: Path, say: Callable[[str], None]) -> None:
         if answer.status_code == 416:  # the partial download is already complete
             return
         if 400 <= answer.status_code < 500:
-            raise NotOffered(f"{url}: the server answers {answer.status_code}")
+            raise NotOffered(f"{url}: the server responds with {answer.status_code}")
         answer.raise_for_status()
         resumed = answer.status_code == 206
         total = have * resumed + int(answer.headers.get("Content-Length", 0))

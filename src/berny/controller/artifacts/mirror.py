@@ -68,7 +68,7 @@ def ask(recipe: Recipe, key: str) -> Index:
     except requests.RequestException as error:
         raise SupplyError(f"{url}: {type(error).__name__}") from None
     if answer.status_code != 200:
-        raise SupplyError(f"{url}: the mirror answers {answer.status_code}")
+        raise SupplyError(f"{url}: the mirror responds with {answer.status_code}")
     return parse_index(answer.content, url, recipe)
 
 

@@ -21,7 +21,7 @@ def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
         home = homes.setdefault((node.facts["boot"], node.facts["processes"]), name)
         if home != name:
             doubled |= {home, name}
-            text = f"is the machine that {home} is: give each its own ansible_host, or take one of the two out of hosts.yml"
+            text = f"is the same machine as {home}: give each its own ansible_host, or take one of the two out of hosts.yml"
             found.append(Finding("inventory", name, text))
     return found, doubled
 
@@ -39,11 +39,11 @@ def memory(nodes: Mapping[str, Node]) -> list[Finding]:
         left = facts["available"] + sum(nodes[name].facts["memory"]["ours"] for name in names)
         who = f"{names[0]}" if len(names) == 1 else f"{names[0]} (with {', '.join(names[1:])}: one kernel)"
         remedy = "give it more, set node_size: small or heaps (SERVICE_heap), or move services"
-        needs = f"what is put there needs {wanted}"
+        needs = f"the services placed there need {wanted}"
         if facts["total"] < wanted:
             found.append(Finding("memory", who, f"{facts['total']} MiB of memory, {needs}: {remedy}"))
         elif facts["total"] < wanted + jobs:
-            text = f"{facts['total']} MiB of memory, {needs} and offers {jobs} to applications: {remedy}"
+            text = f"{facts['total']} MiB of memory, {needs}, and {jobs} more for applications: {remedy}"
             found.append(Finding("memory", who, text, fatal=False))
         elif left < wanted:
             text = f"other programs leave {left} MiB of memory, {needs}: end them, or {remedy}"
@@ -76,7 +76,7 @@ def clocks(readings: Mapping[str, Clock]) -> list[Finding]:
     for name, (ahead, doubt) in offsets.items():
         certain = abs(ahead - reference) - doubt
         if certain > CLOCK_WARN:
-            text = f"its clock is {_apart(ahead - reference)} {against}: have chrony keep it (chronyc tracking)"
+            text = f"its clock is {_apart(ahead - reference)} {against}: synchronize it with chrony (chronyc tracking)"
             found.append(Finding("clock", name, text, fatal=certain > CLOCK_FAIL))
     return found
 
@@ -96,5 +96,5 @@ def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
             text = f"and {peer} do not reach each other: {why}"
         else:
             continue
-        found.append(Finding("reach", name, f"{text}; open the way in firewall, security group or route"))
+        found.append(Finding("reach", name, f"{text}; allow it in firewall, security group or route"))
     return found

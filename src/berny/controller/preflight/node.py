@@ -96,19 +96,19 @@ def disks(name: str, node: Node) -> list[Finding]:
         used = any(node.facts["disks"][path]["used"] for path in paths)
         room = facts["total" if used else "free"] / 2**30
         if room < wanted * NOMINAL:
-            text = f"{', '.join(sorted(paths))}: {room:.1f} GiB of room, the catalog says {wanted}: mount larger disks, or "
-            found.append(Finding("disk", name, f"{text}keep less", fatal=False))
+            text = f"{', '.join(sorted(paths))}: {room:.1f} GiB of space, the catalog requires {wanted}: "
+            found.append(Finding("disk", name, f"{text}mount larger disks, or keep less", fatal=False))
         elif facts["free"] < facts["total"] * FULL:
-            text = f"{', '.join(sorted(paths))}: {facts['free'] / 2**20:.0f} MiB are left: make room or grow the disk"
+            text = f"{', '.join(sorted(paths))}: {facts['free'] / 2**20:.0f} MiB are left: free some space or grow the disk"
             found.append(Finding("disk", name, text, fatal=False))
     install = node.facts["disks"]["/opt/berny"]
     if not install["used"] and install["free"] < INSTALL_GIB << 30:
-        text = f"/opt: {install['free'] / 2**30:.1f} GiB are free, archives take {INSTALL_GIB}: make room"
+        text = f"/opt: {install['free'] / 2**30:.1f} GiB are free, archives take {INSTALL_GIB}: free some space"
         found.append(Finding("disk", name, text))
     scratch = node.facts["scratch"]
     if scratch["free"] < TRANSFER_MIB << 20:
-        text = f"{scratch['path']}: {scratch['free'] / 2**20:.0f} MiB are free, an archive on its way takes {TRANSFER_MIB}: "
-        text += "make room, or have ansible_remote_tmp elsewhere"
+        text = f"{scratch['path']}: {scratch['free'] / 2**20:.0f} MiB are free, uploading an archive takes {TRANSFER_MIB}: "
+        text += "free some space, or set ansible_remote_tmp to another path"
         found.append(Finding("disk", name, text, fatal=not install["used"]))
     return found
 
