@@ -123,7 +123,7 @@ def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dic
     node = cluster.here if here else nodes[0]
     memory = memory_bytes(f"{name}.service") if here else None
     lacking = _lacking(cluster, pipeline, stage)
-    if stage["kind"] == "timer":
+    if stage.get("kind") == "timer":
         return _ask_timer(name, node, Path(str(stage["state"])) if here else None, lacking, memory)
     try:
         text = str(get_json(cluster.machine(node), int(str(stage["metrics_port"])), "/metrics"))
