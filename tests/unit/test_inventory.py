@@ -180,6 +180,7 @@ def test_cluster_as_probes_read_it(filters: ModuleType) -> None:
     assert stage == {
         "nodes": ["worker_2"], "unit": "berny-idfm-influx-consumer", "metrics_port": 9302, "kind": "stream",
         "needs": ["influxdb", "kafka"], "reads": ["idfm-processed"], "writes": ["idfm_metrics"], "data": "",
+        "state": "/var/lib/berny-idfm-influx-consumer",
     }  # fmt: skip
     assert told["pipelines"]["idfm"]["stages"]["producer"]["data"] == "/data/berny-idfm"
     assert told["pipelines"]["idfm"]["user"] == "idfm"

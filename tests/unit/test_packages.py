@@ -24,7 +24,8 @@ from berny.controller.artifacts.bundle import os_packages
 from berny.controller.placement import Need, need, packaged
 from berny.controller.preflight import Node, ports
 from berny.lab import golden
-from berny.model.catalog import Catalog, CatalogError, Component, Packages, load_catalog
+from berny.model.catalog import Catalog, CatalogError, load_catalog
+from berny.model.component import Component, Packages
 from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT, read_mapping, selected_components, selection_problems
 from berny.runtime.probe import Cluster, NotServing
@@ -174,7 +175,7 @@ def packages(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: p
     # Ansible sends along what it imports.
     folder = str(CHECKOUT / "ansible" / "plugins" / "module_utils")
     monkeypatch.setattr(ansible.module_utils, "__path__", [*ansible.module_utils.__path__, folder])
-    module = plugin("module_utils/berny_packages.py")
+    module = plugin("ansible/plugins/module_utils/berny_packages.py")
     monkeypatch.setattr(module, "UNITS", tmp_path / "etc" / "systemd" / "system")
     module.UNITS.mkdir(parents=True)
     (tmp_path / "dpkg").mkdir()
@@ -250,7 +251,7 @@ def test_a_reset_unmasks_what_was_masked(
     disabled: bool,
 ) -> None:
     """With the last owner; then the unit is as it was, whatever the package's installation has enabled meanwhile."""
-    remove = plugin("modules/berny_remove.py")
+    remove = plugin("ansible/plugins/modules/berny_remove.py")
     state = tmp_path / "state"
     places = {"UNITS": packages.UNITS, "STATE": state, "RECORDS": state / "installed", "BEFORE": state / "before"}
     places |= {
@@ -278,6 +279,16 @@ def test_a_reset_unmasks_what_was_masked(
     assert list((state / "installed").iterdir()) == []
 
 
+HERE = {"inventory_hostname": "m", "groups": {"tools": ["m"]}}
+"""The variables of a host that runs the service."""
+
+
+def lacking(package: str) -> dict[str, Any]:
+    """Return what the module says where a package of the service is not there."""
+    missing, found = {"name": "tool", "part": "packages"}, {"packages": {"changed": True, "missing": [package]}}
+    return {"changed": True, "services": {}, "missing": missing, "found": found}
+
+
 def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return an action for a service of packages that the node gives these answers, and what is done in order."""
     done: list[Any] = []
@@ -290,15 +301,17 @@ def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, A
 
     class Told(module.ActionModule):  # type: ignore[misc, name-defined]
         def _value(self, name: str, variables: dict[str, Any]) -> Any:
-            return {"service_packages": packages, "service_name": "tool", "service_archive": ""}.get(name, {})
+            known = {"services": {"tool": {}}, "service_name": "tool", "service_group": "tools", "service_archive": ""}
+            return {**known, "service_packages": packages}.get(name, {})
 
         def _action(self, name: str) -> Any:
             tools = SimpleNamespace(module_arguments=lambda *_: {"files": []}, show=lambda *_: None)
             return Apt() if name == "berny_packages" else tools
 
-        def _module(self, args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
-            done.append([*args])
-            assert args["packages"] == {**packages, "owner": "tool"}
+        def _execute_module(self, module_name: str, module_args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
+            (call,) = module_args["services"]
+            assert call["name"] == "tool" and call["packages"] == {**packages, "owner": "tool"}
+            done.append([part for part in call if part != "name"])
             return dict(next(said))
 
     task = SimpleNamespace(args={"phase": "configure"}, async_val=0, check_mode=False, diff=False)
@@ -309,31 +322,36 @@ def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, A
 
 def test_packages_that_are_there_cost_nothing_more(plugin: Callable[[str], ModuleType]) -> None:
     """One round trip, as for an archive that is unpacked."""
-    there = {"changed": False, "packages": {"missing": []}, "files": {"changed": False}}
-    told, done = converge(plugin("action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, there)
-    result = told.run(None, {})
-    assert (result["changed"], result["home"], done) == (False, "", [["packages", "files"]])
+    own = {"changed": False, "packages": {"missing": []}, "files": {"changed": False}}
+    there = {"changed": False, "services": {"tool": own}}
+    told, done = converge(
+        plugin("ansible/plugins/action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, there
+    )
+    result = told.run(None, HERE)
+    assert (result["changed"], result["services"]["tool"]["changed"], done) == (False, False, [["packages", "files"]])
 
 
 def test_packages_are_installed_before_the_service_is_configured(plugin: Callable[[str], ModuleType]) -> None:
     """The first look has masked their units; files follow once apt is through."""
-    lacking = {"changed": True, "packages": {"missing": ["tool"]}}
-    there = {"changed": True, "packages": {"missing": []}, "files": {"changed": True}}
-    told, done = converge(plugin("action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, lacking, there)
-    assert told.run(None, {})["changed"]
+    own = {"changed": True, "packages": {"missing": []}, "files": {"changed": True}}
+    there = {"changed": True, "services": {"tool": own}}
+    told, done = converge(
+        plugin("ansible/plugins/action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, lacking("tool"), there
+    )
+    assert told.run(None, HERE)["changed"]
     assert done == [["packages", "files"], ["apt", "tool"], ["packages", "files"]]
 
 
 def test_packages_that_can_not_be_had_end_it(plugin: Callable[[str], ModuleType]) -> None:
     """apt's words are the task's; a name that apt takes for another package's is told, too."""
-    module = plugin("action/berny_converge.py")
-    told, done = converge(module, {"names": ["unheard-of"]}, {"changed": True, "packages": {"missing": ["unheard-of"]}})
-    result = told.run(None, {})
+    module = plugin("ansible/plugins/action/berny_converge.py")
+    told, done = converge(module, {"names": ["unheard-of"]}, lacking("unheard-of"))
+    result = told.run(None, HERE)
     assert result["failed"] and result["msg"] == "no such package" and len(done) == 2
-    lacking = {"changed": True, "packages": {"missing": ["mail-transport-agent"]}}
-    told, _ = converge(module, {"names": ["mail-transport-agent"]}, lacking, lacking)
+    again = lacking("mail-transport-agent")
+    told, _ = converge(module, {"names": ["mail-transport-agent"]}, again, again)
     with pytest.raises(AnsibleActionFail, match="for mail-transport-agent: name the packages themselves"):
-        told.run(None, {})
+        told.run(None, HERE)
 
 
 # -- components of packages ----------------------------------------------------------------------------------------------
@@ -435,7 +453,7 @@ def test_a_unit_of_the_operating_systems_that_has_the_port_is_told() -> None:
 
 def test_what_serves_metrics_is_told_as_data(plugin: Callable[[str], ModuleType]) -> None:
     """Services that say so, and every stage, by unit."""
-    filters = plugin("filter/berny.py")
+    filters = plugin("ansible/plugins/filter/berny.py")
     catalog = {"services": {name: one.model_dump(mode="json") for name, one in load_catalog().services.items()}}
     groups = {**read_mapping(), "node_exporter": ["worker_0", "master"]}
     found = filters.metrics_targets(catalog, filters.manifests(["idfm"]), groups)
