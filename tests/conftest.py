@@ -36,8 +36,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         lab = machines(NAME, purge=False)
         with steps("cluster") as shown:
             make(lab, shown, console, RATE)
-        with lab.locked():
-            suite.cluster = Cluster(lab)
+        with Cluster(lab).held() as suite.cluster:
             yield suite.cluster
         suite.cluster = None
         return
@@ -48,8 +47,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         pytest.fail(failed, pytrace=False)
     os.environ["BERNY_LAB"] = NAME
     lab = Lab.existing(NAME)
-    with lab.locked():
-        suite.cluster = Cluster(lab)
+    with Cluster(lab).held() as suite.cluster:
         yield suite.cluster
     suite.cluster = None
     del os.environ["BERNY_LAB"]

@@ -25,10 +25,10 @@ from berny.lab.plan import state_folder
 from berny.model.topology import CHECKOUT
 from support import NAME, RATE, Cluster, console
 
-PARTS = ("style", "unit", "lab", "vm", "roles", "cluster", "faults", "removal")
+PARTS = ("style", "unit", "lab", "vm", "roles", "cluster", "contract", "faults", "removal")
 """In the order in which they run, the cheapest first."""
 QUICK = {"style", "unit"}
-CLUSTER = {"cluster", "faults", "removal"}
+CLUSTER = {"cluster", "contract", "faults", "removal"}
 STOP_SECONDS = 20
 HEALTHY_SECONDS = 180
 
@@ -38,10 +38,17 @@ def part_of(nodeid: str) -> str:
     return Path(nodeid.split("::")[0]).parts[1]
 
 
+def is_quick(item: pytest.Item) -> bool:
+    """Return whether a test needs no machine, and runs while the lab is built."""
+    return part_of(item.nodeid) in QUICK or item.get_closest_marker("quick") is not None
+
+
 def rank(item: pytest.Item) -> float:
-    """Return what tests are ordered by: the part, and what runs beside the quick tests after them."""
-    beside = item.get_closest_marker("beside") is not None
-    return len(QUICK) - 0.5 if beside else PARTS.index(part_of(item.nodeid))
+    """Return what tests are ordered by: the part, quick tests of other parts after the quick parts, then what runs beside."""
+    if item.get_closest_marker("beside"):
+        return len(QUICK) - 0.5
+    part = part_of(item.nodeid)
+    return len(QUICK) - 0.75 if is_quick(item) and part not in QUICK else PARTS.index(part)
 
 
 def revision(checkout: Path) -> str:
@@ -162,8 +169,8 @@ class Suite:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Begin the lab at once where nothing but quick tests comes before it."""
-        parts = {part_of(item.nodeid) for item in session.items}
-        alone = parts & CLUSTER and parts <= QUICK | CLUSTER
+        parts = {part_of(item.nodeid) for item in session.items if not is_quick(item)}
+        alone = parts and parts <= CLUSTER
         if alone and "BERNY_LAB" not in os.environ and not session.config.option.collectonly:
             self.begin()
 
@@ -180,8 +187,8 @@ class Suite:
         failed = item.session.testsfailed
         self.began = time.time()
         result = yield
-        part, following = part_of(item.nodeid), part_of(nextitem.nodeid) if nextitem else ""
-        if item.session.testsfailed and part in QUICK and following and following not in QUICK:
+        following = part_of(nextitem.nodeid) if nextitem else ""
+        if item.session.testsfailed and is_quick(item) and nextitem and not is_quick(nextitem):
             item.session.shouldfail = "style or unit tests failed, so no machine was tested"
         broken = item.session.testsfailed > failed and following and not item.session.shouldfail
         # Removed, it is not healthy, and need not be.

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,20 @@ def ansible(playbook: str, *options: str, inventory: str = "inventory/lab") -> l
     return [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, playbook, *options]
 
 
-def environment() -> dict[str, str]:
-    """Return the environment that plays run in."""
-    return os.environ | {"BERNY_LAB": NAME, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"}
+def environment(checkout: Path = CHECKOUT) -> dict[str, str]:
+    """Return the environment that plays of a checkout run in; ``.venv`` has the code of the one that is tested."""
+    own = {} if checkout == CHECKOUT else {"PYTHONPATH": str(checkout / "src")}
+    return os.environ | {"BERNY_LAB": NAME, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"} | own
 
 
-def on_controller(command: list[str], timeout: float = 900) -> subprocess.CompletedProcess[str]:
-    """Run a command in the checkout, as plays are; both of its outputs are its ``stdout``."""
+def on_controller(
+    command: list[str], timeout: float = 900, checkout: Path = CHECKOUT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a checkout, as plays are; both of its outputs are its ``stdout``."""
     return subprocess.run(
         command,
-        cwd=CHECKOUT,
-        env=environment(),
+        cwd=checkout,
+        env=environment(checkout) | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -100,10 +103,21 @@ def on_controller(command: list[str], timeout: float = 900) -> subprocess.Comple
     )
 
 
-def play(playbook: str, *options: str, ok: bool = True, inventory: str = "inventory/lab") -> Play:
-    """Run a play; with ``ok`` it has to succeed."""
+def berny(*words: str, checkout: Path = CHECKOUT, ok: bool = True, timeout: float = 900, **variables: str) -> str:
+    """Run the command ``berny`` of a checkout and return what it prints; with ``ok`` it has to succeed."""
     since = time.monotonic()
-    done = on_controller(ansible(playbook, *options, inventory=inventory))
+    done = on_controller([sys.executable, "-m", "berny.cli", *words], timeout, checkout, **variables)
+    console.print(f"berny {' '.join(words)}: {time.monotonic() - since:.1f} s", highlight=False)
+    assert done.returncode == 0 or not ok, done.stdout[-6000:]
+    return done.stdout
+
+
+def play(
+    playbook: str, *options: str, ok: bool = True, inventory: str = "inventory/lab", checkout: Path = CHECKOUT
+) -> Play:
+    """Run a play of a checkout; with ``ok`` it has to succeed."""
+    since = time.monotonic()
+    done = on_controller(ansible(playbook, *options, inventory=inventory), checkout=checkout)
     result = Play(done.returncode, done.stdout, time.monotonic() - since)
     console.print(f"{playbook} {' '.join(options)}: {result.seconds:.1f} s", highlight=False)
     assert (result.code == 0) or not ok, result.tail
@@ -132,6 +146,23 @@ class Cluster:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.groups = read_mapping()
+        self._lock = ExitStack()
+
+    @contextmanager
+    def held(self) -> Iterator[Cluster]:
+        """Keep other commands off the lab, except while it is lent."""
+        with self._lock:
+            self._lock.enter_context(self.lab.locked())
+            yield self
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Have another command work on the lab."""
+        self._lock.close()
+        try:
+            yield
+        finally:
+            self._lock.enter_context(self.lab.locked())
 
     def sh(self, node: str, command: str, timeout: float = 120, ok: bool = True) -> str:
         """Run a shell command on a node and return what it prints; it has to succeed."""

@@ -98,7 +98,7 @@ def test_the_second_of_two_plays_says_who_works_and_ends(cluster: Cluster) -> No
     options = ["site.yml", "--tags", "kafka", "-e", "kafka_replica_lag_ms=9000"]
     first = subprocess.Popen(ansible(*options), cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, text=True)
     for line in first.stdout or ():
-        if "PLAY [The cluster]" in line or "PLAY [Machines]" in line or "TASK [Look at every node]" in line:
+        if "PLAY [The cluster]" in line or "PLAY [Machines]" in line or "TASK [Inspect every node]" in line:
             break
     second = play("site.yml", ok=False)
     assert second.code != 0 and "Nothing was touched." in second.output, second.tail
@@ -120,7 +120,7 @@ def test_a_killed_play_does_not_keep_the_next_one_off(cluster: Cluster) -> None:
         start_new_session=True,
     )
     for line in cut.stdout or ():
-        if "TASK [Look at every node]" in line:
+        if "TASK [Inspect every node]" in line:
             break
     os.killpg(cut.pid, signal.SIGKILL)
     cut.communicate()

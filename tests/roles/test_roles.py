@@ -17,7 +17,8 @@ from support import remove, steps
 
 SCENARIOS = sorted(path.parent.name for path in (CHECKOUT / "molecule").glob("*/molecule.yml"))
 LAB = "roles"
-pytestmark = pytest.mark.second_tier
+# Its first one may build the archives that the store does not have.
+pytestmark = [pytest.mark.second_tier, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_without_a_word_it_only_says_what_it_costs() -> None:
     done = run()
-    assert done.returncode == 0 and "ESTIMATE" in done.stdout and "Do it" in done.stdout, done.stdout
+    assert done.returncode == 0 and "ESTIMATE" in done.stdout and "Run the action" in done.stdout, done.stdout
     assert "skipped=1" in done.stdout
 
 
@@ -154,4 +154,4 @@ def test_what_can_not_be_meant_is_refused(words: tuple[str, ...]) -> None:
     """No address that would be let in, no name of the cluster."""
     done = run(*words)
     assert done.returncode and "Nothing was done." in done.stdout, done.stdout
-    assert "TASK [Say what it costs]" not in done.stdout
+    assert "TASK [Report the costs]" not in done.stdout

@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berny.lab import box, network, summary
+from berny.lab.lab import Lab
 from berny.lab.plan import Disk, LabError, Plan, choose_network, disks, load_plan, state_folder
 from berny.lab.simulation import load_simulations, select
-from berny.lab.simulator import Simulator
+from berny.lab.simulator import Process, Simulator, started
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
@@ -211,6 +212,34 @@ def test_process_of_another_simulator_is_none_of_ours(monkeypatch: pytest.Monkey
                 assert simulator.pid() == own
         finally:
             process.kill()
+
+
+def test_simulators_that_another_checkout_has_started_are_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of pipelines that this checkout does not have, too; what a lab is to run goes on."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    lab = Lab(LAB)
+    (kept,) = lab.simulators
+    command = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)", "simulate"]
+    processes = {}
+    try:
+        for name in ("nobodys", kept):
+            processes[name] = subprocess.Popen([*command, name], stdout=subprocess.PIPE)
+            assert processes[name].stdout.readline(), "before it runs, it has the words of this process"
+            file = Process(LAB, name).pid_file
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(processes[name].pid))
+        assert started(LAB) == sorted(["nobodys", kept])
+        lab._end_simulators(keep=lab.simulators)
+        assert started(LAB) == [kept] and processes[kept].poll() is None
+        assert processes["nobodys"].wait(5) is not None
+        lab._end_simulators()
+        assert started(LAB) == []
+    finally:
+        for process in processes.values():
+            process.kill()
+            process.wait()
 
 
 # -- state -------------------------------------------------------------------------------------------------------------

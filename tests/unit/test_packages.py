@@ -279,16 +279,6 @@ def test_a_reset_unmasks_what_was_masked(
     assert list((state / "installed").iterdir()) == []
 
 
-HERE = {"inventory_hostname": "m", "groups": {"tools": ["m"]}}
-"""The variables of a host that runs the service."""
-
-
-def lacking(package: str) -> dict[str, Any]:
-    """Return what the module says where a package of the service is not there."""
-    missing, found = {"name": "tool", "part": "packages"}, {"packages": {"changed": True, "missing": [package]}}
-    return {"changed": True, "services": {}, "missing": missing, "found": found}
-
-
 def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return an action for a service of packages that the node gives these answers, and what is done in order."""
     done: list[Any] = []
@@ -301,17 +291,22 @@ def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, A
 
     class Told(module.ActionModule):  # type: ignore[misc, name-defined]
         def _value(self, name: str, variables: dict[str, Any]) -> Any:
-            known = {"services": {"tool": {}}, "service_name": "tool", "service_group": "tools", "service_archive": ""}
-            return {**known, "service_packages": packages}.get(name, {})
+            given = {
+                "service_packages": packages,
+                "service_name": "tool",
+                "service_archive": "",
+                "service_group": "tools",
+            }
+            return given.get(name, {})
 
         def _action(self, name: str) -> Any:
             tools = SimpleNamespace(module_arguments=lambda *_: {"files": []}, show=lambda *_: None)
             return Apt() if name == "berny_packages" else tools
 
-        def _execute_module(self, module_name: str, module_args: dict[str, Any], task_vars: Any) -> dict[str, Any]:
+        def _execute_module(self, module_args: dict[str, Any], **_: Any) -> dict[str, Any]:
             (call,) = module_args["services"]
-            assert call["name"] == "tool" and call["packages"] == {**packages, "owner": "tool"}
             done.append([part for part in call if part != "name"])
+            assert call["packages"] == {**packages, "owner": "tool"}
             return dict(next(said))
 
     task = SimpleNamespace(args={"phase": "configure"}, async_val=0, check_mode=False, diff=False)
@@ -320,31 +315,36 @@ def converge(module: ModuleType, packages: dict[str, Any], *answers: dict[str, A
     return found, done
 
 
+HERE = {"inventory_hostname": "master", "groups": {"tools": ["master"]}, "services": {"tool": {}}}
+CONVERGE = "ansible/plugins/action/berny_converge.py"
+
+
+def lacking(*names: str) -> dict[str, Any]:
+    """Return what the module says where packages are missing."""
+    missing = {"name": "tool", "part": "packages"}
+    return {"changed": False, "services": {}, "missing": missing, "found": {"packages": {"missing": list(names)}}}
+
+
 def test_packages_that_are_there_cost_nothing_more(plugin: Callable[[str], ModuleType]) -> None:
-    """One round trip, as for an archive that is unpacked."""
-    own = {"changed": False, "packages": {"missing": []}, "files": {"changed": False}}
-    there = {"changed": False, "services": {"tool": own}}
-    told, done = converge(
-        plugin("ansible/plugins/action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, there
-    )
-    result = told.run(None, HERE)
-    assert (result["changed"], result["services"]["tool"]["changed"], done) == (False, False, [["packages", "files"]])
+    """One round trip, as for an archive that is unpacked; none at all on a host that does not run it."""
+    there = {"changed": False, "services": {"tool": {"changed": False, "packages": {"missing": []}}}}
+    told, done = converge(plugin(CONVERGE), {"names": ["tool"], "masks": [UNIT]}, there)
+    assert (told.run(None, HERE)["changed"], done) == (False, [["packages", "files"]])
+    told, done = converge(plugin(CONVERGE), {"names": ["tool"]})
+    assert told.run(None, HERE | {"inventory_hostname": "worker_0"})["services"] == {} and done == []
 
 
 def test_packages_are_installed_before_the_service_is_configured(plugin: Callable[[str], ModuleType]) -> None:
     """The first look has masked their units; files follow once apt is through."""
-    own = {"changed": True, "packages": {"missing": []}, "files": {"changed": True}}
-    there = {"changed": True, "services": {"tool": own}}
-    told, done = converge(
-        plugin("ansible/plugins/action/berny_converge.py"), {"names": ["tool"], "masks": [UNIT]}, lacking("tool"), there
-    )
+    there = {"changed": True, "services": {"tool": {"changed": True, "packages": {"missing": []}}}}
+    told, done = converge(plugin(CONVERGE), {"names": ["tool"], "masks": [UNIT]}, lacking("tool"), there)
     assert told.run(None, HERE)["changed"]
     assert done == [["packages", "files"], ["apt", "tool"], ["packages", "files"]]
 
 
 def test_packages_that_can_not_be_had_end_it(plugin: Callable[[str], ModuleType]) -> None:
     """apt's words are the task's; a name that apt takes for another package's is told, too."""
-    module = plugin("ansible/plugins/action/berny_converge.py")
+    module = plugin(CONVERGE)
     told, done = converge(module, {"names": ["unheard-of"]}, lacking("unheard-of"))
     result = told.run(None, HERE)
     assert result["failed"] and result["msg"] == "no such package" and len(done) == 2

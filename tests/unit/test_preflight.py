@@ -19,20 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from berny.controller.placement import Need, clashes, need, placed, units
-from berny.controller.preflight import (
-    Clock,
-    Finding,
-    Node,
-    clocks,
-    disks,
-    find,
-    limits,
-    memory,
-    offset,
-    orphans,
-    reach,
-    report,
-)
+from berny.controller.preflight import Finding, Node, find, report
+from berny.controller.preflight.cluster import clocks, memory, offset, reach
+from berny.controller.preflight.node import Clock, disks, limits, orphans
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping

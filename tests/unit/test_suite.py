@@ -43,7 +43,8 @@ def copy(tmp_path: Path) -> Path:
     for name in ("conftest.py", "suite.py", "support.py"):
         (tmp_path / "tests" / name).symlink_to(TESTS / name)
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.pytest.ini_options]\npythonpath = ['tests']\nmarkers = ['second_tier: x', 'beside: x']\ntimeout = 60\n"
+        "[tool.pytest.ini_options]\npythonpath = ['tests']\ntimeout = 60\n"
+        "markers = ['second_tier: x', 'beside: x', 'quick: x']\n"
     )
     for part in PARTS:
         (tmp_path / "tests" / part).mkdir()
@@ -81,6 +82,19 @@ def test_nothing_follows_a_quick_test_that_failed(copy: Path) -> None:
     assert code and "4 failed" in said and "style or unit tests failed, so no machine was tested" in said, said
     assert "a machine was touched" not in said
     assert said.index("tests/style") < said.index("tests/unit") < said.rindex("tests/style/test_style.py F")
+
+
+def test_quick_tests_of_any_part_come_before_machines(copy: Path) -> None:
+    """And where one of them fails, no machine is touched."""
+    write(
+        copy,
+        unit="def test_a(): pass",
+        cluster="def test_b(): raise SystemExit('a machine was touched')",
+        contract="@pytest.mark.quick\ndef test_c(): assert False\ndef test_d(): raise SystemExit('a machine was touched')",
+    )
+    code, said = run(copy)
+    assert code and "1 failed, 1 passed" in said and "no machine was tested" in said, said
+    assert "a machine was touched" not in said
 
 
 def test_tiers_and_parts_are_counted(copy: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from berny.controller.addresses import is_private
-from berny.lab import vm, vm_image
+from berny.lab import vm, vm_files, vm_image, vm_plan
 from berny.lab.plan import LabError, Plan
 from berny.model.topology import read_mapping
 
@@ -17,8 +17,8 @@ LONGEST = "a123456789"
 INTERFACE_NAME_MAX = 15
 
 
-def plan(name: str = LONGEST, third: int = 7) -> vm.GuestPlan:
-    return vm.GuestPlan(name, ipaddress.IPv4Network(f"10.180.{third}.0/24"))
+def plan(name: str = LONGEST, third: int = 7) -> vm_plan.GuestPlan:
+    return vm_plan.GuestPlan(name, ipaddress.IPv4Network(f"10.180.{third}.0/24"))
 
 
 def test_names_fit_and_are_no_labs() -> None:
@@ -43,9 +43,9 @@ def test_it_is_connected_to_by_another_address_than_its_own() -> None:
 def test_the_inventory_is_the_real_mapping_with_one_machine() -> None:
     hosts = plan().inventory()["all"]["hosts"]
     assert sorted(hosts) == read_mapping()["all"]
-    assert [node for node in hosts if "ansible_host" in hosts[node]] == [vm.node()] == ["worker_0"]
-    assert hosts[vm.node()]["node_data_disks"] == {"/dev/disk/by-id/virtio-data": "/data/hdfs-datanode"}
-    given = {facts["private_address"] for node, facts in hosts.items() if node != vm.node()}
+    assert [node for node in hosts if "ansible_host" in hosts[node]] == [vm_plan.node()] == ["worker_0"]
+    assert hosts[vm_plan.node()]["node_data_disks"] == {"/dev/disk/by-id/virtio-data": "/data/hdfs-datanode"}
+    given = {facts["private_address"] for node, facts in hosts.items() if node != vm_plan.node()}
     assert len(given) == len(hosts) - 1 and plan().address not in given
 
 
@@ -58,19 +58,15 @@ def test_another_list_of_packages_is_another_image(monkeypatch: pytest.MonkeyPat
 
 def test_what_the_guest_is_told_keeps_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    guest = vm.Guest(plan())
-    guest.plan.folder.mkdir(parents=True)
-    guest._write_state()
+    vm_files.write_state(plan())
     seed = tmp_path / "seed"
-    guest._write_seed(seed)
+    vm_files.write_seed(plan(), seed)
     with tarfile.open(seed) as archive:
         files = {member.name: (member.mode, member.uid) for member in archive}
         network = archive.extractfile("etc/systemd/network/10-guest.network")
-        assert network and f"Address={guest.plan.address}/24" in network.read().decode()
+        assert network and f"Address={plan().address}/24" in network.read().decode()
     assert files["etc/ssh/ssh_host_ed25519_key"] == (0o600, 0)
     assert files["home/berny/.ssh/authorized_keys"] == (0o600, 1000)
-    assert f"etc/{vm.SEED}" in files, "it is unpacked once"
+    assert f"etc/{vm_image.SEED}" in files, "it is unpacked once"
     assert seed.stat().st_size % 512 == 0, "a disk has whole sectors"
-    assert all(
-        (guest.plan.folder / name).stat().st_mode & 0o077 == 0 for name in ("id_ed25519", "ssh_host_ed25519_key")
-    )
+    assert all((plan().folder / name).stat().st_mode & 0o077 == 0 for name in ("id_ed25519", "ssh_host_ed25519_key"))

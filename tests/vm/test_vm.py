@@ -19,7 +19,8 @@ import pytest
 import yaml
 
 from berny.controller.artifacts.cli import fetch_all
-from berny.lab.vm import Guest, data_folder, node
+from berny.lab.vm import Guest
+from berny.lab.vm_plan import data_folder, node
 from berny.model.topology import CHECKOUT
 from support import Play, steps
 

@@ -1,4 +1,4 @@
-"""Look at one node before anything is touched; see modules/berny_preflight.py and src/berny/controller/preflight.py."""
+"""Look at one node before anything is touched; see modules/berny_preflight.py and src/berny/controller/preflight."""
 
 from __future__ import annotations
 

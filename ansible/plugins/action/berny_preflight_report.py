@@ -1,4 +1,4 @@
-"""Hold inventory and nodes against the catalog and report everything at once; see src/berny/controller/preflight.py."""
+"""Hold inventory and nodes against the catalog and report everything at once; see src/berny/controller/preflight."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Read, in one go, all of a node that a converge depends on; changes nothing. ``controller/preflight.py`` judges it."""
+"""Read, in one go, all of a node that a converge depends on; changes nothing. ``controller/preflight`` judges it."""
 
 from __future__ import annotations
 

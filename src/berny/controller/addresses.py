@@ -1,6 +1,6 @@
-"""By which address nodes reach each other, where they are connected to by another one.
+"""The addresses by which nodes reach each other, where Ansible connects to them by others.
 
-A cloud translates public addresses: a machine neither has nor can listen on the one that Ansible connects to.
+Clouds translate public addresses: a machine neither has nor can listen on the address that Ansible connects to.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PRIVATE = [
 
 
 def is_private(address: str) -> bool:
-    """Tell whether a machine that is connected to by this address surely has it: nobody translates from one of these."""
+    """Return whether a machine reached by this address certainly has it: private addresses are not translated."""
     try:
         return any(ipaddress.ip_address(address) in block for block in PRIVATE)
     except ValueError:
@@ -26,13 +26,13 @@ def is_private(address: str) -> bool:
 
 
 def canonical(address: str) -> str:
-    """Return the one spelling of an address or a name: ``10.1`` and ``::ffff:10.0.0.1`` are 10.0.0.1; names in lower case."""
+    """Return the canonical form of an address (``10.1`` and ``::ffff:10.0.0.1`` are 10.0.0.1) or a name (in lower case)."""
     text = address.strip().lower().rstrip(".")
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
         try:
-            # What programs connect to: inet_aton takes fewer than four parts, octal and hexadecimal ones.
+            # As programs parse them: inet_aton accepts fewer than four parts, and octal and hexadecimal numbers.
             return socket.inet_ntoa(socket.inet_aton(text))
         except OSError:
             return text
@@ -41,7 +41,7 @@ def canonical(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether an address is every machine's own: no other one is reached by it."""
+    """Return whether an address is a loopback address, by which no other machine is reached."""
     text = canonical(address)
     try:
         return ipaddress.ip_address(text).is_loopback
@@ -50,7 +50,7 @@ def is_loopback(address: str) -> bool:
 
 
 def is_usable(address: str) -> bool:
-    """Tell whether services can listen on an address and other nodes reach it: IPv4 (Java is told so), and one machine's."""
+    """Return whether services can listen on an address and other nodes can reach it: IPv4 (as Java prefers) and unicast."""
     try:
         found = ipaddress.IPv4Address(address)
     except ValueError:
@@ -61,14 +61,14 @@ def is_usable(address: str) -> bool:
 
 
 def shared(addresses: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return each node that has the address of another one before it, however that is spelt, and whose it is."""
+    """Return each node whose address an earlier node already has, in whatever notation, with that node."""
     homes: dict[str, str] = {}
     pairs = [(node, homes.setdefault(canonical(address), node)) for node, address in addresses.items()]
     return [(node, home) for node, home in pairs if node != home]
 
 
 def own_address(connected: str, said: str) -> str | None:
-    """Return the address that a machine is to be reached by, from what ``ip`` said there: all its addresses, then a route."""
+    """Return the address to reach a machine by, from the output of ``ip`` there: all its addresses, then a route."""
     decoder = json.JSONDecoder()
     links, end = decoder.raw_decode(said.lstrip())
     own = [facts["local"] for link in links for facts in link.get("addr_info", [])]
@@ -81,12 +81,12 @@ def own_address(connected: str, said: str) -> str | None:
 def resolve(
     given: Mapping[str, tuple[str, str]], said: Mapping[str, str], known: Mapping[str, Any]
 ) -> tuple[dict[str, str], list[str], dict[str, Any]]:
-    """Return the addresses of nodes that are not given one, the nodes that nobody knows it of, and what to keep.
+    """Return the addresses of nodes without a configured one, the nodes whose address is unknown, and what to store.
 
     Args:
         given: ``private_address`` or nothing, and ``ansible_host``, of each node.
-        said: what the machines that were asked now have said.
-        known: ``connected`` and ``address`` of what was learnt before.
+        said: output of the machines that were queried now.
+        known: ``connected`` and ``address``, as stored by earlier runs.
     """
     found, unknown, keep = {}, [], {}
     for node, (private, connected) in sorted(given.items()):

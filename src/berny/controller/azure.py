@@ -1,4 +1,4 @@
-"""Machines of Azure for the inventory's mapping: which size, how large a disk, and what a month costs."""
+"""Azure machines for the inventory's mapping: their sizes, their disks, and the cost of a month."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from berny.model.component import NodeSize
 from berny.model.topology import selected_components, selected_pipelines
 
 USABLE = 0.95
-"""Of a machine's memory, after what its firmware and kernel keep."""
+"""Share of a machine's memory that its firmware and kernel leave."""
 FIRST_PRIORITY = 1000
 
 
@@ -30,7 +30,7 @@ def facts() -> dict[str, Any]:
 
 
 def fitting(memory: int, size: NodeSize) -> str:
-    """Return the cheapest machine for services of so much memory (MiB).
+    """Return the cheapest machine for services that need so much memory (MiB).
 
     Raises:
         AzureError: none is large enough.
@@ -45,7 +45,7 @@ def fitting(memory: int, size: NodeSize) -> str:
 
 
 def disk_for(gib: int) -> int:
-    """Return the size of disk that is billed for so many GiB.
+    """Return the disk size that is billed for so many GiB.
 
     Raises:
         AzureError: none is large enough.
@@ -61,10 +61,10 @@ def machines(
 ) -> dict[str, dict[str, Any]]:
     """Return size, disk and a month's cost of each node's machine.
 
-    ``given`` are sizes that a person has chosen, ``wanted`` the inventory's pipelines.
+    ``given`` are sizes that the operator chose, ``wanted`` the inventory's pipelines.
 
     Raises:
-        AzureError: none fits, or a size is not known.
+        AzureError: none fits, or a size is unknown.
     """
     catalog, known = selected_components(load_catalog(), groups), facts()
     pipelines = selected_pipelines(wanted)
@@ -89,7 +89,7 @@ def machines(
 
 
 def table(planned: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the lines that a person reads before anything is made."""
+    """Return the lines to show before anything is created."""
     lines = [
         f"{node}: {m['size']} ({m['cores']} vCPU, {m['memory']} GiB; its services need {m['needs'] / 1024:.1f}), "
         f"data disk {m['disk']} GiB: about {m['month']:.0f} USD a month"
@@ -103,7 +103,7 @@ def table(planned: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def rules(groups: Mapping[str, Sequence[str]], operators: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rules of the security group: operators reach SSH and pages, as the machines' own firewall has it."""
+    """Return the rules of the security group: operators reach SSH and web UIs, as in the machines' own firewall."""
     services = load_catalog().services.values()
     pages = {s.ports[page] for s in services if groups.get(s.group) for page in s.pages}
     return [

@@ -1,4 +1,4 @@
-"""What a converge would change, out of the events of a dry run (``--check --diff``, callback ``ansible.posix.jsonl``)."""
+"""What a converge would change, from the events of a dry run (``--check --diff``, callback ``ansible.posix.jsonl``)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ RESULTS = ("v2_runner_on_ok", "v2_runner_on_failed", "v2_runner_on_unreachable",
 
 @dataclass
 class DryRun:
-    """Collects events; each is a line of JSON."""
+    """Collects events, each a line of JSON."""
 
     task: str = ""
-    """What runs now."""
+    """The task that runs now."""
     changes: dict[str, list[str]] = field(default_factory=dict)
-    """In words, by host."""
+    """Descriptions by host."""
     diffs: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     """By host: ``before_header``, ``before``, ``after``."""
     failures: list[str] = field(default_factory=list)
 
     def take(self, line: str) -> None:
-        """Take an event; a line that is none, such as a warning, is passed over."""
+        """Process an event; other lines, such as warnings, are ignored."""
         try:
             event = json.loads(line)
         except ValueError:
@@ -44,7 +44,7 @@ class DryRun:
         # A restart is reported by the service that runs from something old, on its own host.
         elif self.task.rpartition(" : ")[2].startswith(RESTART):
             return
-        # The result of a loop is that of its items, which were reported one by one.
+        # A loop's result repeats those of its items, which are events of their own.
         elif "results" not in result:
             lines = describe(self.task, result)
             if lines:
@@ -54,7 +54,7 @@ class DryRun:
 
 
 def describe(task: str, result: Mapping[str, Any]) -> list[str]:
-    """Return what a task would do on a host, a line for each service or for all of it; nothing where it would do nothing."""
+    """Return what a task would do on a host, one line per service or one for the task; empty if it would change nothing."""
     if "services" in result:
         return [
             f"{name}: {'; '.join(words)}"

@@ -1,4 +1,4 @@
-"""The README's mapping table, out of the inventory's groups, the catalog and the manifests.
+"""The README's mapping table, generated from the inventory's groups, the catalog and the manifests.
 
 ``python -m berny.controller.mapping README.md`` rewrites it in place.
 """
@@ -17,11 +17,11 @@ BEGIN, END = "<!-- mapping -->", "<!-- /mapping -->"
 
 
 class MappingError(ValueError):
-    """The file has no place for the table; the message says what is missing."""
+    """The file has no markers for the table; the message says what is missing."""
 
 
 def units_by_node(inventory: Path = INVENTORY) -> dict[str, dict[str, list[str]]]:
-    """Return, for each node, its units by the title of their component or pipeline, in the catalog's order."""
+    """Return the units of each node by the title of their component or pipeline, in the catalog's order."""
     groups = read_mapping(inventory)
     titled = [
         (component.title, service.group, name)
@@ -53,7 +53,7 @@ def with_table(text: str, table: str) -> str:
     """Return the text with the table between its markers.
 
     Raises:
-        MappingError: the markers are not there, once each and in order.
+        MappingError: the markers are not present once each and in order.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -63,7 +63,7 @@ def with_table(text: str, table: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrite the table in the files named; 0 where all of them have a place for it."""
+    """Rewrite the table in the named files; return 0 if all of them have the markers."""
     for name in arguments:
         file = Path(name)
         try:

@@ -1,7 +1,7 @@
-"""What the inventory puts where, by owner: whoever has files on a node (``/var/lib/berny/installed``).
+"""What the inventory places on which node, by owner: whatever has files on a node (``/var/lib/berny/installed``).
 
-Owners are services and stages by their unit's name, components by theirs (what clients need), and roles that stand in no
-catalog, the role ``node`` among them.
+Owners are services and stages by the name of their unit, components by their name (what clients need), and roles outside
+the catalog, such as ``node``.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from berny.model.topology import Groups
 
 @dataclass(frozen=True)
 class Need:
-    """What a node has to have for what is put there."""
+    """What a node needs for the services and stages placed there."""
 
     memory: int
-    """MiB of its services and stages."""
+    """MiB for its services and stages."""
     jobs: int
-    """MiB that they hand out to applications at most."""
+    """MiB that they allocate to applications at most."""
     disks: dict[str, int]
     """GiB by directory."""
     ports: dict[int, str]
-    """The unit that listens there."""
+    """The unit that listens on each port."""
 
 
 def stage_units(pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
-    """Return the inventory group of each stage by its unit's name, in the manifests' order."""
+    """Return the inventory group of each stage by the name of its unit, in the manifests' order."""
     return {
         names.unit(pipeline.name, name): stage.on
         for pipeline in pipelines.values()
@@ -40,19 +40,19 @@ def stage_units(pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
 
 
 def placed(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups, node: str) -> set[str]:
-    """Return the owners that the inventory puts on a node."""
+    """Return the owners that the inventory places on a node."""
     services = {name: s for name, s in catalog.services.items() if node in groups.get(s.group, ())}
     stages = {unit for unit, group in stage_units(pipelines).items() if node in groups.get(group, ())}
     return {*services, *stages, *(service.component for service in services.values())}
 
 
 def units(catalog: Catalog, pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
-    """Return the inventory group of every service and stage by its unit's name."""
+    """Return the inventory group of every service and stage by the name of its unit."""
     return {name: service.group for name, service in catalog.services.items()} | stage_units(pipelines)
 
 
 def by_load(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups) -> list[str]:
-    """Return the nodes, those with the most units first; the inventory's order decides between equals."""
+    """Return the nodes, those with the most units first; ties keep the inventory's order."""
     groups_of_units = units(catalog, pipelines).values()
     count = {node: sum(node in groups.get(group, ()) for group in groups_of_units) for node in groups["all"]}
     return sorted(count, key=lambda node: -count[node])
@@ -66,7 +66,7 @@ def need(
     size: NodeSize,
     heaps: Mapping[str, int],
 ) -> Need:
-    """Return what a node of a size needs; ``heaps`` are those that the inventory sets itself, by service."""
+    """Return what a node of a size needs; ``heaps`` are those that the inventory sets, by service."""
     memory = jobs = 0
     disks: dict[str, int] = {}
     ports: dict[int, str] = {}
@@ -96,7 +96,7 @@ def packaged(catalog: Catalog) -> dict[str, str]:
 
 
 def clashes(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups) -> list[str]:
-    """Return the ports that two services of one node would have."""
+    """Return the ports that two services of one node would share."""
     problems = []
     listeners = [
         (name, service.group, port) for name, service in catalog.services.items() for port in service.ports.values()

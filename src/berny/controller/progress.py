@@ -1,4 +1,4 @@
-"""Steps that say what runs, since when and how far it is."""
+"""Steps that show what runs, since when, and its progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAST_LINES = 40
 
 
 def follow(command: Sequence[str], each: Callable[[str], None], **options: Any) -> tuple[int, list[str]]:
-    """Run a command and hand over each line that it prints; return its exit code and its last lines."""
+    """Run a command and pass on each line that it prints; return its exit code and its last lines."""
     last: deque[str] = deque(maxlen=LAST_LINES)
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
@@ -36,7 +36,7 @@ def follow(command: Sequence[str], each: Callable[[str], None], **options: Any) 
 
 
 class Steps:
-    """A live line per running step on a terminal; plain lines elsewhere, one more every 15 s for a step that takes long."""
+    """A live line per running step on a terminal; elsewhere plain lines, and one more every 15 s for a long step."""
 
     QUIET_SECONDS = 15
 
@@ -63,7 +63,7 @@ class Steps:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Say]:
-        """Show a step while the block runs; yields a function that says how far it is."""
+        """Show a step while the block runs; yields a function that reports its progress."""
         since = told = time.monotonic()
         words = ""
         task = self.live.add_task(title, said="", total=None) if self.live else None

@@ -1,4 +1,4 @@
-"""What a reset removes from which node, and what stands against it. Pure: nothing here touches a node."""
+"""What a reset removes from which node, and reasons to refuse it. Pure: nothing here touches a node."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from berny.model.catalog import Catalog
 from berny.model.manifest import Pipeline
 
 NODE = "node"
-"""The owner of what every machine has; it goes with everything."""
+"""The owner of what every machine has; it is removed only with everything else."""
 
 
 class Refused(ValueError):
-    """Nothing may be touched; ``problems`` are all the reasons, each with its remedy."""
+    """The reset is refused; ``problems`` are all the reasons, each with its remedy."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(" | ".join(problems))
@@ -25,7 +25,7 @@ class Refused(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """What a person typed: one of the first three, and the cluster's name where data is to go as well."""
+    """What the operator typed: one of the first three, and the cluster's name if data is to be removed as well."""
 
     component: str = ""
     pipeline: str = ""
@@ -35,18 +35,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes."""
+    """What to remove."""
 
     owners: list[str]
-    """In the order that they are removed in: what needs others goes before them."""
+    """In the order of removal: dependents before what they need."""
     hosts: dict[str, list[str]]
-    """The owners that go, by node."""
+    """The owners to remove, by node."""
     everything: bool
     data: bool
     pipeline_data: str
-    """The pipeline whose resources go, or nothing."""
+    """The pipeline whose resources are removed, or nothing."""
     kept: list[str]
-    """What a person should know of that stays."""
+    """What stays that the operator should know about."""
 
 
 def plan(
@@ -60,16 +60,16 @@ def plan(
     unrecorded: Mapping[str, Collection[str]],
     of: Mapping[str, str],
 ) -> Plan:
-    """Return what goes, on the nodes of the play (``--limit``).
+    """Return what to remove, on the nodes of the play (``--limit``).
 
     Args:
         installed: The owners of files by node.
-        remembered: Those that were removed and left data, by node.
-        unrecorded: What a node has of which there is no record.
-        of: The pipeline of each owner that is a stage, as the nodes have it on record.
+        remembered: Those that were removed and whose data was kept, by node.
+        unrecorded: What a node has without a record.
+        of: The pipeline of each owner that is a stage, as recorded on the nodes.
 
     Raises:
-        Refused: the request is none, names what there is not, would take from others what they need, or records are lost.
+        Refused: the request is invalid, names what does not exist, would remove what others need, or records are lost.
     """
     if request.data:
         removable = {host: {*owners, *remembered[host]} for host, owners in installed.items()}
@@ -90,7 +90,7 @@ def plan(
     hosts = {}
     for host, owners in removable.items():
         going = wanted & owners
-        # What a component's services share goes with the last of them.
+        # What a component's services share is removed with the last of them.
         for component in catalog.components.values():
             services = set(component.services)
             if going & services and not (owners & services) - going:
@@ -158,9 +158,9 @@ def _needed(
     groups: Groups,
     installed: Mapping[str, Collection[str]],
 ) -> list[str]:
-    """Return who would be without what it needs: a component loses the last node that the inventory gives a service of it."""
+    """Return what would lose a dependency: the last node that the inventory gives to one of a component's services."""
     staying = {owner for host, owners in installed.items() for owner in owners if owner not in going[host]}
-    # Nodes that the play leaves out have what the inventory puts there.
+    # Nodes outside the play are assumed to have what the inventory places there.
     staying |= {
         unit
         for unit, group in units(catalog, pipelines).items()
@@ -189,7 +189,7 @@ def _needed(
 
 
 def _is_whole(name: str, pipelines: Mapping[str, Pipeline], groups: Groups, hosts: set[str]) -> bool:
-    """Tell whether a pipeline goes from every node that the inventory puts it on."""
+    """Return whether a pipeline is removed from every node that the inventory places it on."""
     if name not in pipelines:
         return False
     return {node for stage in pipelines[name].stages.values() for node in groups.get(stage.on, ())} <= hosts
@@ -220,12 +220,12 @@ def _kept(
 
 
 def _order(catalog: Catalog, pipelines: Mapping[str, Pipeline], seen: set[str], of: Mapping[str, str]) -> list[str]:
-    """Return all owners, stages first, then services after what needs them, then whatever is in no catalog."""
+    """Return all owners: stages first, then services after their dependents, then whatever is outside the catalog."""
     stages = list(reversed(stage_units(pipelines)))
     gone = sorted(owner for owner in seen if owner in of and owner not in stages)
     services: list[str] = []
     for component in reversed(catalog.components.values()):
-        # A component's own files are what its services' commands are made of.
+        # A component's own files contain its services' commands.
         services += [name for name in reversed(component.services) if name != component.name] + [component.name]
     known = [*gone, *stages, *services]
     return [*known, *sorted(seen - {*known, NODE})]

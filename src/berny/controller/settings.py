@@ -1,8 +1,8 @@
-"""What a setting may be: types and choices of ``roles/ROLE/meta/argument_specs.yml``, and beside it ``settings.yml``.
+"""Allowed values of settings: types and choices of ``roles/ROLE/meta/argument_specs.yml``, and ``settings.yml`` beside it.
 
-Ansible's format for a role's options knows no ranges and no patterns, and is held only when the role runs, in the middle of a
-play. ``meta/settings.yml`` has what is missing, by option. ``ansible/settings.yml`` has both for what is no role's. All of it
-is held before a node is touched. Nothing here knows a role by name.
+Ansible's format for a role's options has neither ranges nor patterns, and is checked only when the role runs, in the middle
+of a play. ``meta/settings.yml`` adds them by option. ``ansible/settings.yml`` has both for settings that belong to no role.
+All of it is checked before a node is touched. Nothing here knows a role by name.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from berny.controller.addresses import is_usable
 from berny.model.catalog import CatalogError
 
 HEAP = "service_heap"
-"""The option whose rule holds for the heap of each service (``kafka_heap``)."""
+"""The option whose rule applies to the heap of each service (``SERVICE_heap``)."""
 BOOLEANS = {"yes", "no", "true", "false", "on", "off", "y", "n", "t", "f", "1", "0"}
 MEMORY = {"m": 1, "g": 1024}
 
 
 class Kept(BaseModel):
-    """Where data has a setting on record, for life: a line ``KEY=VALUE`` of a file on the node."""
+    """Where data records a setting that can't change: a line ``KEY=VALUE`` of a file on the node."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     key: str
@@ -34,25 +34,25 @@ class Kept(BaseModel):
 
 
 class Setting(BaseModel):
-    """What a value may be."""
+    """The allowed values of a setting."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     type: Literal["str", "path", "int", "bool", "list", "dict"]
     elements: Literal["str", "path", "dict"] | None = None
     choices: list[Any] | None = None
-    """Of a list, those of its elements; so are ``pattern`` and ``form``."""
+    """For a list, they apply to its elements; so do ``pattern`` and ``form``."""
     minimum: int | None = None
     """MiB for the form ``memory``."""
     maximum: int | None = None
     pattern: str | None = None
-    """A regular expression that all of the value matches."""
+    """A regular expression that the whole value matches."""
     form: Literal["network", "address", "memory"] | None = None
     says: str = ""
-    """What the pattern allows, in words."""
+    """A description of what the pattern allows."""
     nodes_of: str = ""
-    """No more than the nodes of this inventory group."""
+    """At most the number of nodes of this inventory group."""
     one_per: str = ""
-    """Each node of this inventory group has one, and no two have the same."""
+    """Each node of this inventory group has its own, unique value."""
     kept: Kept | None = None
     user: str = ""
     """It is the uid and gid of this user."""
@@ -60,10 +60,10 @@ class Setting(BaseModel):
 
 
 def load_settings(roles: Path, shared: Path) -> dict[str, Setting]:
-    """Return all settings by name: options of all roles, and what ``shared`` has.
+    """Return all settings by name: options of all roles, and those in ``shared``.
 
     Raises:
-        CatalogError: a rule is none, or is one of an option that the role does not have; the message names the file.
+        CatalogError: a rule is malformed, or of an option that the role does not have; the message names the file.
     """
     found = {name: _setting(shared, name, facts) for name, facts in yaml.safe_load(shared.read_text()).items()}
     for specs in sorted(roles.glob("*/meta/argument_specs.yml")):
@@ -87,19 +87,19 @@ def _setting(file: Path, name: str, facts: Any) -> Setting:
 
 
 def find_setting(settings: Mapping[str, Setting], heaps: Sequence[str], name: str) -> Setting | None:
-    """Return the setting of a variable, or None for what is nobody's; ``heaps`` are the names of services' heaps."""
+    """Return the setting of a variable, or None if there is none; ``heaps`` are the names of services' heaps."""
     return settings.get(HEAP if name in heaps else name)
 
 
 def whole(value: Any) -> int | None:
-    """Return a whole number, also one that is written as text (``-e NAME=1``), or None."""
+    """Return an integer, also one that is given as text (``-e NAME=1``), or None."""
     if isinstance(value, bool):
         return None
     return int(value) if isinstance(value, int) or re.fullmatch(r"-?[0-9]+", str(value)) else None
 
 
 def allowed(setting: Setting, groups: Mapping[str, Sequence[str]]) -> str:
-    """Return what a setting may be, in words."""
+    """Return a description of a setting's allowed values."""
     if setting.choices is not None:
         one = ", ".join(map(str, setting.choices))
         return f"a list of any of {one}" if setting.type == "list" else f"one of {one}"
@@ -124,14 +124,14 @@ def allowed(setting: Setting, groups: Mapping[str, Sequence[str]]) -> str:
 
 
 def maximum(setting: Setting, groups: Mapping[str, Sequence[str]]) -> int | None:
-    """Return the largest value of a number; a group without nodes is told by itself, and bounds nothing."""
+    """Return the maximum of a number; a group without nodes is reported elsewhere, and is no bound."""
     return (len(groups.get(setting.nodes_of, ())) or None) if setting.nodes_of else setting.maximum
 
 
 def fits(setting: Setting, value: Any, groups: Mapping[str, Sequence[str]]) -> bool:
-    """Tell whether a value is allowed."""
+    """Return whether a value is allowed."""
     if setting.type == "list":
-        # As Ansible reads it: a text is a list of what commas part.
+        # As Ansible reads it: a text is a comma-separated list.
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, Sequence):
             return False
@@ -181,7 +181,7 @@ def check(
     values: Mapping[str, Mapping[str, Any]],
     groups: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """Return what is wrong with the values that an inventory sets, by host and name; what all hosts have is told once."""
+    """Return the problems of the values that an inventory sets, by host and name; what all hosts share is reported once."""
     problems: dict[str, list[str]] = {}
     for host, own in values.items():
         for name, value in sorted(own.items()):
@@ -196,7 +196,7 @@ def check(
 
 
 def shown_value(setting: Setting, value: Any) -> str:
-    """Return a value as a person would write it, cut where it is long; not one that should be a mapping, as of secrets."""
+    """Return a value as people write it, shortened; never one that should be a mapping, as of secrets."""
     if value is None or value == "":
         return "empty"
     if setting.type == "dict":
@@ -208,7 +208,7 @@ def shown_value(setting: Setting, value: Any) -> str:
 def _each(
     name: str, setting: Setting, values: Mapping[str, Mapping[str, Any]], groups: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
-    """Yield the nodes of a group that have no value of their own."""
+    """Yield the problems of nodes of a group that have no value of their own."""
     if not setting.one_per:
         return
     homes: dict[Any, str] = {}
@@ -217,9 +217,9 @@ def _each(
         if name not in values[host]:
             yield f"{host}: needs a {name} of its own (found None), {allowed(setting, groups)}"
         elif not fits(setting, value, groups):
-            continue  # told already
+            continue  # reported already
         else:
-            # "1" and 1 are one number.
+            # "1" and 1 are the same number.
             key = whole(value) if setting.type == "int" else str(value)
             if homes.setdefault(key, host) != host:
                 yield f"{host}: needs a {name} of its own (found {value}, which is that of {homes[key]})"

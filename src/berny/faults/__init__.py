@@ -1,1 +1,1 @@
-"""The fault bench: something is broken on a lab on purpose, and every sink is held against what the source served."""
+"""The fault bench: injects faults into a lab, and compares every sink with what the source served."""

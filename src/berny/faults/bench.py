@@ -1,5 +1,5 @@
-"""One fault case: load on all pipelines with a run of its own, something broken and healed, and every sink of each pipeline
-held against what its source served.
+"""One fault case: load on all pipelines as a run of its own, a fault injected and healed, and every sink of each pipeline
+compared with what its source served.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ WHOLE_SECONDS = 300
 FRESH_SECONDS = 300
 SETTLE_SECONDS = 300
 SETTLED_PAUSE = 3
-# A response may be under way as a case begins, and belong to it; or as something is broken.
+# A response may be in flight when a case begins, and belong to it, or when the fault is injected.
 SINCE_MARGIN = 60
 UNDER_WAY_SECONDS = 5
 
 
 @dataclass
 class Outcome:
-    """What a fault case has shown of one pipeline; times in seconds."""
+    """The outcome of a fault case for one pipeline; times in seconds."""
 
     case: str
     run: str
@@ -45,13 +45,13 @@ class Outcome:
     pipeline: str = ""
     expected: int = 0
     acknowledged: int = 0
-    """Observations that were served whole while the fault held, and kept."""
+    """Observations that were served completely during the fault, and stored in the spool."""
     minimum: int = 0
     unspooled: int = 0
     unspooled_answers: int = 0
-    """While something was broken."""
+    """During the fault."""
     unspooled_elsewhere: int = 0
-    """Responses that were not kept though nothing was broken, yet or any more."""
+    """Responses that were not stored although there was no fault yet, or no longer."""
     unspooled_allowed: int = 0
     """Responses; see the case."""
     lost: int = 0
@@ -59,44 +59,44 @@ class Outcome:
     wrong: int = 0
     unexpected: int = 0
     given_up: int = 0
-    """Observations that the sinks of one component have no more where the case says that they can't."""
+    """Observations that the sinks of one component lost where the case states that they may."""
     topic_duplicates: int = 0
-    """Counted, and no more: topics are transport."""
+    """Only counted: topics are transport."""
     silence: float = 0
     """The longest time without a newer point."""
     fresh: float | None = None
-    """From the healing to a point recorded after it; where nobody heals, the longest silence."""
+    """From the healing to a point recorded after it; if nothing is healed, the longest silence."""
     fresh_bound: float = 0
     caught_up: float | None = None
-    """From the healing until every sink held everything; None if that did not happen."""
+    """From the healing until every sink was complete; None if that did not happen."""
     whole: float | None = None
-    """From the healing until every probe of every node said whole, nobody touching anything; None if that did not happen."""
+    """From the healing until every probe of every node was healthy, without intervention; None if that did not happen."""
     words: str = ""
     steps: list[str] = field(default_factory=list)
-    """What was drawn from the seed, in its order."""
+    """What was drawn from the seed, in order."""
 
     @property
     def settled(self) -> bool:
-        """Tell whether all sinks agree; responses that were never kept come no more."""
+        """Return whether all sinks are complete; responses that were never stored are not expected."""
         counts = self.lost + self.duplicate + self.wrong + self.unexpected
         return not counts and not self.unspooled_elsewhere and self.unspooled_answers <= self.unspooled_allowed
 
     @property
     def clean(self) -> bool:
-        """Tell whether the case holds."""
+        """Return whether the case passed."""
         enough = bool(self.expected) and self.acknowledged >= self.minimum
         return self.settled and enough and None not in (self.caught_up, self.whole)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the outcome as JSON data."""
         return asdict(self)
 
 
 def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
-    """Wait until every probe of every node says whole: a case that begins, or ends, on half a cluster proves little.
+    """Wait until every probe of every node is healthy: a case on an unhealthy cluster proves little.
 
     Raises:
-        LabError: the message has the first probe that does not.
+        LabError: the message has the first probe that is not.
     """
     say("waiting for a whole cluster")
 
@@ -114,23 +114,23 @@ def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
 
 
 def check(lab: Lab, pipeline: str, runs: list[str], since: float) -> dict[str, Any]:
-    """Hold what spools and sinks got since a Unix time against the ground truth of some runs; returns the checker's JSON.
+    """Compare what spools and sinks received since a Unix time with the ground truth of some runs; return the checker's JSON.
 
     Raises:
-        LabError: a spool or a sink does not tell what it holds; the message has the last line.
+        LabError: a spool or a sink can't be read; the message has the last line of the output.
     """
     return harness.checked(lab, pipeline, runs, since - SINCE_MARGIN)
 
 
 def load(lab: Lab, run: str, rate: float) -> None:
-    """Have all sources serve new observations at a rate, as a run."""
+    """Make all sources serve new observations at a rate, as a run."""
     for simulator in lab.simulators.values():
         simulator.ask("/_simulator/run", {"run": run, "rate": rate})
 
 
 @contextmanager
 def load_kept(lab: Lab) -> Iterator[None]:
-    """Have all sources serve in the end what they serve now."""
+    """Make all sources serve the final state of what they serve now."""
     served = {name: simulator.ask("/_simulator/stats") for name, simulator in lab.simulators.items()}
     try:
         yield
@@ -140,7 +140,7 @@ def load_kept(lab: Lab) -> Iterator[None]:
 
 
 def served_between(lab: Lab, pipeline: str, run: str, since: float, until: float) -> int:
-    """Return how many observations of a run were served whole within a span of time, each counted once."""
+    """Return how many observations of a run were served completely within a time span, each counted once."""
     whole: set[int] = set()
     found: dict[str, int] = {}
     with lab.simulators[pipeline].truth.open() as truth:
@@ -158,10 +158,10 @@ def served_between(lab: Lab, pipeline: str, run: str, since: float, until: float
 def run_case(lab: Lab, case: FaultCase, rate: float, seed: int, say: Say) -> list[Outcome]:
     """Run a case from load to verdict; returns the outcome of each pipeline of the lab.
 
-    Whatever happens, the lab is healed. What can't be broken or healed fails the case.
+    Whatever happens, the lab is healed. A fault that can't be injected or healed fails the case.
 
     Raises:
-        LabError: the lab is not whole before, or does not come back.
+        LabError: the lab is not healthy before, or does not recover.
     """
     wait_for_whole(lab, say)
     began = time.time()
@@ -188,7 +188,7 @@ def run_case(lab: Lab, case: FaultCase, rate: float, seed: int, say: Say) -> lis
                     served = served_between(lab, outcome.pipeline, run, injected, ended)
                     outcome.acknowledged = max(0, served - outcome.unspooled)
             except (LabError, subprocess.TimeoutExpired) as error:
-                # The other cases can be run all the same, if the lab is whole again.
+                # The other cases can still run if the lab is healthy again.
                 for outcome in outcomes:
                     outcome.words = str(error)
     finally:
@@ -197,7 +197,7 @@ def run_case(lab: Lab, case: FaultCase, rate: float, seed: int, say: Say) -> lis
 
 
 def _break(lab: Lab, case: FaultCase, outcomes: list[Outcome], seed: int, say: Say) -> tuple[float, float, float]:
-    """Break and heal, under load; returns when it was injected, when the healing began, and when it was over."""
+    """Inject and heal the fault, under load; returns the times of injection, start of healing, and end."""
     with ExitStack() as stack:
         watches = {outcome.pipeline: stack.enter_context(Watch(lab, outcome.pipeline)) for outcome in outcomes}
         now = time.time()
@@ -232,7 +232,7 @@ def _break(lab: Lab, case: FaultCase, outcomes: list[Outcome], seed: int, say: S
         for outcome in outcomes:
             outcome.silence = round(watches[outcome.pipeline].longest_silence(injected, now), 1)
             if case.heals_itself and outcome.fresh is not None:
-                # The first points after the fault may have been under way before it.
+                # The first points after the fault may have been in flight before it.
                 outcome.fresh = outcome.silence
     return injected, ended, over
 
@@ -258,7 +258,7 @@ def _wait_to_be_whole(lab: Lab, outcomes: list[Outcome], healed: float, say: Say
 def _settle(
     lab: Lab, outcomes: list[Outcome], case: FaultCase, broken: tuple[float, float], healed: float, say: Say
 ) -> None:
-    """Ask the checker until every sink of each pipeline holds what it should, and keep what it said last."""
+    """Run the checker until every sink of each pipeline is complete, and keep its last result."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         for outcome in [one for one in outcomes if one.caught_up is None]:
@@ -294,13 +294,13 @@ def _count(outcome: Outcome, report: Mapping[str, Any], broken: tuple[float, flo
 
 
 def check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> list[Outcome]:
-    """Hold what some cases served, all of it, against the sinks once more: a later fault may take what an earlier one left.
+    """Compare everything that some cases served with the sinks again: a later fault may destroy what an earlier one left.
 
     Returns the outcome of each pipeline.
     """
     found = []
     with load_kept(lab):
-        # What is served while the sinks are read would be unexpected in them.
+        # Observations served while the sinks are read would be reported as unexpected.
         load(lab, f"{AGAIN}{outcomes[0].run}", 0)
         for pipeline in dict.fromkeys(outcome.pipeline for outcome in outcomes):
             found.append(_check_again(lab, [one for one in outcomes if one.pipeline == pipeline], say))
@@ -313,7 +313,7 @@ def _check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> Outcome:
     outcome.steps = [
         f"what {len(outcomes)} fault cases served, {first.case} to {last.case}, held once more after the last"
     ]
-    # Each case has judged its own.
+    # Each case has counted its own.
     outcome.unspooled_allowed = sum(one.unspooled_answers + one.unspooled_elsewhere for one in outcomes)
     say(outcome.steps[0])
     now = time.time()

@@ -1,8 +1,8 @@
-"""The fault cases: each one fault, what it does, how it is healed, and what has to be acknowledged meanwhile.
+"""The fault cases: for each fault what it does, how it is healed, and what has to be acknowledged during it.
 
-Cases of daemons, stages and machines follow from the catalog, the manifests and the mapping: a new service has its cases at
-once. What only one component can suffer is in ``roles/COMPONENT/faults.py``: ``fault_cases(targets)`` yields its cases, and
-``heal(lab, targets)``, if it is there, takes away what they may have left.
+Cases of daemons, stages and machines follow from the catalog, the manifests and the mapping, so a new service has its cases
+automatically. Cases of a single component are in ``roles/COMPONENT/faults.py``: ``fault_cases(targets)`` yields them, and the
+optional ``heal(lab, targets)`` removes what they may have left.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from berny.model.catalog import ROLES
 
 Do = Callable[[Lab], None]
 Draw = Callable[[Lab, random.Random, Say], tuple[list[str], Mapping[str, int]]]
-"""Breaks what it draws; returns what, and by pipeline how many responses may not be kept for it (``FaultCase.unspooled``)."""
+"""Injects drawn faults; returns which, and by pipeline how many responses they may cost (``FaultCase.unspooled``)."""
 HOLD_SECONDS = 30.0
-# A disk that refuses keeps none of all the responses meanwhile.
+# With a full disk none of the responses is stored.
 MANY = 10**6
-# Fresh points again: after a process was killed, after a node is back, after that with a spool or everybody is back.
+# Seconds to fresh points: after a killed process, after a node returns, after a node with a spool or all nodes return.
 PROCESS_SECONDS, NODE_SECONDS, SPOOL_SECONDS = 30.0, 60.0, 120.0
 
 
 def to(do: Callable[..., object], *words: object, **options: object) -> Do:
-    """Return what does something to a lab."""
+    """Return an injection that calls a verb on a lab."""
 
     def done(lab: Lab) -> None:
         do(lab, *words, **options)
@@ -44,7 +44,7 @@ def to(do: Callable[..., object], *words: object, **options: object) -> Do:
 
 
 def nothing(lab: Lab) -> None:
-    """Heal what heals by itself."""
+    """Do nothing: the fault heals by itself."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +56,29 @@ class FaultCase:
     inject: Do
     heal: Do = nothing
     hold: float = HOLD_SECONDS
-    """Seconds from the end of the injection to the beginning of the healing."""
+    """Seconds from the end of the injection to the start of the healing."""
     fresh: float = NODE_SECONDS
-    """Seconds within which points are to be fresh again: from the healing, or from the injection where nobody heals."""
+    """Seconds within which points must be fresh again: from the healing, or from the injection if nothing is healed."""
     minimum: int = 1
-    """Observations that have to be acknowledged during the fault; 0 where the spool is away as well, or nothing is served."""
+    """Observations that have to be acknowledged during the fault; 0 if the spool is down as well, or nothing is served."""
     unspooled: int = 0
-    """How many responses may be served whole and yet not be kept: the stage with the spool, which asks for one after the
-    other, or its disk is the fault. What was not kept was never acknowledged."""
+    """How many responses may be served completely and yet not be stored: the fault is the stage with the spool, which
+    requests one after the other, or its disk. What was not stored was never acknowledged."""
     pipelines: frozenset[str] | None = None
-    """Those that ``minimum`` and ``unspooled`` are about; the others keep all that they are served. None: all."""
+    """Pipelines that ``minimum`` and ``unspooled`` apply to; the others store all that they are served. None: all."""
     minimum_of_others: int = 1
     gives_up: str = ""
-    """What can't be had again by the mapping: only what was broken had it. Such a case is healed by a remedy for people."""
+    """Data that the mapping can't restore: only the broken node had it. Such a case is healed by the operator's procedure."""
     gives_up_in: str = ""
-    """The component whose sinks may lack it."""
+    """The component whose sinks may lose it."""
     gentle: bool = False
-    """May be one of many in a random run: it destroys nothing."""
+    """May be drawn in a random run: it destroys nothing."""
     draws: Draw | None = None
-    """The injection, where it draws from the run's seed."""
+    """The injection, if it draws from the run's seed."""
 
     @property
     def heals_itself(self) -> bool:
-        """Tell whether nobody mends anything."""
+        """Return whether the fault heals without intervention."""
         return self.heal is nothing
 
     def minimum_of(self, pipeline: str) -> int:
@@ -86,7 +86,7 @@ class FaultCase:
         return self.minimum if self.pipelines is None or pipeline in self.pipelines else self.minimum_of_others
 
     def unspooled_of(self, pipeline: str) -> int:
-        """Return how many responses may not be kept by a pipeline."""
+        """Return how many responses a pipeline may fail to store."""
         return self.unspooled if self.pipelines is None or pipeline in self.pipelines else 0
 
 
@@ -116,7 +116,7 @@ def _processes(targets: Targets) -> Iterator[FaultCase]:
 def _machines(targets: Targets) -> Iterator[FaultCase]:
     nodes = targets.nodes
     for node in nodes:
-        # While the spool is away, nothing is polled.
+        # While the spool is down, nothing is polled.
         own = targets.spooled_on(node)
         fresh, least, lost = (SPOOL_SECONDS, 0, 1) if own else (NODE_SECONDS, 1, 0)
         back = to(inject.boot, node)
@@ -150,7 +150,7 @@ def _machines(targets: Targets) -> Iterator[FaultCase]:
 
 def _networks(targets: Targets) -> Iterator[FaultCase]:
     for node in targets.nodes:
-        # Cut off from the source nothing is polled.
+        # Without a connection to the source nothing is polled.
         own = targets.spooled_on(node)
         least, fresh = (0, SPOOL_SECONDS) if own else (1, NODE_SECONDS)
         ways: dict[str, dict[str, bool]] = {"": {}, "-in": {"outgoing": False}, "-out": {"incoming": False}}
@@ -190,7 +190,7 @@ def full(service: str, node: str) -> FaultCase:
 
 
 def wiped(service: str, node: str) -> FaultCase:
-    """Return the case of a service that comes back with an empty data disk; others have what was on it."""
+    """Return the case of a service that returns with an empty data disk; others have what was on it."""
     return FaultCase(
         f"wipe-{service}-{node}", f"{node} comes back with an empty disk for {service}",
         to(inject.wipe, node, service), to(inject.boot, node), hold=10,
@@ -206,7 +206,7 @@ def rolling(component: str, setting: str) -> FaultCase:
 
 
 def killed_convergence(setting: str, value: int) -> FaultCase:
-    """Return the case of plays that are killed; each has another value of a setting, so that there is something to do."""
+    """Return the case of killed plays; each has another value of a setting, so that it has something to change."""
 
     def draws(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], Mapping[str, int]]:
         return inject.killed_convergence(lab, draw, say, setting, value), {}
@@ -226,7 +226,7 @@ def _spool_disks(targets: Targets) -> Iterator[FaultCase]:
 
 
 def _sources(targets: Targets) -> Iterator[FaultCase]:
-    """Have the sources fail, all that know the kind at once."""
+    """Yield the cases of failing sources, all that support the kind at once."""
     known: dict[str, dict[str, SourceFault]] = {}
     for pipeline, simulation in load_simulations().items():
         for kind, fault in simulation.faults.items() if pipeline in targets.pipelines else []:
@@ -247,7 +247,7 @@ def _sources(targets: Targets) -> Iterator[FaultCase]:
 
 @cache
 def component_faults(component: str) -> ModuleType | None:
-    """Return the module ``faults`` of a component's role, or None where it has none."""
+    """Return the module ``faults`` of a component's role, or None if it has none."""
     file = ROLES / component / "faults.py"
     if not file.is_file():
         return None
@@ -284,7 +284,7 @@ RANDOM_SECONDS = (5.0, 20.0)
 
 
 def random_case(seconds: float, seed: int, targets: Targets | None = None) -> FaultCase:
-    """Return a case that breaks, every few seconds, a machine, a process, a line and the sources, each of them or none."""
+    """Return a case that injects random faults every few seconds: into a machine, a process, a link, the sources, or none."""
     targets = targets or load_targets()
     nodes = targets.nodes
     kinds = [list(make(targets)) for make in (_machines, _processes, _networks, _sources)]
@@ -295,7 +295,7 @@ def random_case(seconds: float, seed: int, targets: Targets | None = None) -> Fa
         while (left := until - time.monotonic()) > 0:
             drawn: list[FaultCase] = []
             for kind in kinds:
-                # Nothing else is broken on a machine that is off: it could be neither broken nor healed.
+                # A machine that is off gets no other fault: it could be neither injected nor healed.
                 off = [node for node in nodes if drawn and drawn[0].name == f"off-{node}"]
                 free = [case for case in kind if case.gentle and not any(node in case.name for node in off)]
                 drawn += [draw.choice(free)] if draw.random() < 0.5 else []
@@ -314,7 +314,7 @@ def random_case(seconds: float, seed: int, targets: Targets | None = None) -> Fa
 
 
 def fault_cases(targets: Targets | None = None) -> dict[str, FaultCase]:
-    """Return all cases by name, in the order in which they are run: those that give something up are the last."""
+    """Return all cases by name, in the order in which they run: those that give something up are last."""
     targets = targets or load_targets()
     own = _of_components(targets)
     groups = [
@@ -332,10 +332,10 @@ def fault_cases(targets: Targets | None = None) -> dict[str, FaultCase]:
 
 
 def heal_all(lab: Lab) -> None:
-    """Take away whatever a bench may have left, also one that was killed: the lab is as it should be afterwards.
+    """Remove whatever a bench may have left, also a killed one, and restore the lab.
 
     Raises:
-        LabError: a machine does not come back.
+        LabError: a machine does not come up.
     """
     targets = targets_of(lab.plan)
     inject.heal(lab, targets)

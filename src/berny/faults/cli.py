@@ -1,4 +1,4 @@
-"""``berny faults``: break a lab on purpose, and prove that nothing is lost."""
+"""``berny faults``: inject faults into a lab, and prove that nothing is lost."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _run(lab: Lab, chosen: list[FaultCase], rate: float, seed: int, resume: bool
             known.setdefault(outcome.case, []).append(outcome)
     outcomes: list[Outcome] = []
     once_more: list[Outcome] = []
-    # Ended from outside, it heals as it does at Ctrl-C.
+    # When terminated, it heals as it does on Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     with lab.locked():
         heal_all(lab)
@@ -115,7 +115,7 @@ def _run(lab: Lab, chosen: list[FaultCase], rate: float, seed: int, resume: bool
                 shown = run_case(lab, case, rate, seed, say)
             _keep(results, shown)
             outcomes += shown
-            # What a case gave up is missed by the cases before it as well.
+            # What a case gave up is also missing from the cases before it.
             once_more = [] if case.gives_up else [*once_more, *shown]
         if len({outcome.case for outcome in once_more}) > 1:
             with Steps(console) as steps, steps.step("all of it again") as say:

@@ -1,7 +1,7 @@
-"""Delay between two links of the box, for kernels without netem: ``python -m berny.faults.delay ONE OTHER MS JITTER_MS``.
+"""Delay between two links of the host, for kernels without netem: ``python -m berny.faults.delay ONE OTHER MS JITTER_MS``.
 
-Frames that arrive at one link are sent at the other after MS ± JITTER_MS, drawn for each; none overtakes another of its
-direction. Runs until it is ended. Links have to hand over frames no longer than their MTU, with checksums (see ``plain``).
+Frames that arrive at one link are sent on the other after MS ± JITTER_MS, drawn for each; none overtakes another of its
+direction. Runs until it is terminated. Links must deliver frames no longer than their MTU, with checksums (see ``plain``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONGEST = 65536
 
 
 def plain(link: str) -> None:
-    """Have a link, in this network namespace, hand over frames as a wire does: cut to its MTU, with their checksums."""
+    """Make a link of this network namespace deliver frames as on a wire: no longer than its MTU, with checksums."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for command in reversed(OFFLOADS.values()):
             off = (ctypes.c_uint32 * 2)(command, 0)
@@ -43,7 +43,7 @@ def _listen(link: str) -> socket.socket:
 
 
 def relay(one: str, other: str, seconds: float, jitter: float) -> None:
-    """Hand frames over, both ways, until the process is ended."""
+    """Forward frames in both directions until the process is terminated."""
     sockets = (_listen(one), _listen(other))
     latest = [0.0, 0.0]
     waiting: list[tuple[float, int, int, bytes]] = []
@@ -70,7 +70,7 @@ def relay(one: str, other: str, seconds: float, jitter: float) -> None:
                 try:
                     sockets[way].send(frame)
                 except OSError:
-                    # As on a wire: what does not fit, or finds the other end away, is lost.
+                    # As on a wire: frames that are too long, or whose receiver is down, are lost.
                     continue
 
 

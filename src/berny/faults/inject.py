@@ -1,4 +1,4 @@
-"""What can be broken on a lab, and how it is mended: the verbs that fault cases are made of."""
+"""How faults are injected into a lab and healed: the verbs that fault cases consist of."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ FILLER = ".berny-filler"
 
 
 def shell(lab: Lab, node: str, command: str, timeout: float = 120) -> str:
-    """Run a shell command on a node and return what it prints.
+    """Run a shell command on a node and return its output.
 
     Raises:
-        LabError: it failed; the message has node, command and its last words.
+        LabError: it failed; the message has node, command and the last output.
     """
     done = lab.run(node, command, timeout)
     if done.returncode:
@@ -46,12 +46,12 @@ def kill_unit(lab: Lab, unit: str, node: str) -> None:
 
 
 def freeze_unit(lab: Lab, unit: str, node: str) -> None:
-    """Stop all processes of a unit where they are."""
+    """Freeze all processes of a unit."""
     shell(lab, node, f"sudo {_signal('STOP', unit)}")
 
 
 def thaw_unit(lab: Lab, unit: str, node: str) -> None:
-    """Have all processes of a unit go on."""
+    """Let all processes of a unit continue."""
     shell(lab, node, f"sudo {_signal('CONT', unit)}")
 
 
@@ -60,7 +60,7 @@ def _signal(name: str, *names: str) -> str:
 
 
 def restart_all(lab: Lab, draw: random.Random, say: Say, targets: Targets) -> list[str]:
-    """Restart every unit of every node, one after the other in an order that is drawn, waiting for none to serve."""
+    """Restart every unit of every node, one after the other in a random order, without waiting for any to become ready."""
     order = [(unit, node) for unit, nodes in targets.units.items() for node in nodes]
     draw.shuffle(order)
     for unit, node in order:
@@ -74,7 +74,7 @@ def restart_all(lab: Lab, draw: random.Random, say: Say, targets: Targets) -> li
 
 
 def boot(lab: Lab, *nodes: str, between: float = 0) -> None:
-    """Boot machines in this order and wait until all answer SSH."""
+    """Boot machines in this order and wait until all accept SSH."""
     for node in nodes:
         lab.machines[node].boot()
         time.sleep(between)
@@ -83,14 +83,14 @@ def boot(lab: Lab, *nodes: str, between: float = 0) -> None:
 
 
 def power_cut(lab: Lab, *nodes: str) -> None:
-    """Cut the power of machines in the same moment: what their disks had not synced is gone."""
+    """Cut the power of machines at the same moment: what was not synced to their disks is lost."""
     machines = [lab.machines[node] for node in nodes]
     _each(machines, Machine.kill)
     _each(machines, Machine.power_cut)
 
 
 def kill(lab: Lab, *nodes: str) -> None:
-    """End machines at once; what they wrote is kept by the box."""
+    """Kill machines; what they wrote stays in the host's page cache."""
     _each([lab.machines[node] for node in nodes], Machine.kill)
 
 
@@ -100,7 +100,7 @@ def _each(machines: list[Machine], do: object) -> None:
 
 
 def reboot(lab: Lab, node: str) -> None:
-    """Have a machine reboot itself in order, and wait until it answers again."""
+    """Reboot a machine cleanly, and wait until it responds again."""
     before = lab.machines[node].init()
     lab.run(node, "sudo systemctl reboot")
     deadline = time.monotonic() + 120
@@ -121,12 +121,12 @@ def disk_of(lab: Lab, node: str, service: str) -> tuple[Machine, Disk]:
 
 
 def fill(lab: Lab, node: str, service: str) -> None:
-    """Fill a data disk until it refuses."""
+    """Fill a data disk until writes fail."""
     machine, disk = disk_of(lab, node, service)
     filler = machine.mount_point(disk) / FILLER
     free = os.statvfs(filler.parent)
     with filler.open("wb", buffering=0) as file:
-        # The last blocks go to what is being written meanwhile, or to these writes.
+        # The last blocks are taken by concurrent writes, or by these.
         with suppress(OSError):
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (1 << 20))
         with suppress(OSError):
@@ -136,14 +136,14 @@ def fill(lab: Lab, node: str, service: str) -> None:
 
 
 def wipe(lab: Lab, node: str, service: str) -> None:
-    """End a machine and give it an empty disk in place of one of its own, as after a disk was replaced."""
+    """Kill a machine and replace one of its disks with an empty one."""
     machine, disk = disk_of(lab, node, service)
     machine.kill()
     machine.renew(disk)
 
 
 def lose_disks(lab: Lab, node: str, *services: str) -> None:
-    """End a machine, give it empty disks in place of those of some services, or of all, and boot it."""
+    """Kill a machine, replace the disks of some or all services with empty ones, and boot it."""
     machine = lab.machines[node]
     machine.kill()
     for disk in machine.disks:
@@ -153,12 +153,12 @@ def lose_disks(lab: Lab, node: str, *services: str) -> None:
 
 
 def restore(lab: Lab) -> None:
-    """Do what docs/recovery.md says after disks were lost."""
+    """Follow docs/recovery.md after disks were lost."""
     _play(lab, "-e", f"data={lab.plan.name}", playbook="playbooks/restore.yml")
 
 
 def empty_disks(lab: Lab) -> None:
-    """Take away what fills disks. What refused to go on without a person is let go on, as docs/recovery.md says."""
+    """Remove the files that fill disks. What waits for an operator is released, as in docs/recovery.md."""
     for filler in fillers(lab):
         filler.unlink()
 
@@ -173,20 +173,20 @@ def fillers(lab: Lab) -> list[Path]:
 
 
 def source(lab: Lab, kind: str) -> None:
-    """Have the sources that know a kind of fault fail in that way until they are healed."""
+    """Make the sources that support a kind of fault fail in that way until they are healed."""
     for simulator in lab.simulators.values():
         if kind in simulator.simulation.faults:
             simulator.ask("/_simulator/faults", {"kind": kind, "seconds": 3600})
 
 
 def heal_source(lab: Lab) -> None:
-    """Have the sources respond as they should."""
+    """Make the sources respond normally."""
     for simulator in lab.simulators.values():
         simulator.ask("/_simulator/faults", {"kind": "none"})
 
 
 def heal_refused(lab: Lab, *pipelines: str) -> None:
-    """Have the sources take calls again, and do what the README says: a stage that was refused has stopped for good."""
+    """Make the sources accept requests again, and start the stages that were refused, as the README describes."""
     heal_source(lab)
     spools = targets_of(lab.plan).spools()
     for pipeline in pipelines:
@@ -199,7 +199,7 @@ def heal_refused(lab: Lab, *pipelines: str) -> None:
 
 
 def rolling_restart(lab: Lab, component: str, setting: str) -> None:
-    """Change a variable of a component and change it back: each time all of its services are restarted, one by one."""
+    """Change a variable of a component and change it back: each time all its services are restarted, one by one."""
     _play(lab, "--tags", component, "-e", setting)
     _play(lab, "--tags", component)
 
@@ -237,14 +237,14 @@ def _play(lab: Lab, *options: str, playbook: str = "site.yml") -> None:
         raise LabError(f"{playbook} {' '.join(options)}: {failed[:600]}")
 
 
-# -- all of it away ------------------------------------------------------------------------------------------------
+# -- everything ----------------------------------------------------------------------------------------------------
 
 
 def heal(lab: Lab, targets: Targets) -> None:
-    """Take away what the verbs above leave; every unit is to run again.
+    """Heal all faults of the verbs above; every unit runs again afterwards.
 
     Raises:
-        LabError: a machine does not come back.
+        LabError: a machine does not come up.
     """
     network.heal(lab)
     with suppress(OSError):

@@ -1,6 +1,6 @@
-"""A lab's network made worse: cuts and loss by the bridge's own filter, a narrow line by a token bucket at the machine.
+"""Faults of a lab's network: cuts and loss by a filter of the bridge, low bandwidth by a token bucket at the machine.
 
-The box itself still reaches every machine: what it sends does not cross the bridge, so that a bench can look.
+The host itself still reaches every machine: its traffic does not cross the bridge, so that a bench can observe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from berny.lab.plan import LabError
 RATE = "1mbit"
 DELAY, JITTER = 200, 50
 """Milliseconds."""
-# Small, or a burst passes at the speed of the box; the queue holds half a second, as a modem's does.
+# Small, or a burst passes at the host's speed; the queue holds half a second, as a modem's does.
 BUCKET = ["burst", "8kb", "latency", "500ms"]
 
 
@@ -46,27 +46,27 @@ def _address(lab: Lab, node: str) -> str:
 
 
 def cut(lab: Lab, node: str, *, incoming: bool = True, outgoing: bool = True) -> None:
-    """Cut a machine from all others and from the outside, in one direction or both."""
+    """Cut a machine off from all others and from outside, in one direction or both."""
     address = _address(lab, node)
     rules = [f"ip daddr {address} drop"] * incoming + [f"ip saddr {address} drop"] * outgoing
     _load(lab, rules)
 
 
 def cut_pair(lab: Lab, one: str, other: str, port: int | None = None) -> None:
-    """Cut two machines from each other; with ``port`` only what goes to or from that port of the first."""
+    """Cut two machines off from each other; with ``port`` only traffic to or from that port of the first."""
     first, second = _address(lab, one), _address(lab, other)
     to, back = (f" tcp dport {port}", f" tcp sport {port}") if port else ("", "")
     _load(lab, [f"ip saddr {second} ip daddr {first}{to} drop", f"ip saddr {first} ip daddr {second}{back} drop"])
 
 
 def lose(lab: Lab, node: str, percent: int) -> None:
-    """Lose a share of what a machine sends and is sent."""
+    """Drop a share of what a machine sends and receives."""
     drop = f"numgen random mod 100 < {percent} drop"
     _load(lab, [f"ip {way} {_address(lab, node)} {drop}" for way in ("saddr", "daddr")])
 
 
 def narrow(lab: Lab, node: str) -> None:
-    """Let a machine send and be sent no more than ``RATE``."""
+    """Limit what a machine sends and receives to ``RATE``."""
     inside = _inside(lab, node)
     add = ["qdisc", "replace", "dev"]
     run(["tc", *add, _link(lab, node), "root", "tbf", "rate", RATE, *BUCKET])
@@ -74,7 +74,7 @@ def narrow(lab: Lab, node: str) -> None:
 
 
 def delay(lab: Lab, node: str) -> None:
-    """Delay what a machine sends and is sent by ``DELAY``: by netem where the kernel has it, else by a process in between."""
+    """Delay what a machine sends and receives by ``DELAY``: with netem if the kernel has it, else by a relay process."""
     words = ["netem", "delay", f"{DELAY}ms", f"{JITTER}ms"]
     link, inside = _link(lab, node), _inside(lab, node)
     if succeeds(["tc", "qdisc", "replace", "dev", link, "root", *words]):
@@ -113,14 +113,14 @@ def _inside(lab: Lab, node: str) -> list[str]:
 
 
 def _link(lab: Lab, node: str) -> str:
-    """Return the box's end of a machine's link; its name may have been shortened."""
+    """Return the host's end of a machine's link; its name may have been shortened."""
     (own,) = json.loads(run([*_inside(lab, node), "ip", "-j", "link", "show", "host0"]))
     links = json.loads(run(["ip", "-j", "link"]))
     return next(str(link["ifname"]) for link in links if link["ifindex"] == own["link_index"])
 
 
 def heal(lab: Lab) -> None:
-    """Take every fault of the network away."""
+    """Heal every fault of the network."""
     _end_delay(lab)
     subprocess.run(["nft", "delete", "table", "bridge", faults_table(lab.plan)], capture_output=True)
     for node, machine in lab.machines.items():

@@ -1,4 +1,4 @@
-"""What fault cases have shown, kept by commit, and the page that is made of it."""
+"""The outcomes of fault cases, stored by commit, and the page generated from them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from berny.lab.plan import state_folder
 from berny.model.topology import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "faults.md"
-# What is measured does not depend on what is said of it.
+# Measurements do not depend on documentation.
 WORDS = [".", ":!docs", ":!*.md", ":!tests", ":!molecule"]
 
 
 def commit() -> str:
-    """Return the commit that results belong to: the last that changed more than documents, ``-dirty`` with changes since."""
+    """Return the commit that results belong to: the last that changed more than documents, ``-dirty`` if changed since."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()
@@ -31,13 +31,13 @@ def commit() -> str:
 
 
 def machine() -> str:
-    """Return what the box is: cores, memory, kernel."""
+    """Return a description of the host: cores, memory, kernel."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
 
 
 def read_lines(file: Path) -> list[Any]:
-    """Return the entries of a file of JSON lines, none where there is no file. What a crash left of a line is none."""
+    """Return the entries of a file of JSON lines, none if there is no file. A line cut off by a crash is ignored."""
     found = []
     for line in file.read_text().splitlines() if file.exists() else []:
         with suppress(ValueError):
@@ -46,7 +46,7 @@ def read_lines(file: Path) -> list[Any]:
 
 
 def add_line(file: Path, entry: dict[str, Any]) -> None:
-    """Append an entry to a file of JSON lines, synced. A line that a crash cut off does not swallow it."""
+    """Append an entry to a file of JSON lines, synced. It starts a new line even after one cut off by a crash."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+b") as lines:
         if lines.tell():
@@ -59,14 +59,14 @@ def add_line(file: Path, entry: dict[str, Any]) -> None:
 
 
 class Results:
-    """The outcomes of one commit, a line of JSON each; a case that is run again replaces its outcomes."""
+    """The outcomes of one commit, a line of JSON each; a case that runs again replaces its outcomes."""
 
     def __init__(self, of: str, folder: Path | None = None) -> None:
         self.commit = of
         self.file = (folder or state_folder().parent / "faults") / f"{of}.jsonl"
 
     def read(self) -> list[Outcome]:
-        """Return the newest outcome of each case and pipeline. One of other fields than today's is none."""
+        """Return the newest outcome of each case and pipeline, ignoring those with other fields than today's."""
         found = {}
         for entry in read_lines(self.file):
             with suppress(TypeError):
@@ -75,24 +75,24 @@ class Results:
         return list(found.values())
 
     def add(self, outcome: Outcome) -> None:
-        """Keep an outcome."""
+        """Store an outcome."""
         add_line(self.file, outcome.as_dict())
 
 
 def seconds(value: float | None) -> str:
-    """Return a time as it is shown."""
+    """Return a time in readable form."""
     return "never" if value is None else f"{value:.0f} s"
 
 
 def summary(outcomes: list[Outcome]) -> str:
-    """Return the last line of a run."""
+    """Return the summary line of a run."""
     lost, duplicate, wrong = (sum(getattr(one, word) for one in outcomes) for word in ("lost", "duplicate", "wrong"))
     cases = len({one.case for one in outcomes if not one.case.startswith(AGAIN)})
     return f"faults: {cases} cases, {lost} lost, {duplicate} duplicate, {wrong} wrong"
 
 
 def verdict(outcome: Outcome) -> str:
-    """Return in a few words why a case does not hold, or that it does."""
+    """Return briefly whether a case passed, and why not."""
     if not outcome.expected:
         return f"FAILED: {outcome.words or 'nothing was served'}"
     counts = [
@@ -113,7 +113,7 @@ def verdict(outcome: Outcome) -> str:
 
 
 def several(outcomes: list[Outcome]) -> bool:
-    """Tell whether outcomes are of more than one pipeline, so that each has to say of which it is."""
+    """Return whether outcomes are of more than one pipeline, so that each has to name its own."""
     return len({outcome.pipeline for outcome in outcomes}) > 1
 
 
@@ -142,7 +142,7 @@ COLUMNS = [
 
 
 def page(of: str, outcomes: list[Outcome], cases: dict[str, FaultCase]) -> str:
-    """Return the page: what was run, on what, and what each case has shown."""
+    """Return the page: what was run, on which host, and the outcome of each case."""
     run = {outcome.case for outcome in outcomes}
     named = several(outcomes)
     own = [one for one in outcomes if not one.case.startswith(AGAIN)]

@@ -1,4 +1,4 @@
-"""What there is to be broken: the nodes, units, disks and spools of an inventory that runs some pipelines."""
+"""The targets of faults: the nodes, units, disks and spools of an inventory that runs some pipelines."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from berny.model.topology import Groups, read_mapping
 
 @dataclass(frozen=True)
 class Targets:
-    """The topology that fault cases are made of; a service or component that is nowhere has no nodes."""
+    """The topology that fault cases are derived from; a service or component that runs nowhere has no nodes."""
 
     catalog: Catalog
     pipelines: Mapping[str, Pipeline]
     groups: Groups
     absent: Collection[str] = ()
-    """Optional components that can't be had."""
+    """Optional components whose archives are missing."""
 
     @property
     def nodes(self) -> list[str]:
@@ -38,10 +38,10 @@ class Targets:
 
     @cached_property
     def units(self) -> dict[str, list[str]]:
-        """The nodes of each unit: services, without those that can't be had, and stages."""
+        """The nodes of each unit: services, without those whose archives are missing, and stages."""
         absent = {name for name, service in self.catalog.services.items() if service.component in self.absent}
         found = units(self.catalog, self.pipelines)
-        # A timer's program runs now and then: there is nothing to kill at most times.
+        # A timer's program runs only at times: mostly there is nothing to kill.
         for pipeline in self.pipelines.values():
             for stage, facts in pipeline.stages.items():
                 if facts.kind == "timer":
@@ -53,7 +53,7 @@ class Targets:
         return self.units.get(service, [])
 
     def runs(self, component: str) -> bool:
-        """Tell whether a component runs anywhere."""
+        """Return whether a component runs anywhere."""
         return any(self.of(service) for service in self.catalog.components[component].services)
 
     def port(self, service: str, name: str) -> int:
@@ -61,19 +61,19 @@ class Targets:
         return self.catalog.services[service].ports[name]
 
     def spools(self) -> dict[str, dict[str, list[str]]]:
-        """Return, by pipeline, the nodes of each stage that has a spool: it asks the source."""
+        """Return, by pipeline, the nodes of each stage that has a spool: it polls the source."""
         return {
             name: {stage: list(self.groups.get(facts.on, ())) for stage, facts in pipeline.stages.items() if facts.data}
             for name, pipeline in self.pipelines.items()
         }
 
     def spooled_on(self, node: str) -> frozenset[str]:
-        """Return the pipelines that have a spool on a node: while it is away, they ask no source."""
+        """Return the pipelines that have a spool on a node: while it is down, they do not poll."""
         return frozenset(name for name, stages in self.spools().items() if any(node in at for at in stages.values()))
 
 
 def load_targets(pipelines: Collection[str] | None = None) -> Targets:
-    """Return what is to be broken in the inventory of labs, where these pipelines run, or those that a lab runs by itself."""
+    """Return the targets in the inventory of labs that run these pipelines, or those that a lab runs by default."""
     catalog, store = load_catalog(), Store()
     absent = [name for name, one in catalog.components.items() if one.optional and not store.find(one.archive)]
     chosen = select("") if pipelines is None else pipelines
@@ -82,5 +82,5 @@ def load_targets(pipelines: Collection[str] | None = None) -> Targets:
 
 
 def targets_of(plan: Plan) -> Targets:
-    """Return what is to be broken in a lab."""
+    """Return the targets in a lab."""
     return load_targets(plan.pipelines)

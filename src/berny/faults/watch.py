@@ -1,4 +1,4 @@
-"""How old a pipeline's newest point is, asked each second while something is broken."""
+"""The age of a pipeline's newest point, polled each second during a fault."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from berny.lab.lab import Lab
 
 
 class Watch:
-    """Follows the newest point; a machine that is away tells nothing, and is asked again."""
+    """Polls the newest point; a machine that is down does not respond, and is polled again."""
 
     def __init__(self, lab: Lab, pipeline: str) -> None:
         self._command = lab.ssh(harness.node(pipeline), harness.command(pipeline, "newest"))
-        # A machine that is frozen or cut off closes no connection.
+        # A frozen or cut off machine does not close connections.
         self._command[1:1] = ["-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"]
         self._process: subprocess.Popen[str] | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self.told: list[tuple[float, float]] = []
-        """When it was asked, and when the newest point was recorded (Unix seconds)."""
+        """When it was polled, and when the newest point was recorded (Unix seconds)."""
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -47,7 +47,7 @@ class Watch:
             self._stop.wait(1)
 
     def fresh_after(self, moment: float, seconds: float) -> float | None:
-        """Wait for a point that was recorded after a moment; return when it was there, or None after ``seconds``."""
+        """Wait for a point that was recorded after a moment; return when it appeared, or None after ``seconds``."""
         deadline = time.time() + seconds
         while time.time() < deadline:
             found = next((asked for asked, newest in self.told if newest > moment), None)
@@ -57,7 +57,7 @@ class Watch:
         return None
 
     def longest_silence(self, since: float, until: float) -> float:
-        """Return the longest time between two moments, within a span, in which a newer point was there."""
+        """Return the longest time, within a span, between two moments at which a newer point appeared."""
         moments, newest = [since], 0.0
         for asked, recorded in self.told:
             if recorded > newest:

@@ -1,4 +1,4 @@
-"""The box that the lab's machines run on: what it must give, and the commands that ask it."""
+"""The host that the lab's machines run on: its requirements, and commands that run on it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ MEMORY_GIB = 7
 
 
 def run(command: Sequence[str], *, stdin: str | None = None) -> str:
-    """Run a command of the box and return what it prints.
+    """Run a command on the host and return its output.
 
     Raises:
-        LabError: it failed; the message has its words.
+        LabError: it failed; the message has its output.
     """
     done = subprocess.run(command, capture_output=True, text=True, input=stdin)
     if done.returncode:
@@ -43,7 +43,7 @@ def run(command: Sequence[str], *, stdin: str | None = None) -> str:
 
 
 def succeeds(command: Sequence[str]) -> bool:
-    """Tell whether a command of the box succeeds."""
+    """Return whether a command succeeds on the host."""
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
@@ -54,12 +54,12 @@ def mounts_below(folder: Path) -> list[Path]:
 
 
 def missing_packages(tools: Mapping[str, tuple[str, str]] = PACKAGES) -> dict[str, str]:
-    """Return the Debian packages that the box lacks, and what each is for."""
+    """Return the Debian packages that the host lacks, and what each is for."""
     return {package: why for tool, (package, why) in tools.items() if not shutil.which(tool)}
 
 
 def install(steps: Steps, tools: Mapping[str, tuple[str, str]] = PACKAGES) -> None:
-    """Have the tools on the box; says what is installed, and what for."""
+    """Install the missing tools on the host; reports what is installed, and why."""
     lacking = missing_packages(tools)
     if lacking:
         why = ", ".join(f"{package} ({reason})" for package, reason in lacking.items())
@@ -70,10 +70,10 @@ def install(steps: Steps, tools: Mapping[str, tuple[str, str]] = PACKAGES) -> No
 
 @contextmanager
 def locked(file: Path, words: str) -> Iterator[None]:
-    """Keep other commands off; the lock ends with the process.
+    """Hold an exclusive lock; it is released when the process ends.
 
     Raises:
-        LabError: another command has it; the message ends with ``words``.
+        LabError: another command holds it; the message ends with ``words``.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as lock:
@@ -89,7 +89,7 @@ def locked(file: Path, words: str) -> Iterator[None]:
 
 
 def with_names(text: str, owner: str, names: Mapping[str, Sequence[str]]) -> str:
-    """Return the text of a hosts file with one marked block of ``owner``: names by address; without any, no block."""
+    """Return the text of a hosts file with one marked block of ``owner``: names by address; without names, no block."""
     begin, end = f"# begin of {owner}", f"# end of {owner}"
     kept = re.sub(rf"^{re.escape(begin)}\n(?:(?!# begin of ).*\n)*?{re.escape(end)}\n", "", text, flags=re.M)
     if not names:
@@ -100,20 +100,20 @@ def with_names(text: str, owner: str, names: Mapping[str, Sequence[str]]) -> str
 
 
 def resolve(owner: str, names: Mapping[str, Sequence[str]], file: Path = Path("/etc/hosts")) -> None:
-    """Have the box resolve names, by address, instead of those that ``owner`` had before; the rest of the file stays."""
+    """Make the host resolve names, by address, and replace the previous ones of ``owner``; the rest of the file stays."""
     with file.open("r+") as hosts:
         fcntl.flock(hosts, fcntl.LOCK_EX)
         before = hosts.read()
         after = with_names(before, owner, names)
         if after != before:
-            # In place: in a container the file is a mount, which can't be renamed over.
+            # In place: in a container the file is a mount, which can't be replaced by renaming.
             hosts.seek(0)
             hosts.write(after)
             hosts.truncate()
 
 
 def make_key(path: Path, comment: str) -> None:
-    """Have a pair of SSH keys; the private one appears last, by renaming."""
+    """Create a pair of SSH keys if it is missing; the private one appears last, by renaming."""
     if path.exists():
         return
     making = path.with_name(f".{path.name}")
@@ -125,7 +125,7 @@ def make_key(path: Path, comment: str) -> None:
 
 
 def problems(state: Path) -> list[str]:
-    """Return what the box can't give, each in one line with its remedy; changes nothing."""
+    """Return the requirements that the host does not meet, one line each with its remedy; changes nothing."""
     found = []
     if os.geteuid() != 0:
         return ["machines need root: run it by sudo"]
@@ -147,7 +147,7 @@ def problems(state: Path) -> list[str]:
 
 
 def routes() -> list[str]:
-    """Return the networks that the box has routes or addresses for."""
+    """Return the networks that the host has routes or addresses for."""
     lines = run(["ip", "-o", "-4", "route", "show", "table", "main"]).splitlines()
     destinations = (next((word for word in line.split() if word not in ROUTE_TYPES), "default") for line in lines)
     return [destination for destination in destinations if destination != "default"]

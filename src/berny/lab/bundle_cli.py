@@ -1,4 +1,4 @@
-"""``berny bundle-logs``: what all nodes of a cluster tell, in one archive without secrets."""
+"""``berny bundle-logs``: what all nodes of a cluster report, in one archive without secrets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _play(command: list[str]) -> None:
     title, answered = "", 0
     told: deque[str] = deque(maxlen=8)
     if any("ask-" in word or word in ("-K", "-J") for word in command):
-        # A password is asked for on the terminal.
+        # Ansible prompts for a password on the terminal.
         code = subprocess.run(command, cwd=CHECKOUT, env=environment).returncode
     else:
         with Steps(console) as steps, steps.step("ask all nodes") as say:

@@ -1,4 +1,4 @@
-"""``berny lab``: four machines on one box."""
+"""``berny lab``: four machines on one host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ console = Console()
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Say what went wrong in one line."""
+    """Report errors on one line."""
     try:
         yield
     except (LabError, SupplyError) as error:
@@ -38,9 +38,9 @@ def told() -> Iterator[None]:
 
 
 def as_root() -> None:
-    """Start this command again by sudo where it does not run as root."""
+    """Run this command again with sudo unless it runs as root."""
     if os.geteuid() != 0:
-        # By name alone: values would be seen in the list of processes.
+        # Only names: values would be visible in the process list.
         own = {"HOME", *(one.secret.upper() for one in load_simulations().values())}
         keep = [name for name in os.environ if name in own or name.startswith(("XDG_", "BERNY_"))]
         print("the lab's machines need root: asking sudo", file=sys.stderr)
@@ -49,7 +49,7 @@ def as_root() -> None:
 
 
 def work(name: str, task: Callable[[Lab, Steps], None], pipelines: str = "") -> None:
-    """Run a task on a lab with its steps shown."""
+    """Run a task on a lab and show its steps."""
     as_root()
     with told(), Steps(console) as steps:
         task(Lab.named(name, select(pipelines) if pipelines.strip() else ()), steps)

@@ -1,7 +1,7 @@
-"""What goes wrong with labs."""
+"""Errors of labs."""
 
 from __future__ import annotations
 
 
 class LabError(RuntimeError):
-    """The lab can't be had or is not in the state that was asked for; the message says the remedy."""
+    """The lab can't be created or is not in the required state; the message has the remedy."""

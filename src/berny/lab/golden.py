@@ -1,4 +1,4 @@
-"""The golden root: one Debian that every machine's overlay lies on, made once."""
+"""The golden root: one Debian file system, created once, which is the lower layer of every machine's overlay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from berny.model.component import Packages
 from berny.model.topology import read_mapping, selected_components
 
 SUITE = "bookworm"
-# What makes a minimal Debian a machine that boots and answers SSH; the rest is what nodes have anyway.
+# What a minimal Debian needs to boot and accept SSH; the rest is installed on every node anyway.
 BOOT = ["dbus", "openssh-server", "systemd", "systemd-sysv", "udev"]
 SETUP = r"""set -eu
 root=$1
@@ -34,7 +34,7 @@ printf 'PasswordAuthentication no\nUseDNS no\nMaxStartups 100\nMaxSessions 100\n
 printf 'LANG=C.UTF-8\n' > "$root/etc/default/locale"
 rm -f "$root"/etc/ssh/ssh_host_* "$root/etc/machine-id" "$root/etc/hostname"
 """
-# The box has mounted all that a container has: now and then there is something that this can't mount anew, and it fails.
+# The host has mounted all file systems of a container; occasionally the service can't remount one, and fails.
 CONTAINER_SETUP = rf"""{SETUP}
 chroot "$root" systemctl -q mask systemd-remount-fs.service
 """
@@ -71,10 +71,10 @@ def golden_root() -> Path:
 
 
 def make_golden(say: Say) -> Path:
-    """Have the golden root; it is renamed into place when it is whole.
+    """Create the golden root if it is missing; it is renamed into place when complete.
 
     Raises:
-        LabError: mmdebstrap failed; the message ends with its last words.
+        LabError: mmdebstrap failed; the message ends with its last output.
     """
     target = golden_root()
     if target.is_dir():
@@ -86,7 +86,7 @@ def make_golden(say: Say) -> Path:
 
 @contextmanager
 def making(target: Path) -> Iterator[Path]:
-    """Yield a folder's name beside ``target``; what the block puts there is renamed into place, or removed if it fails."""
+    """Yield a path beside ``target``; what the block creates there is renamed into place, or removed if it fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for stale in target.parent.glob(".making-*"):
         if not Path(f"/proc/{stale.suffix.lstrip('.')}").exists():
@@ -101,7 +101,7 @@ def making(target: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a root that was not finished; mmdebstrap that was killed leaves the box's own file systems mounted in it."""
+    """Remove an incomplete root; if mmdebstrap was killed, file systems of the host may still be mounted in it."""
     points = [Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines()]
     for point in sorted((point for point in points if point.is_relative_to(folder)), reverse=True):
         subprocess.run(["umount", str(point)], check=True)
@@ -109,12 +109,12 @@ def _remove(folder: Path) -> None:
 
 
 def make_root(root: Path, include: list[str], setup: str, say: Say, *options: str) -> None:
-    """Make a Debian in a folder that is not there yet.
+    """Create a Debian file system in a folder that does not exist yet.
 
     Raises:
-        LabError: mmdebstrap or the script ``setup`` failed; the message ends with its last words.
+        LabError: mmdebstrap or the script ``setup`` failed; the message ends with its last output.
     """
-    # The folder must be readable by the user that apt drops to.
+    # The folder must be readable by the unprivileged user that apt switches to.
     command = ["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Retries 5", f"--include={','.join(include)}"]
     code, words = follow([*command, *options, "--mode=root", SUITE, str(root)], lambda line: say(line.strip()[:70]))
     if code:

@@ -1,4 +1,4 @@
-"""A pipeline's harness, asked on the lab's nodes: its status, its newest observation, its spool, the set checker."""
+"""Calls of a pipeline's harness on the lab's nodes: its status, its newest observation, its spool, the set checker."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CHECK_SECONDS = 180
 
 
 def command(pipeline: str, *words: str) -> str:
-    """Return the command line that asks a pipeline's harness on a node."""
+    """Return the command line that runs a pipeline's harness on a node."""
     path = f"/opt/berny/{names.archive(pipeline)}/python:{PYTHON_PATH}"
     return f"sudo env PYTHONPATH={path} python3 -u -m berny.runtime.harness {pipeline} {' '.join(words)}"
 
 
 def node(pipeline: str) -> str:
-    """Return the node where a pipeline's harness is asked."""
+    """Return the node where a pipeline's harness runs."""
     return read_mapping()[load_simulations()[pipeline].harness][0]
 
 
@@ -41,7 +41,7 @@ def status(lab: Lab, pipeline: str) -> dict[str, Any]:
     """Return a pipeline's status.
 
     Raises:
-        LabError: it can't be told; the message has the last line of what was said.
+        LabError: it can't be read; the message has the last line of the output.
     """
     done = lab.run(node(pipeline), command(pipeline, "status", "--json"))
     if done.returncode:
@@ -51,10 +51,10 @@ def status(lab: Lab, pipeline: str) -> dict[str, Any]:
 
 
 def spooled(lab: Lab, pipeline: str, since: float) -> str:
-    """Return the lines of what the pipeline's spools have kept since a Unix time.
+    """Return the lines of what the pipeline's spools have stored since a Unix time.
 
     Raises:
-        LabError: a spool can't be read; the message has node and last words.
+        LabError: a spool can't be read; the message has the node and the last output.
     """
     lines = ""
     for host in spools(pipeline):
@@ -68,7 +68,7 @@ def spooled(lab: Lab, pipeline: str, since: float) -> str:
 def check(
     lab: Lab, pipeline: str, runs: Iterable[str], *options: str, spool: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Hold the sinks of a pipeline against its ground truth of some runs; ``spool``: lines of what its spools have kept."""
+    """Compare the sinks of a pipeline with its ground truth of some runs; ``spool``: lines of what its spools have stored."""
     words = [f"--run {run}" for run in runs]
     checking = lab.ssh(node(pipeline), command(pipeline, "check", "--truth -", *words, *options))
     told = lab.simulators[pipeline].truth.read_text() + spool
@@ -76,10 +76,10 @@ def check(
 
 
 def checked(lab: Lab, pipeline: str, runs: Iterable[str], since: float) -> dict[str, Any]:
-    """Return the checker's JSON on what spools and sinks got since a Unix time.
+    """Return the checker's JSON on what spools and sinks received since a Unix time.
 
     Raises:
-        LabError: a spool or a sink does not tell what it holds; the message has the last line.
+        LabError: a spool or a sink can't be read; the message has the last line of the output.
     """
     spool = spooled(lab, pipeline, since)
     done = check(lab, pipeline, runs, f"--since {since:.0f}", "--json", spool=spool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +18,7 @@ from berny.lab import box, network
 from berny.lab.golden import make_golden
 from berny.lab.machines import Machine
 from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
-from berny.lab.simulation import load_simulations
-from berny.lab.simulator import Simulator
+from berny.lab.simulator import Process, Simulator, started
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
@@ -42,17 +41,17 @@ class Lab:
 
         Args:
             name: the lab's.
-            pipelines: what it is to run from now on; without, what it runs, or what a lab runs by itself.
+            pipelines: what it runs from now on; without, what it runs already, or what a lab runs by default.
 
         Raises:
-            LabError: the name can't be one, or no network is free.
+            LabError: the name is not valid, or no network is free.
         """
         plan = load_plan(name) or Plan(name, choose_network(name, box.routes()))
         return cls(replace(plan, pipelines=pipelines) if pipelines else plan)
 
     @classmethod
     def existing(cls, name: str) -> Lab:
-        """Return a lab that was brought up before.
+        """Return an existing lab.
 
         Raises:
             LabError: there is none.
@@ -64,7 +63,7 @@ class Lab:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands off this lab.
+        """Lock this lab against other commands.
 
         Raises:
             LabError: another command works on it now.
@@ -73,10 +72,10 @@ class Lab:
             yield
 
     def up(self, steps: Steps, rate: float = 2) -> None:
-        """Have all machines and the simulators running; goes on where an earlier call was cut off.
+        """Start all machines and the simulators; continues where an interrupted call stopped.
 
         Raises:
-            LabError: the box can't give something, or a machine does not answer.
+            LabError: the host does not meet a requirement, or a machine does not respond.
         """
         problems = box.problems(self.plan.folder)
         if problems and not self.running():
@@ -89,7 +88,7 @@ class Lab:
                 self._keys()
                 self._describe()
                 network.up(self.plan)
-                # Pages link to each other by the machines' names.
+                # Web UIs link to each other by the machines' names.
                 nodes = self.plan.nodes.values()
                 box.resolve(
                     self.plan.table, {node.address: [node.machine, *{node.name} - {node.machine}] for node in nodes}
@@ -106,8 +105,8 @@ class Lab:
         """Shut the machines down and unmount all; with ``purge`` remove their disks, keys and network too."""
         with self.locked():
             with steps.step("shut down") as say:
-                self._end_simulators(load_simulations())
-                # What most others need to end in order is where most runs.
+                self._end_simulators()
+                # The node that runs the most ends last: others need it to end cleanly.
                 last = {by_load(load_catalog(), load_pipelines(), read_mapping())[0]}
                 for names in (self.machines.keys() - last, self.machines.keys() & last):
                     say(", ".join(sorted(names)))
@@ -126,14 +125,16 @@ class Lab:
             (state_folder() / f".{self.plan.name}.lock").unlink(missing_ok=True)
 
     def _simulate(self, steps: Steps, rate: float) -> None:
-        self._end_simulators(load_simulations().keys() - self.simulators.keys())
+        self._end_simulators(keep=self.simulators)
         for name, simulator in self.simulators.items():
             with steps.step(f"simulator of the source of {name}"):
                 simulator.start("--rate", str(rate))
 
-    def _end_simulators(self, pipelines: Iterable[str]) -> None:
-        for name in pipelines:
-            Simulator(self.plan, name, load_simulations()[name]).stop()
+    def _end_simulators(self, keep: Collection[str] = ()) -> None:
+        # By what was started, not by the plan: another checkout may have other pipelines.
+        for name in started(self.plan):
+            if name not in keep:
+                Process(self.plan, name).stop()
 
     def running(self) -> list[str]:
         """Return the nodes whose machines run."""
@@ -142,7 +143,7 @@ class Lab:
     # -- SSH ---------------------------------------------------------------------------------------------------------
 
     def ssh(self, node: str, *command: str) -> list[str]:
-        """Return the words of an ssh command to a node.
+        """Return the arguments of an ssh command to a node.
 
         Raises:
             LabError: there is no such node.
@@ -158,11 +159,11 @@ class Lab:
         return subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
     def wait_for_ssh(self, machine: Machine, seconds: float = BOOT_SECONDS) -> None:
-        """Wait until a machine answers SSH.
+        """Wait until a machine accepts SSH.
 
         Raises:
-            LabError: it does not within ``seconds``; the message has what SSH says, the machine's addresses and failed
-                units, and names its console's log.
+            LabError: it does not within ``seconds``; the message has ssh's error, the machine's addresses and failed
+                units, and names its console log.
         """
         deadline = time.monotonic() + seconds
         while (asked := self.run(machine.node.name, "true")).returncode:
@@ -172,12 +173,12 @@ class Lab:
                     f"{machine.diagnosis()}"
                 )
             if not machine.init() and not machine.starting():
-                # What is left of a launcher that was killed can end the next one.
+                # Remains of a killed launcher can end the next one.
                 machine.boot()
             time.sleep(0.2)
 
     def ssh_exit(self) -> None:
-        """End the connections that Ansible left open: a machine made anew has other processes behind them."""
+        """Close the connections that Ansible left open: a re-created machine has other processes behind them."""
         for node in self.plan.nodes.values():
             subprocess.run([*self.ssh(node.name), "-O", "exit"], capture_output=True)
 

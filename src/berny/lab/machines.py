@@ -1,4 +1,4 @@
-"""Machines: an overlay on the golden root, booted by systemd-nspawn, with data disks that the box mounts."""
+"""Machines: an overlay on the golden root, booted by systemd-nspawn, with data disks that the host mounts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from berny.lab.golden import golden_root
 from berny.lab.plan import Disk, LabError, Node, Plan
 
 POWEROFF = signal.SIGRTMIN + 4
-"""What systemd as PID 1 takes for `systemctl poweroff`."""
+"""The signal that systemd as PID 1 treats like `systemctl poweroff`."""
 CGROUPS = Path("/sys/fs/cgroup")
 HIERARCHIES = ("systemd", "unified", "memory")
-"""Version 1: where systemd keeps a machine's units (both of the first two, or the machines share one), and its memory."""
+"""Version 1: where systemd keeps a machine's units (needs both of the first two, or machines share one), and its memory."""
 
 
 class Machine:
@@ -35,18 +35,18 @@ class Machine:
         self.id = f"{plan.name}-{node.machine}"
         self.disks = [disk for disk in plan.disks if disk.node == node.name]
 
-    # -- what it is made of ------------------------------------------------------------------------------------------
+    # -- files and disks ---------------------------------------------------------------------------------------------
 
     def image(self, disk: Disk) -> Path:
         """Return the image file of a data disk."""
         return self.plan.folder / "disks" / f"{disk.node}-{disk.service}.img"
 
     def mount_point(self, disk: Disk) -> Path:
-        """Return where the box mounts a data disk."""
+        """Return where the host mounts a data disk."""
         return self.folder / "data" / disk.service
 
     def prepare(self) -> None:
-        """Have the overlay, the data disks and the machine's own files; what is there stays."""
+        """Create the overlay, the data disks and the machine's own files where they are missing."""
         for name in ("upper", "work", "root"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         lower = self._golden()
@@ -59,12 +59,12 @@ class Machine:
             self.attach(disk)
 
     def _golden(self) -> Path:
-        """Return the golden root that the machine was made on, the newest if it is not made yet; raises as boot does."""
+        """Return the golden root that the machine was created on, the newest for a new machine; raises as boot does."""
         base, mounted = self.folder / "golden", self.folder / "mounted"
         if not base.exists():
             base.write_text(str(golden_root()))
         lower = Path(base.read_text())
-        # A mount of what was removed misses files, also where the same was made anew, and fails in ways nobody understands.
+        # A mount of a removed root lacks files, even if the root was created again, and fails in obscure ways.
         if self.root.is_mount() and mounted.exists() and _identity(lower) != mounted.read_text():
             raise LabError(
                 f"{self.node.name} runs on {lower}, which was removed meanwhile: `berny lab down` and start again; "
@@ -77,7 +77,7 @@ class Machine:
         return lower
 
     def attach(self, disk: Disk) -> None:
-        """Have a data disk made and mounted; an image appears whole, by renaming."""
+        """Create and mount a data disk; an image is renamed into place when complete."""
         image, point = self.image(disk), self.mount_point(disk)
         point.mkdir(parents=True, exist_ok=True)
         image.parent.mkdir(exist_ok=True)
@@ -120,7 +120,7 @@ class Machine:
         path.chmod(mode)
 
     def diagnosis(self) -> str:
-        """Return, on one line, what the box sees of a machine: addresses, failed units, its console's end."""
+        """Return, on one line, what the host sees of a machine: addresses, failed units, the end of its console."""
         init, console = self.init(), self.folder / "console.log"
         tail = console.read_text(errors="replace").strip().splitlines()[-1:] if console.exists() else []
         seen = [f"{console} ends: {tail}"]
@@ -136,12 +136,12 @@ class Machine:
     # -- power -------------------------------------------------------------------------------------------------------
 
     def init(self) -> int | None:
-        """Return the machine's own PID 1 as the box sees it, or None where it does not run."""
+        """Return the host's process id of the machine's PID 1, or None if it does not run."""
         for pid in self._launchers():
             for child in _children(pid):
                 if _inner_pid(child) == 1:
                     return child
-        # The launcher may have been killed alone: the machine then runs on, as a child of the box's PID 1.
+        # If only the launcher was killed, the machine continues to run, as a child of the host's PID 1.
         for status in Path("/proc").glob("[0-9]*/cgroup"):
             with suppress(OSError):
                 pid = int(status.parent.name)
@@ -150,7 +150,7 @@ class Machine:
         return None
 
     def starting(self) -> bool:
-        """Tell whether a systemd-nspawn of this machine runs."""
+        """Return whether a systemd-nspawn of this machine runs."""
         return bool(list(self._launchers()))
 
     def _launchers(self) -> Iterator[int]:
@@ -170,7 +170,7 @@ class Machine:
         """Start the machine unless it runs; does not wait for it.
 
         Raises:
-            LabError: the golden root that it was made on is gone, or was removed while it was mounted.
+            LabError: the golden root that it was created on is missing, or was removed while it was mounted.
         """
         if self.init():
             self._golden()
@@ -183,7 +183,7 @@ class Machine:
         command += ["--register=no", "--resolv-conf=off", "--timezone=off", "--kill-signal=SIGRTMIN+4", "--keep-unit"]
         command += [f"--bind={self.mount_point(disk)}:/data/{disk.service}" for disk in self.disks]
         groups = self._make_cgroups()
-        # Killed with neither the shell nor the session that started it.
+        # Detached: it survives the shell and the session that started it.
         script = "".join(f"echo $$ > {group}/cgroup.procs; " for group in groups) + 'exec "$@"'
         if Path("/run/systemd/system").is_dir():
             scope = ["systemd-run", "-q", "--scope", "-p", "Delegate=yes", f"--unit=berny-lab-{self.id}"]
@@ -207,7 +207,7 @@ class Machine:
         return folders
 
     def kill(self) -> None:
-        """End the machine at once, as if its power were cut; the box's page cache stays (see power_cut)."""
+        """Kill the machine at once, as if its power were cut; the host's page cache stays (see power_cut)."""
         init = self.init()
         if init:
             os.kill(init, signal.SIGKILL)
@@ -218,7 +218,7 @@ class Machine:
         _wait(lambda: not list(self._launchers()), 10, f"{self.node.name}: its systemd-nspawn does not end")
 
     def power_off(self, seconds: int = 60) -> None:
-        """Shut the machine down in order; one that does not end in ``seconds`` is killed."""
+        """Shut the machine down cleanly; if it has not ended after ``seconds``, it is killed."""
         init = self.init()
         if init:
             os.kill(init, POWEROFF)
@@ -227,7 +227,7 @@ class Machine:
         self.kill()
 
     def power_cut(self) -> None:
-        """Kill the machine and lose what its data disks had not synced: the next boot is from the image as it is on disk."""
+        """Kill the machine and lose what was not synced to its data disks: the next boot uses the image as it is on disk."""
         self.kill()
         for disk in self.disks:
             image = self.image(disk)
@@ -237,13 +237,13 @@ class Machine:
             cut.rename(image)
 
     def renew(self, disk: Disk) -> None:
-        """Replace a data disk of a machine that does not run by an empty one."""
+        """Replace a data disk of a stopped machine with an empty one."""
         self._unmount(self.mount_point(disk))
         self.image(disk).unlink(missing_ok=True)
 
     def detach(self) -> None:
-        """Unmount everything of a machine that does not run."""
-        # By what is mounted, not by the plan: another checkout may have made it with other services.
+        """Unmount everything of a stopped machine."""
+        # From what is mounted, not from the plan: another checkout may have created it with other services.
         for point in box.mounts_below(self.folder):
             self._unmount(point)
         for hierarchy in ("", *HIERARCHIES):
@@ -266,7 +266,7 @@ class Machine:
 
 
 def _identity(folder: Path) -> str:
-    """Return what differs between a folder and one that is made in its place later; empty where there is none."""
+    """Return an identifier that differs between a folder and a later one at the same path; empty if there is none."""
     with suppress(FileNotFoundError):
         told = folder.stat()
         return f"{told.st_ino} {told.st_ctime_ns}"
@@ -280,7 +280,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _inner_pid(pid: int) -> int | None:
-    """Return a process's number in its innermost PID namespace, None for a process of the box's own."""
+    """Return a process's id in its innermost PID namespace, None for a process in the host's namespace."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("NSpid:"):

@@ -1,4 +1,4 @@
-"""``make lab``: from nothing to pipelines that run."""
+"""``make lab``: from nothing to running pipelines."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ TASK = re.compile(r"^(?:PLAY|TASK|RUNNING HANDLER) \[(?P<title>.*?)\] \**$")
 
 
 def play(lab: Lab, playbook: str, say: Say, *options: str) -> str:
-    """Run a playbook against the lab; returns its output, which is kept in the lab's folder, too.
+    """Run a playbook against the lab; returns its output, which is also stored in the lab's folder.
 
     Raises:
-        LabError: it failed; the message has the first failure's words and the log's name.
+        LabError: it failed; the message has the first failure and the log's name.
     """
     log = lab.plan.folder / f"{Path(playbook).stem}.log"
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory/lab", playbook, *options]
@@ -64,10 +64,10 @@ def play(lab: Lab, playbook: str, say: Say, *options: str) -> str:
 
 
 def make(lab: Lab, steps: Steps, console: Console, rate: float) -> None:
-    """Bring everything up and say where to look.
+    """Start everything and print where to look.
 
     Raises:
-        LabError: something did not come up; the message says what.
+        LabError: something did not start; the message says what.
     """
     since = time.monotonic()
     lab.up(steps, rate)
@@ -78,7 +78,7 @@ def make(lab: Lab, steps: Steps, console: Console, rate: float) -> None:
         for name in lab.simulators:
             with steps.step(f"pipeline {name}") as say:
                 play(lab, "playbooks/pipelines.yml", say, "-e", "do=start", "-e", f"pipeline={name}")
-        # Each has had all the time since then.
+        # One deadline for all: each pipeline has run since it was started.
         deadline = time.monotonic() + FIRST_POINT_SECONDS
         for name in lab.simulators:
             with steps.step(f"first stored observation of {name}"):

@@ -17,11 +17,11 @@ def _links() -> set[str]:
 
 
 class Uplinked(Protocol):
-    """What a network with an uplink is called."""
+    """The names of a network with an uplink."""
 
     @property
     def bridge(self) -> str:
-        """The bridge on the box."""
+        """The bridge on the host."""
 
     @property
     def table(self) -> str:
@@ -29,7 +29,7 @@ class Uplinked(Protocol):
 
     @property
     def gateway(self) -> str:
-        """The box's address."""
+        """The host's address."""
 
     @property
     def network(self) -> ipaddress.IPv4Network:
@@ -37,13 +37,13 @@ class Uplinked(Protocol):
 
 
 def up(plan: Plan) -> None:
-    """Have bridge, masquerading and the simulator's namespace; what is there stays."""
+    """Create bridge, masquerading and the simulators' namespace where they are missing."""
     bridge_up(plan)
     _namespace(plan)
 
 
 def bridge_up(plan: Uplinked) -> None:
-    """Have the bridge and masquerading; what is there stays."""
+    """Create the bridge and masquerading where they are missing."""
     if plan.bridge not in _links():
         run(["ip", "link", "add", plan.bridge, "type", "bridge"])
     run(["ip", "address", "replace", f"{plan.gateway}/{plan.network.prefixlen}", "dev", plan.bridge])
@@ -80,12 +80,12 @@ def _namespace(plan: Plan) -> None:
 
 
 def faults_table(plan: Plan) -> str:
-    """Return the name of the table of bridge rules that a fault bench makes."""
+    """Return the name of the table of bridge rules that a fault bench creates."""
     return f"{plan.table}-faults"
 
 
 def remove(plan: Plan) -> None:
-    """Remove namespace, bridge and rules; the namespace's processes have ended before."""
+    """Remove namespace, bridge and rules; the namespace's processes must have ended."""
     for command in (
         ["nft", "delete", "table", "bridge", faults_table(plan)],
         ["ip", "netns", "delete", plan.namespace],
@@ -93,6 +93,6 @@ def remove(plan: Plan) -> None:
         ["ip", "link", "delete", plan.bridge],
         ["nft", "delete", "table", "ip", plan.table],
     ):
-        # A host that never had a lab may lack the tools that one is made with.
+        # A host that never had a lab may lack the tools to create one.
         if shutil.which(command[0]):
             subprocess.run(command, capture_output=True)

@@ -1,4 +1,4 @@
-"""What a lab consists of, as data: names, addresses, disks. Nothing here touches the box."""
+"""What a lab consists of, as data: names, addresses, disks. Nothing here touches the host."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIRST_NODE = 10
 
 @dataclass(frozen=True)
 class Disk:
-    """A data disk: an image on the box, mounted there and bound into one machine."""
+    """A data disk: an image on the host, mounted there and bound into one machine."""
 
     node: str
     service: str
@@ -66,7 +66,7 @@ def disks(groups: Mapping[str, list[str]], catalog: Catalog, pipelines: Mapping[
 
 
 def choose_network(name: str, taken: Iterable[str]) -> ipaddress.IPv4Network:
-    """Return a /24 of 10.180.0.0/16 for the lab, by its name, that overlaps with none of ``taken`` (routes of the box).
+    """Return a /24 of 10.180.0.0/16 for the lab, derived from its name, that overlaps with no network of ``taken``.
 
     Raises:
         LabError: all 256 are taken.
@@ -82,12 +82,12 @@ def choose_network(name: str, taken: Iterable[str]) -> ipaddress.IPv4Network:
 
 @dataclass(frozen=True)
 class Plan:
-    """A lab by its name: where its state is, what its parts are called."""
+    """A lab by its name: the path of its state, the names of its parts."""
 
     name: str
     network: ipaddress.IPv4Network
     pipelines: tuple[str, ...] = field(default_factory=lambda: select(""))
-    """What it runs."""
+    """The pipelines that it runs."""
 
     @property
     def folder(self) -> Path:
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def bridge(self) -> str:
-        """The bridge on the box (at most 15 characters)."""
+        """The bridge on the host (at most 15 characters)."""
         return f"bny-{self.name}"
 
     @property
@@ -116,7 +116,7 @@ class Plan:
 
     @property
     def gateway(self) -> str:
-        """The box's address on the lab's network."""
+        """The host's address on the lab's network."""
         return str(self.network[1])
 
     @property
@@ -126,12 +126,12 @@ class Plan:
 
     @property
     def simulations(self) -> dict[str, Simulation]:
-        """How it runs each of its pipelines; one that this checkout does not have is left out."""
+        """The simulation of each of its pipelines, except those that this checkout does not have."""
         return {name: found for name, found in load_simulations().items() if name in self.pipelines}
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
-        """The machines by inventory name; an underscore is no part of a machine's name."""
+        """The machines by inventory name; machine names can't contain an underscore."""
         names = read_mapping()["all"]
         return {
             name: Node(name, name.replace("_", "-"), str(self.network[FIRST_NODE + index]))
@@ -144,7 +144,7 @@ class Plan:
         return disks(read_mapping(), load_catalog(), load_pipelines())
 
     def describe(self) -> dict[str, Any]:
-        """Return what ``lab.yml`` holds; the inventory ``inventory/lab`` reads it."""
+        """Return the content of ``lab.yml``, which the inventory ``inventory/lab`` reads."""
         return {
             "name": self.name,
             "network": str(self.network),
@@ -159,7 +159,7 @@ def load_plan(name: str) -> Plan | None:
     """Return the plan of a lab that exists, or None.
 
     Raises:
-        LabError: the name can't be one.
+        LabError: the name is not valid.
     """
     if not NAME.fullmatch(name):
         raise LabError(f"{name!r} can't name a lab: use up to 10 of a to z, 0 to 9 and '-', a letter first")

@@ -1,4 +1,4 @@
-"""``berny plan``: what a converge would change and restart, by host, with nothing touched."""
+"""``berny plan``: what a converge would change and restart, by host, without touching anything."""
 
 from __future__ import annotations
 

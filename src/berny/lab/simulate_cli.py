@@ -1,4 +1,4 @@
-"""``berny simulate``: outside systems with a real one's wire format, one for each pipeline that has a simulator."""
+"""``berny simulate``: external systems with the wire format of the real ones, one for each pipeline with a simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a lab runs a pipeline on a simulator of its source: ``src/berny/pipelines/NAME/controller/simulation.yml``."""
+"""How a lab runs a pipeline with a simulator of its source: ``src/berny/pipelines/NAME/controller/simulation.yml``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from berny.lab.errors import LabError
 from berny.model.manifest import PIPELINES
 
 URL = "{url}"
-"""Stands for the simulator's address in a setting."""
+"""Placeholder for the simulator's address in a setting."""
 
 
 class _Strict(BaseModel):
@@ -22,32 +22,32 @@ class _Strict(BaseModel):
 
 
 class SourceFault(_Strict):
-    """A kind of fault that a simulator knows (``/_simulator/faults``)."""
+    """A kind of fault that a simulator supports (``/_simulator/faults``)."""
 
     about: str
     quiet: bool = False
-    """Nothing is acknowledged meanwhile."""
+    """Nothing is acknowledged during the fault."""
     refused: bool = False
-    """Nothing either, and the stage that asks the source stops until a person starts it again."""
+    """Nothing either, and the stage that polls the source stops until an operator starts it again."""
 
 
 class Simulation(_Strict):
     """A pipeline in a lab."""
 
     port: int = Field(gt=1023, lt=65536)
-    """Of the simulator; each has its own, the address is the same."""
+    """The simulator's port; each has its own, at the same address."""
     harness: str
-    """The inventory group on whose first node the pipeline's harness is asked."""
+    """The inventory group on whose first node the pipeline's harness runs."""
     settings: dict[str, str] = {}
-    """The environment of its stages when it watches its simulator."""
+    """The environment of its stages when it polls its simulator."""
     secret: str = ""
-    """Where the operator has given it, the pipeline watches the real source instead."""
+    """If the operator has set it, the pipeline polls the real source instead."""
     faults: dict[str, SourceFault] = {}
     default: bool = False
-    """A lab runs it unless told otherwise."""
+    """A lab runs it by default."""
 
     def describe(self, address: str) -> dict[str, Any]:
-        """Return what the inventory ``lab`` needs, for a simulator that listens at an address."""
+        """Return the variables for the inventory ``lab``, for a simulator that listens on an address."""
         url = f"http://{address}:{self.port}"
         return {
             "url": url,
@@ -80,10 +80,10 @@ def load_simulations(folder: Path = PIPELINES) -> dict[str, Simulation]:
 
 
 def select(words: str) -> tuple[str, ...]:
-    """Return the pipelines that are meant by names, or by ``all``; those that a lab runs by itself where there is none.
+    """Return the pipelines that names or ``all`` stand for; without names, those that a lab runs by default.
 
     Raises:
-        LabError: there is no such pipeline; the message names those that there are.
+        LabError: there is no such pipeline; the message lists the existing ones.
     """
     known = load_simulations()
     names = words.replace(",", " ").split()

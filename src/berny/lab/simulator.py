@@ -1,4 +1,4 @@
-"""A simulator of a pipeline's source, run in the network namespace for outside systems on the lab's bridge."""
+"""A simulator of a pipeline's source, run in the network namespace for external systems on the lab's bridge."""
 
 from __future__ import annotations
 
@@ -16,25 +16,29 @@ from typing import Any
 from berny.lab.plan import LabError, Plan
 from berny.lab.simulation import Simulation
 
-# On a box where four machines boot at the same time.
+# On a host where four machines boot at the same time.
 START_SECONDS = 60
 
 
-class Simulator:
-    """One process; its number, log and ground truth are in the lab's folder. Each responds at ``/_simulator``:
+def _folder(plan: Plan) -> Path:
+    return plan.folder / "simulators"
 
-    ``stats`` returns what it has served, ``run`` names the run and sets the rate, ``faults`` has it fail.
-    """
 
-    def __init__(self, plan: Plan, pipeline: str, simulation: Simulation) -> None:
+def started(plan: Plan) -> list[str]:
+    """Return the pipelines whose simulators were started in a lab; another checkout may have started some."""
+    return sorted(file.stem for file in _folder(plan).glob("*.pid"))
+
+
+class Process:
+    """A simulator's process: its number, log and ground truth are in the lab's folder."""
+
+    def __init__(self, plan: Plan, pipeline: str) -> None:
         self.plan = plan
         self.pipeline = pipeline
-        self.simulation = simulation
-        folder = plan.folder / "simulators"
+        folder = _folder(plan)
         self.pid_file = folder / f"{pipeline}.pid"
         self.log = folder / f"{pipeline}.log"
         self.truth = folder / f"{pipeline}.truth.jsonl"
-        self.url = f"http://{plan.simulator}:{simulation.port}"
 
     def pid(self) -> int | None:
         """Return the running process's number, or None."""
@@ -44,8 +48,35 @@ class Simulator:
                 return pid
         return None
 
+    def stop(self) -> None:
+        """End the simulator."""
+        pid = self.pid()
+        if pid:
+            os.kill(pid, signal.SIGTERM)
+            for _ in range(50):
+                if not self.pid():
+                    break
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+                time.sleep(0.1)
+            else:
+                os.kill(pid, signal.SIGKILL)
+        self.pid_file.unlink(missing_ok=True)
+
+
+class Simulator(Process):
+    """The simulator of a pipeline of this checkout. Each responds at ``/_simulator``:
+
+    ``stats`` returns what it has served, ``run`` names the run and sets the rate, ``faults`` has it fail.
+    """
+
+    def __init__(self, plan: Plan, pipeline: str, simulation: Simulation) -> None:
+        super().__init__(plan, pipeline)
+        self.simulation = simulation
+        self.url = f"http://{plan.simulator}:{simulation.port}"
+
     def start(self, *options: str) -> None:
-        """Start the simulator unless it runs, and wait until it answers.
+        """Start the simulator unless it runs, and wait until it responds.
 
         Raises:
             LabError: it does not; the message names its log.
@@ -71,23 +102,8 @@ class Simulator:
         raise LabError(f"the simulator of {self.pipeline} does not respond at {self.url}; see {self.log}")
 
     def ask(self, path: str, data: dict[str, Any] | None = None) -> Any:
-        """Return the JSON that the simulator answers; with ``data`` it is posted."""
+        """Return the JSON of the simulator's response; ``data`` is posted."""
         body = None if data is None else json.dumps(data).encode()
         request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.loads(answer.read() or b"null")
-
-    def stop(self) -> None:
-        """End the simulator."""
-        pid = self.pid()
-        if pid:
-            os.kill(pid, signal.SIGTERM)
-            for _ in range(50):
-                if not self.pid():
-                    break
-                with suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
-                time.sleep(0.1)
-            else:
-                os.kill(pid, signal.SIGKILL)
-        self.pid_file.unlink(missing_ok=True)

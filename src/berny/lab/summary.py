@@ -1,4 +1,4 @@
-"""What a lab's cluster does now: components, pipelines, addresses."""
+"""The current state of a lab's cluster: components, pipelines, addresses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from berny.model.topology import read_mapping
 
 
 def probes(lab: Lab) -> dict[str, list[dict[str, Any]]]:
-    """Return the answers of all probes by node; an empty list for a node that does not answer."""
+    """Return the results of all probes by node; an empty list for a node that does not respond."""
 
     def ask(node: str) -> list[dict[str, Any]]:
         done = lab.run(node, "sudo berny-probe --all --json")
@@ -31,7 +31,7 @@ def probes(lab: Lab) -> dict[str, list[dict[str, Any]]]:
 
 
 def pairs(status: Mapping[str, Any]) -> str:
-    """Return the names and values of a pipeline's status as a person reads them."""
+    """Return the names and values of a pipeline's status in readable form."""
 
     def value(name: str, found: Any) -> str:
         if isinstance(found, Mapping):
@@ -47,7 +47,7 @@ def pairs(status: Mapping[str, Any]) -> str:
 
 
 def absent(component: str, archive: str) -> str:
-    """Return what is said of an optional component that no node runs."""
+    """Return the line for an optional component that no node runs."""
     if Store().find(archive):
         return f"NOT RUN: {component} (its archive is in the store: run site.yml)"
     return not_run(load_recipes()[archive])
@@ -82,7 +82,7 @@ def show(lab: Lab, console: Console) -> None:
     for service in catalog.services.values():
         if catalog.components[service.component].optional and service.name not in running:
             continue
-        # A page of many nodes is linked from the page of the one.
+        # A web UI of many nodes is linked from the UI of a single node.
         for page in service.pages if service.instances == "one" else []:
             for node in groups[service.group]:
                 address = f"http://{lab.plan.nodes[node].address}:{service.ports[page]}"

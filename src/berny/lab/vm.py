@@ -1,36 +1,28 @@
-"""One virtual machine with a kernel of its own, for what a container can't show; it stands for a cloud's.
+"""One virtual machine with its own kernel, for what a container can't show; it represents a cloud's machine.
 
-Its own address is private. The box connects to another one, which it translates: as a cloud does with public addresses.
+Its own address is private. The host connects to another one, which it translates, as a cloud does with public addresses.
 """
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import os
 import re
 import shutil
 import signal
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from berny.controller.placement import by_load
 from berny.controller.progress import Say, Steps
 from berny.lab import box, network
-from berny.lab.plan import NAME, LabError, choose_network, disks, state_folder
+from berny.lab.plan import NAME, LabError, choose_network
+from berny.lab.vm_files import DATA_DISKS, make_disks, write_state
 from berny.lab.vm_image import SEED, make_image
-from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
-from berny.model.topology import CHECKOUT, read_mapping
+from berny.lab.vm_plan import PUBLIC, GuestPlan, node
+from berny.model.topology import CHECKOUT
 
 QEMU = "qemu-system-x86_64"
 TOOLS = {
@@ -40,93 +32,8 @@ TOOLS = {
 MEMORY_MIB = 1024
 FREE_GIB = 8
 BOOT_SECONDS = 240
-"""Software emulation on a busy box."""
-PUBLIC = ipaddress.IPv4Network("198.51.100.0/24")
-"""A network for documentation: what is sent there goes to a guest of this box, or nowhere."""
-DATA_DISKS = {"data": 512, "other": 64}
-"""Serial number and MiB of the guest's empty disks."""
-
+"""Enough for software emulation on a busy host."""
 COLOURS = re.compile(r"\x1b[\[(][0-9;?]*[A-Za-z]?|[^\x20-\x7e\n]")
-
-
-@cache
-def node() -> str:
-    """Return the node of the mapping that the guest is: the one with the least to run."""
-    return by_load(load_catalog(), load_pipelines(), read_mapping())[-1]
-
-
-@cache
-def data_folder() -> str:
-    """Return the folder of the guest's data disk: that of a service of the node."""
-    return f"/data/{next(disk.service for disk in disks(read_mapping(), load_catalog(), {}) if disk.node == node())}"
-
-
-@dataclass(frozen=True)
-class GuestPlan:
-    """A guest by its name: where its state is, what its parts are called."""
-
-    name: str
-    network: ipaddress.IPv4Network
-
-    @property
-    def folder(self) -> Path:
-        """The guest's state."""
-        return state_folder().with_name("vms") / self.name
-
-    @property
-    def id(self) -> str:
-        """What the guest's process is called."""
-        return f"berny-vm-{self.name}"
-
-    @property
-    def bridge(self) -> str:
-        """The bridge on the box (at most 15 characters)."""
-        return f"bnyv-{self.name}"
-
-    @property
-    def tap(self) -> str:
-        """The guest's link to the bridge."""
-        return f"bnyt-{self.name}"
-
-    @property
-    def table(self) -> str:
-        """The guest's nftables table."""
-        return self.id
-
-    @property
-    def gateway(self) -> str:
-        """The box's address on the guest's network."""
-        return str(self.network[1])
-
-    @property
-    def address(self) -> str:
-        """The guest's own address."""
-        return self.addresses[node()]
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """Addresses for all nodes of the mapping, of which one is there."""
-        return {node: str(self.network[10 + index]) for index, node in enumerate(read_mapping()["all"])}
-
-    @property
-    def public(self) -> str:
-        """The address that the box connects to."""
-        return str(PUBLIC[self.network.network_address.packed[2]])
-
-    def inventory(self) -> dict[str, Any]:
-        """Return what the inventory ``azure`` is told beside its own: one guest, and where the others would be."""
-        guest = {
-            "ansible_host": self.public,
-            "ansible_user": "berny",
-            "ansible_ssh_private_key_file": str(self.folder / "id_ed25519"),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.folder / 'known_hosts'} -o IdentitiesOnly=yes",
-            "node_size": "small",
-            "node_data_disks": {"/dev/disk/by-id/virtio-data": data_folder()},
-            "secrets_file": str(self.folder / "secrets.yml"),
-            "addresses_file": str(self.folder / "addresses.yml"),
-        }
-        others = {name: {"private_address": address} for name, address in self.addresses.items() if name != node()}
-        return {"all": {"hosts": {node(): guest, **others}}}
 
 
 class Guest:
@@ -140,7 +47,7 @@ class Guest:
         """Return the guest of that name, which may not exist yet; touches nothing.
 
         Raises:
-            LabError: the name can't be one, or no network is free.
+            LabError: the name is not valid, or no network is free.
         """
         if not NAME.fullmatch(name):
             raise LabError(f"{name!r} can't name a guest: use up to 10 of a to z, 0 to 9 and '-', a letter first")
@@ -150,7 +57,7 @@ class Guest:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands off this guest.
+        """Lock this guest against other commands.
 
         Raises:
             LabError: another command works on it now.
@@ -162,7 +69,7 @@ class Guest:
             lock.unlink(missing_ok=True)
 
     def problems(self) -> list[str]:
-        """Return what the box can't give, each in one line with its remedy."""
+        """Return the requirements that the host does not meet, one line each with its remedy."""
         if os.geteuid() != 0:
             return ["a guest's network needs root: run it by sudo"]
         found = []
@@ -181,10 +88,10 @@ class Guest:
     # -- up and down -------------------------------------------------------------------------------------------------
 
     def up(self, steps: Steps) -> None:
-        """Have the guest running and answering SSH; goes on where an earlier call was cut off.
+        """Start the guest and wait for SSH; continues where an interrupted call stopped.
 
         Raises:
-            LabError: the box can't give something, or the guest does not answer.
+            LabError: the host does not meet a requirement, or the guest does not respond.
         """
         problems = self.problems()
         if problems:
@@ -194,10 +101,10 @@ class Guest:
             with steps.step("image of the guest") as say:
                 image = make_image(say)
             with steps.step(f"network {self.plan.network}"):
-                self._write_state()
+                write_state(self.plan)
                 self._network()
             if not self.process():
-                self._disks(image)
+                make_disks(self.plan, image)
                 self._boot(steps, image)
 
     def _boot(self, steps: Steps, image: Path) -> None:
@@ -213,7 +120,7 @@ class Guest:
             self.wait_for_ssh(say)
 
     def _speaks(self, seconds: float = 20) -> bool:
-        """Tell whether the kernel says something on its console."""
+        """Return whether the kernel prints something on its console."""
         deadline = time.monotonic() + seconds
         while self.process() and time.monotonic() < deadline:
             if self._last_line():
@@ -222,7 +129,7 @@ class Guest:
         return False
 
     def down(self, steps: Steps) -> None:
-        """End the guest and remove all traces of it but the image that guests are made from."""
+        """Kill the guest and remove all traces of it except the image that guests share."""
         with self.locked(), steps.step("the guest goes"):
             subprocess.run([*self.ssh(), "-O", "exit"], capture_output=True)
             self.end()
@@ -235,7 +142,7 @@ class Guest:
             shutil.rmtree(self.plan.folder, ignore_errors=True)
 
     def process(self) -> int | None:
-        """Return the guest's process, or None where it does not run."""
+        """Return the guest's process id, or None if it does not run."""
         for command in Path("/proc").glob("[0-9]*/cmdline"):
             with suppress(OSError):
                 words = command.read_bytes().split(b"\0")
@@ -244,7 +151,7 @@ class Guest:
         return None
 
     def end(self) -> None:
-        """End the guest at once."""
+        """Kill the guest."""
         deadline = time.monotonic() + 20
         while pid := self.process():
             with suppress(ProcessLookupError):
@@ -254,7 +161,7 @@ class Guest:
             time.sleep(0.2)
 
     def reboot(self, say: Say) -> None:
-        """Reboot the guest in order, and wait until it answers again.
+        """Reboot the guest cleanly, and wait until it responds again.
 
         Raises:
             LabError: it does not.
@@ -271,13 +178,13 @@ class Guest:
             time.sleep(1)
 
     def boot_id(self) -> str:
-        """Return what tells one boot from another; nothing where the guest does not answer."""
+        """Return an identifier of the current boot; nothing if the guest does not respond."""
         return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
 
     # -- SSH and plays -----------------------------------------------------------------------------------------------
 
     def ssh(self, *command: str) -> list[str]:
-        """Return the words of an ssh command to the guest."""
+        """Return the arguments of an ssh command to the guest."""
         return ["ssh", "-F", str(self.plan.folder / "ssh_config"), "guest", *command]
 
     def run(self, command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -286,10 +193,10 @@ class Guest:
         return subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
     def wait_for_ssh(self, say: Say) -> None:
-        """Wait until the guest answers SSH.
+        """Wait until the guest accepts SSH.
 
         Raises:
-            LabError: it has ended, or does not answer in time; the message names its console's log.
+            LabError: it has ended, or does not respond in time; the message names its console log.
         """
         deadline = time.monotonic() + BOOT_SECONDS
         while not box.succeeds(self.ssh("true")):
@@ -302,7 +209,7 @@ class Guest:
 
     @property
     def inventories(self) -> list[str]:
-        """The options that have a play reach the guest: the inventory ``azure``, and what is known of this guest."""
+        """The options with which a play reaches the guest: the inventory ``azure``, and this guest's own."""
         return [
             "-i",
             str(CHECKOUT / "inventory" / "azure"),
@@ -317,21 +224,7 @@ class Guest:
         text = COLOURS.sub("", log.read_text(errors="replace")) if log.exists() else ""
         return next((line.strip()[:70] for line in reversed(text.splitlines()) if line.strip()), "")
 
-    # -- what it is made of ------------------------------------------------------------------------------------------
-
-    def _write_state(self) -> None:
-        folder = self.plan.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "network").write_text(str(self.plan.network))
-        for name in ("id_ed25519", "ssh_host_ed25519_key"):
-            box.make_key(folder / name, self.plan.id)
-        host_key = (folder / "ssh_host_ed25519_key.pub").read_text()
-        (folder / "known_hosts").write_text(f"{self.plan.public} {host_key}")
-        (folder / "ssh_config").write_text(
-            f"Host guest\nHostName {self.plan.public}\nUser berny\nIdentityFile {folder / 'id_ed25519'}\n"
-            f"UserKnownHostsFile {folder / 'known_hosts'}\nIdentitiesOnly yes\nConnectTimeout 5\nLogLevel ERROR\n"
-        )
-        (folder / "hosts.yml").write_text(yaml.safe_dump(self.plan.inventory(), sort_keys=False))
+    # -- network and process -----------------------------------------------------------------------------------------
 
     def _network(self) -> None:
         plan = self.plan
@@ -339,44 +232,10 @@ class Guest:
         if not box.succeeds(["ip", "link", "show", plan.tap]):
             box.run(["ip", "tuntap", "add", "dev", plan.tap, "mode", "tap"])
         box.run(["ip", "link", "set", plan.tap, "master", plan.bridge, "up"])
-        # Without the translation it ends at the bridge: the box's own gateway never sees it.
+        # Without the translation traffic ends at the bridge: the host's own gateway never sees it.
         box.run(["ip", "route", "replace", plan.public, "dev", plan.bridge])
         chain = f"table ip {plan.table} {{ chain output {{ type nat hook output priority -100; "
         box.run(["nft", "-f", "-"], stdin=f"{chain} ip daddr {plan.public} dnat to {plan.address}\n}}\n}}\n")
-
-    def _disks(self, image: Path) -> None:
-        folder = self.plan.folder
-        if not (folder / "root.qcow2").exists():
-            making = folder / "root.new"
-            base = ["-b", str(image / "root.img"), "-F", "raw"]
-            box.run(["qemu-img", "create", "-q", "-f", "qcow2", *base, str(making)])
-            making.rename(folder / "root.qcow2")
-        for serial, mib in DATA_DISKS.items():
-            with (folder / f"{serial}.img").open("ab") as file:
-                file.truncate(mib << 20)
-        self._write_seed(folder / f"{SEED}.img")
-
-    def _write_seed(self, path: Path) -> None:
-        """Write what differs from guest to guest as an archive that the guest reads from a disk."""
-        folder = self.plan.folder
-        link = f"[Match]\nType=ether\n[Network]\nAddress={self.plan.address}/24\nGateway={self.plan.gateway}\n"
-        files: dict[str, tuple[bytes, int, int]] = {
-            f"etc/{SEED}": (b"", 0o644, 0),
-            "etc/hostname": (b"guest\n", 0o644, 0),
-            "etc/systemd/network/10-guest.network": (link.encode(), 0o644, 0),
-            "home/berny/.ssh/authorized_keys": ((folder / "id_ed25519.pub").read_bytes(), 0o600, 1000),
-        }
-        for kind, mode in (("", 0o600), (".pub", 0o644)):
-            name = f"ssh_host_ed25519_key{kind}"
-            files[f"etc/ssh/{name}"] = ((folder / name).read_bytes(), mode, 0)
-        for shared in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
-            if Path("/etc", shared).exists():
-                files[f"etc/{shared}"] = (Path("/etc", shared).read_bytes(), 0o644, 0)
-        with tarfile.open(path, "w") as archive:
-            for name, (data, mode, owner) in files.items():
-                facts = tarfile.TarInfo(name)
-                facts.size, facts.mode, facts.uid, facts.gid = len(data), mode, owner, owner
-                archive.addfile(facts, io.BytesIO(data))
 
     def _start(self, image: Path, accelerator: str) -> None:
         folder = self.plan.folder
@@ -398,6 +257,6 @@ class Guest:
 
 
 def kvm_offered() -> bool:
-    """Tell whether this box may run guests on its processor: the device can be there where that has no such mode."""
+    """Return whether the host offers hardware virtualization: the device can exist even if the processor has no support."""
     flags = set(Path("/proc/cpuinfo").read_text().split())
     return bool({"vmx", "svm"} & flags) and os.access("/dev/kvm", os.R_OK | os.W_OK)

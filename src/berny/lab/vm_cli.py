@@ -1,4 +1,4 @@
-"""``berny vm``: one virtual machine with a kernel of its own."""
+"""``berny vm``: one virtual machine with its own kernel."""
 
 from __future__ import annotations
 

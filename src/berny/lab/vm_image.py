@@ -1,4 +1,4 @@
-"""The guest's image: the lab's Debian with a kernel of its own, made once, and booted through an overlay."""
+"""The guest's image: the lab's Debian with its own kernel, created once, and booted through an overlay."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from berny.controller.progress import Say
 from berny.lab.box import run
 from berny.lab.golden import SETUP, SUITE, make_root, making, packages
 
-# Clouds' images have python3-apt, lists that are some days old, and cloud-init, which does nothing until it has a source.
+# Cloud images have python3-apt, outdated package lists, and cloud-init, which does nothing without a data source.
 PACKAGES = ["cloud-init", "initramfs-tools", "linux-image-cloud-amd64", "python3-apt"]
 KEPT = "--skip=cleanup/apt/lists"
 GIB = 4
 LABEL = "berny-vm"
-# What differs from guest to guest (name, network, keys) comes on a disk that is an archive.
+# What differs between guests (name, network, keys) is on a disk that is an archive.
 SEED = "berny-seed"
 VM_SETUP = rf"""{SETUP}
 cat > "$root/etc/systemd/system/{SEED}.service" <<'EOF'
@@ -46,10 +46,10 @@ def image_folder() -> Path:
 
 
 def make_image(say: Say) -> Path:
-    """Have ``root.img``, ``vmlinuz`` and ``initrd.img`` in one folder; it is renamed into place when it is whole.
+    """Create ``root.img``, ``vmlinuz`` and ``initrd.img`` in one folder; it is renamed into place when complete.
 
     Raises:
-        LabError: a command failed; the message has its words.
+        LabError: a command failed; the message has its output.
     """
     target = image_folder()
     if target.is_dir():

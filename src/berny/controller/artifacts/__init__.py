@@ -1,4 +1,4 @@
-"""Supply: archives on the controller, locked by digest."""
+"""Artifacts: archives on the controller, locked by digest."""
 
 from berny.controller.artifacts.errors import ArtifactMissing, SupplyError
 from berny.controller.artifacts.store import Archive, Store

@@ -1,4 +1,4 @@
-"""Bit-identical archives: sorted, without times, owners or compression threads."""
+"""Reproducible archives: sorted, without times or owners, compressed by one thread."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def tree(folder: Path, prefix: str = "") -> dict[str, Path]:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar, compressed or not; no member lands outside of the folder.
+    """Unpack a tar archive, compressed or not; no member is written outside the folder.
 
-    By tar and not by ``tarfile``: Debian 12's Python (3.11.2) has no extraction filters.
+    With tar, not with ``tarfile``: Debian 12's Python (3.11.2) has no extraction filters.
 
     Raises:
-        SupplyError: it is no archive, or a member's name leads out of the folder; the message ends with tar's words.
+        SupplyError: it is not an archive, or a member's name leads out of the folder; the message ends with tar's output.
     """
     folder.mkdir(parents=True, exist_ok=True)
     command = ["tar", "--no-same-owner", "--no-same-permissions", "-xf", str(archive), "-C", str(folder)]

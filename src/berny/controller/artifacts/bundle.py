@@ -1,6 +1,6 @@
 """All archives in one file, for a controller without internet access; unpacked, it is an operator's mirror.
 
-The members of a bundle lie as in the store: ``NAME/KEY.json`` tells file and digest, ``NAME/FILE`` is the archive. Beside
+A bundle is laid out like the store: ``NAME/KEY.json`` has file and digest, ``NAME/FILE`` is the archive. Beside
 them are the recipes with their locks, the list of operating system packages, and ``SHA256SUMS`` of everything.
 """
 
@@ -30,7 +30,7 @@ CHUNK = 1 << 20
 
 
 def os_packages() -> dict[str, str]:
-    """Return the operating system packages that nodes fetch, and which nodes do."""
+    """Return the operating system packages that nodes fetch, and which nodes fetch them."""
     everywhere = yaml.safe_load((SHARED / "os_packages.yml").read_text())
     found = dict.fromkeys(everywhere, "every node")
     for file in sorted((ways.CHECKOUT / "roles").glob("*/tasks/*.yml")):
@@ -47,7 +47,7 @@ def apt_names(tasks: Iterable[dict[str, Any]]) -> list[str]:
     """Return the packages that tasks install."""
     found: list[str] = []
     for task in tasks:
-        # Either the module itself, or what is handed to `roles/node/tasks/packages.yml`.
+        # Either the module itself, or what is passed to `roles/node/tasks/packages.yml`.
         names = task.get("ansible.builtin.apt", {}).get("name") or task.get("vars", {}).get("node_packages") or []
         found += [names] if isinstance(names, str) else names
         for part in ("block", "rescue", "always"):
@@ -56,7 +56,7 @@ def apt_names(tasks: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def write_bundle(store: Store, names: Iterable[str], target: Path, say: Say) -> str:
-    """Write archives of the store, hashed again, into one file and return its sha256; the file appears whole.
+    """Write archives of the store, verified again, into one file and return its sha256; the file is written atomically.
 
     Raises:
         ArtifactMissing: an archive is not in the store.
@@ -104,7 +104,7 @@ def _add(tar: tarfile.TarFile, name: str, content: Path | bytes) -> None:
 
 
 class Bundle:
-    """A bundle that is read; every member was held against ``SHA256SUMS``."""
+    """A bundle that was read; every member was verified against ``SHA256SUMS``."""
 
     def __init__(self, file: Path, tar: tarfile.TarFile, say: Say) -> None:
         self.file, self.tar = file, tar
@@ -127,7 +127,7 @@ class Bundle:
         """Return a member's content.
 
         Raises:
-            SupplyError: it is not there.
+            SupplyError: it is missing.
         """
         member = self.members.get(name)
         content = self.tar.extractfile(member) if member else None
@@ -138,7 +138,7 @@ class Bundle:
         return content
 
     def load(self, store: Store, name: str, say: Say) -> Archive | None:
-        """Have an archive in the store, or return None where the bundle has none of this checkout's recipe."""
+        """Load an archive into the store, or return None if the bundle has none of this checkout's recipe."""
         key = f"{name}/{ways.key(store.recipe(name))}.json"
         if key not in self.members:
             return None
@@ -154,10 +154,10 @@ class Bundle:
 
 
 def load_bundle(store: Store, file: Path, say: Say) -> tuple[list[Archive], list[str]]:
-    """Have a bundle's archives in the store; return them, and the names of those that this checkout needs beside them.
+    """Load a bundle's archives into the store; return them, and the names of those that this checkout also needs.
 
     Raises:
-        SupplyError: the file is no bundle or was cut short; nothing was loaded.
+        SupplyError: the file is not a bundle or is truncated; nothing was loaded.
         WrongDigest: a member is not what was bundled; nothing was loaded.
     """
     loaded, lacking = [], []

@@ -1,4 +1,4 @@
-"""``berny artifacts``: have, check and list the archives of the store, and lock new versions."""
+"""``berny artifacts``: fetch, verify and list the archives of the store, and lock new versions."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ console = Console()
 
 
 def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> None:
-    """Have the archives in the store, two at a time; an optional one that nobody offers here is told, and gone without.
+    """Fetch the archives into the store, two at a time; an optional one that is not available here is reported and skipped.
 
     Raises:
-        SupplyError: one can't be had.
+        SupplyError: one can't be obtained.
     """
     store = store or Store()
     missing = [name for name in names if not store.find(name)]
@@ -46,7 +46,7 @@ def fetch_all(names: list[str], steps: Steps, store: Store | None = None) -> Non
                 return
             say(f"{archive.version}, {archive.path.stat().st_size >> 20} MiB")
 
-    # What is built longest goes first.
+    # The longest build starts first.
     missing.sort(key=lambda name: {"go": 0, "spark": 1}.get(load_recipes()[name].kind, 2))
     with ThreadPoolExecutor(2) as pool:
         for _ in pool.map(one, missing):

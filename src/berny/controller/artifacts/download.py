@@ -1,4 +1,4 @@
-"""Downloads that go on where they were cut off."""
+"""Downloads that resume where they were interrupted."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from berny.controller.artifacts.errors import NotOffered, WrongDigest
 
 ATTEMPTS = 4
 TIMEOUT = (5, 60)
-"""Seconds to connect to each address of a name, seconds without a byte."""
+"""Timeouts in seconds: to connect to each address of a name, and without receiving a byte."""
 
 
 def download(
     url: str, target: Path, sha256: str | None, say: Callable[[str], None] = lambda words: None, told_by: str = ""
 ) -> None:
-    """Download ``url`` to ``target`` and check it; a part that is there already is continued.
+    """Download ``url`` to ``target`` and verify it; a partial download is resumed.
 
-    ``told_by`` names what the digest is from; without, it is called after the target. Without a digest nothing is checked.
+    ``told_by`` names the origin of the digest; by default it is named after the target. Without a digest nothing is verified.
 
     Raises:
         NotOffered: the server can't be reached or refuses.
-        WrongDigest: what came is not what was locked; the file is removed.
+        WrongDigest: the file is not the locked one; it is removed.
     """
     part = target.with_name(f"{target.name}.part")
     for attempt in count(1):
@@ -48,7 +48,7 @@ def download(
 
 
 def _worth_trying(error: Exception) -> int:
-    """Return how many attempts a failure is worth: where nobody can be connected to, another way is to be found soon."""
+    """Return how many attempts a failure is worth: without a connection, the next way is to be tried soon."""
     if isinstance(error, requests.ConnectTimeout):
         return 1
     reason = getattr(error.args[0], "reason", None) if error.args else None
@@ -59,7 +59,7 @@ def _continue(url: str, part: Path, say: Callable[[str], None]) -> None:
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        if answer.status_code == 416:  # the part is already the whole
+        if answer.status_code == 416:  # the partial download is already complete
             return
         if 400 <= answer.status_code < 500:
             raise NotOffered(f"{url}: the server answers {answer.status_code}")
@@ -68,7 +68,7 @@ def _continue(url: str, part: Path, say: Callable[[str], None]) -> None:
         total = have * resumed + int(answer.headers.get("Content-Length", 0))
         done, told = have * resumed, 0.0
         with part.open("ab" if resumed else "wb") as file:
-            # Not decoded: servers tell an archive as compressed content, and the digest is the file's own.
+            # Not decoded: servers may declare an archive as compressed content, and the digest is that of the file itself.
             for chunk in answer.raw.stream(1 << 18, decode_content=False):
                 file.write(chunk)
                 done += len(chunk)

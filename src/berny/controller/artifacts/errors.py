@@ -1,4 +1,4 @@
-"""What can go wrong when archives are had; each message says what to do."""
+"""Errors of obtaining archives; each message says what to do."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 
 class SupplyError(RuntimeError):
-    """An archive could not be had."""
+    """An archive could not be obtained."""
 
 
 class NotOffered(SupplyError):
-    """Whoever offers a file can't be reached, or does not have it: an optional archive is gone without."""
+    """The server of a file can't be reached, or does not have it: an optional archive is skipped."""
 
 
 class ArtifactMissing(SupplyError):
@@ -18,14 +18,14 @@ class ArtifactMissing(SupplyError):
 
 
 class ToolMissing(SupplyError):
-    """A program that a way needs is not installed."""
+    """A program that is needed to obtain an archive is not installed."""
 
     def __init__(self, tool: str, package: str) -> None:
         super().__init__(f"{tool} is not installed; on Debian: apt-get install {package}")
 
 
 class WrongSignature(SupplyError):
-    """Nobody whom the catalog trusts vouches for a file."""
+    """A file has no valid signature by a key that the catalog trusts."""
 
     def __init__(self, name: str, fingerprint: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}; expected is a signature by the key {fingerprint}. Nothing was installed.")

@@ -1,6 +1,6 @@
 """InfluxDB built from its Go module.
 
-Its query engine is a Rust library that the module's own ``pkg-config`` builds through Cargo on the way.
+Its query engine is a Rust library that the module's own ``pkg-config`` builds with Cargo during the build.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from berny.controller.artifacts.errors import SupplyError
 from berny.controller.artifacts.recipes import Recipe
 from berny.controller.progress import Say, follow
 
-# Lints that a newer compiler denies by default would end the build of an older library.
+# Lints that a newer compiler denies by default would fail the build of an older library.
 WRAPPER = """#!/bin/sh
 compiler=$1
 shift
 exec "$compiler" "$@" --cap-lints warn
 """
 CARGO = (1, 80)
-"""The least version; Go's is in the recipe's go.mod."""
+"""The minimum version; Go's is in the recipe's go.mod."""
 
 
 def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    """Build ``bin/influxd`` by the go.mod and go.sum of the recipe's folder; about 7 minutes on 2 cores.
+    """Build ``bin/influxd`` from the go.mod and go.sum of the recipe's folder; about 7 minutes on 2 cores.
 
     Raises:
-        SupplyError: a compiler is missing or too old, each is named; or the build failed, by the compiler's last words.
+        SupplyError: compilers are missing or too old (all are named), or the build failed (with the compiler's last output).
     """
     module = scratch / "module"
     shutil.copytree(recipe.folder, module)
@@ -69,7 +69,7 @@ def build(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
 
 
 def lacking(module: Path, environment: Mapping[str, str]) -> list[str]:
-    """Return the compilers that are missing or older than ``module``, a go.mod, and its library want, in words."""
+    """Return descriptions of the compilers that are missing or older than ``module``, a go.mod, and its library require."""
     wanted = re.search(r"^go (\d+)\.(\d+)", module.read_text(), re.M)
     assert wanted
     least = {"go": (int(wanted[1]), int(wanted[2])), "cargo": CARGO}
@@ -83,7 +83,7 @@ def lacking(module: Path, environment: Mapping[str, str]) -> list[str]:
 
 
 def _version(command: list[str], environment: Mapping[str, str]) -> tuple[int, int]:
-    """Return the version that a compiler tells; zeros where there is none."""
+    """Return the version that a compiler reports; zeros if there is none."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=dict(environment))
     except FileNotFoundError:

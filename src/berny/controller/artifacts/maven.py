@@ -1,4 +1,4 @@
-"""Jars from a Maven repository, by the ordinary client and by the lock."""
+"""Jars from a Maven repository, fetched by the ordinary client and verified against the lock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from berny.controller.artifacts.errors import SupplyError, ToolMissing, WrongDig
 from berny.controller.progress import Say, follow
 
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
-# Poms of old artifacts name repositories of their own: none but the client's default is asked.
+# POMs of old artifacts name repositories of their own: only the client's default is used.
 SETTINGS = """<settings><mirrors><mirror>
 <id>nowhere</id><mirrorOf>*,!central</mirrorOf><url>file:///nonexistent</url><blocked>true</blocked>
 </mirror></mirrors></settings>
@@ -55,11 +55,11 @@ def copy_jars(
 ) -> dict[str, Path]:
     """Copy the jars of ``coordinates`` (``group:artifact:version[:classifier]``) to ``target``; return them by coordinate.
 
-    With ``transitive``, everything that they need at run time comes too.
+    With ``transitive``, their runtime dependencies are included.
 
     Raises:
-        ToolMissing: there is no Maven.
-        SupplyError: Maven could not get something; the message ends with its own words.
+        ToolMissing: Maven is not installed.
+        SupplyError: Maven could not fetch something; the message ends with its output.
     """
     if not shutil.which("mvn"):
         raise ToolMissing("mvn", "maven")
@@ -79,7 +79,7 @@ def copy_jars(
                 downloaded += 1
                 say(f"{downloaded} jars downloaded")
 
-        # Two clients that write one repository at a time leave halves of files there.
+        # Two clients that write to one repository concurrently leave truncated files.
         with _cached_repository() as repository:
             code, last = follow([*command, f"-Dmaven.repo.local={repository}"], each)
         if code:
@@ -104,7 +104,7 @@ def _coordinate(jar: Path, root: Path) -> str:
 
 
 def check(found: Mapping[str, Path], locked: Mapping[str, str], lock_file: Path) -> None:
-    """Hold jars against the lock.
+    """Verify jars against the lock.
 
     Raises:
         WrongDigest: a jar is not the locked one; names file, expected and found.

@@ -1,4 +1,4 @@
-"""Archives that were made elsewhere: an operator's mirror, and what holds them against the locks of this checkout."""
+"""Archives that were built elsewhere: an operator's mirror, and their verification against the locks of this checkout."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ VARIABLE = "BERNY_MIRROR"
 
 
 class Index(BaseModel):
-    """What ``NAME/KEY.json`` tells of an archive, in the store, in a bundle and on a mirror."""
+    """The content of ``NAME/KEY.json`` about an archive, in the store, in a bundle and on a mirror."""
 
     model_config = ConfigDict(frozen=True)
 
-    # A name alone: what was made elsewhere must not lead out of the store.
+    # Only a name: an index from elsewhere must not lead out of the store.
     file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*\.tar\.zst$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     bytes: int = Field(gt=0)
     version: str
     source: str | None = None
-    """What the vendor's archive that it was made from hashes to."""
+    """The digest of the vendor's archive that it was built from."""
 
 
 def parse_index(text: str | bytes, where: str, recipe: Recipe) -> Index:
     """Read an index.
 
     Raises:
-        SupplyError: it is malformed, or of another vendor's archive than is wanted; names where it is.
+        SupplyError: it is malformed, or of another vendor's archive than expected; the message names its location.
     """
     try:
         index = Index.model_validate(json.loads(text))
@@ -52,15 +52,15 @@ def parse_index(text: str | bytes, where: str, recipe: Recipe) -> Index:
 
 
 def base() -> str:
-    """Return the mirror's address, or nothing where the operator has none."""
+    """Return the mirror's address, or nothing if the operator has none."""
     return os.environ.get(VARIABLE, "").rstrip("/")
 
 
 def ask(recipe: Recipe, key: str) -> Index:
-    """Return what the mirror tells of an archive.
+    """Return the mirror's index of an archive.
 
     Raises:
-        SupplyError: it can't be reached, does not have it, or has it of another vendor's archive than is wanted.
+        SupplyError: it can't be reached, does not have it, or has one of another vendor's archive than expected.
     """
     url = f"{base()}/{recipe.name}/{key}.json"
     try:
@@ -73,21 +73,21 @@ def ask(recipe: Recipe, key: str) -> Index:
 
 
 def take(name: str, index: Index, beside: Path, say: Say) -> None:
-    """Download an archive; a part that is there already is continued.
+    """Download an archive; a partial download is resumed.
 
     Raises:
         SupplyError: the mirror can't be reached, or does not have it.
-        WrongDigest: what came is not what its index tells.
+        WrongDigest: the file is not the one in its index.
     """
     download(f"{base()}/{name}/{index.file}", beside, index.sha256, say, "the mirror's index")
 
 
 def hold_against_lock(recipe: Recipe, archive: Path) -> None:
-    """Hold every jar of an archive that was made elsewhere against this checkout's lock.
+    """Verify every jar of an archive that was built elsewhere against this checkout's lock.
 
     Raises:
         WrongDigest: a jar is not the locked one; names it, expected and found.
-        SupplyError: a locked jar is missing, or there is one that is not locked.
+        SupplyError: a locked jar is missing, or a jar is not locked.
     """
     if recipe.kind not in ("jars", "spark"):
         return
@@ -104,7 +104,7 @@ def hold_against_lock(recipe: Recipe, archive: Path) -> None:
             raise SupplyError(f"{archive.name}: {coordinate} is locked in {recipe.lock_file.name}, but not in it")
         if found[name] != digest:
             raise WrongDigest(f"{archive.name}: {coordinate}", digest, found[name], recipe.lock_file)
-    # Spark's package has jars of its own, which its lock does not name.
+    # A Python package has jars of its own, which its lock does not name.
     extra = sorted(set(found) - set(locked)) if recipe.kind == "jars" else []
     if extra:
         raise SupplyError(

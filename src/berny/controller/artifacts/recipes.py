@@ -1,4 +1,4 @@
-"""How each archive is had, and the locks that hold its inputs: name, version and digest, never an address."""
+"""How each archive is obtained, and the locks of its inputs: name, version and digest, never an address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from berny.model.catalog import ROLES
 from berny.model.manifest import PIPELINES
 
 OWN = "berny"
-"""The archive of what all nodes run of Berny's own code; the code of a pipeline is in ``berny-PIPELINE``."""
+"""The archive of Berny's own code that all nodes run; the code of a pipeline is in ``berny-PIPELINE``."""
 LINE = re.compile(r"(?P<digest>[0-9a-f]{64})  (?P<name>\S+)")
 
 
@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Signature(_Strict):
-    """Whose detached signature vouches for an archive; it is at the archive's address with ``.asc`` behind it."""
+    """Whose detached signature an archive must have; it is at the archive's address with ``.asc`` appended."""
 
     key: str
     """Where the vendor publishes its key."""
@@ -38,19 +38,19 @@ class Signature(_Strict):
 
 
 class Vendor(_Strict):
-    """A vendor's archive: where it is, what vouches for it and which of its files become which of ours."""
+    """A vendor's archive: its address, how it is verified, and which of its files become which of ours."""
 
     url: str
     sha256: str | None = None
     signature: Signature | None = None
-    """What vouches for it where no digest is known."""
+    """How it is verified if no digest is known."""
     wanted: str | None = None
-    """The digest that an operator gives: an archive that was made from another is not taken."""
+    """The digest that an operator sets: an archive built from another one is not accepted."""
     members: dict[str, str] = {}
     holds: list[str] = []
-    """What tells its layout, where the whole of it is taken: files below its one folder."""
+    """Files below its only folder by which its layout is verified, if it is used as a whole."""
     named: bool = False
-    """An operator's archive instead of the vendor's."""
+    """An operator's archive that replaces the vendor's."""
 
     @model_validator(mode="after")
     def _vouched_for(self) -> Vendor:
@@ -67,23 +67,23 @@ class Recipe(_Strict):
     title: str
     kind: Literal["jars", "spark", "go", "vendor", "wheels", "source"]
     optional: bool = False
-    """Where it can't be had, the rest goes on without it."""
+    """If it can't be obtained, the rest is installed without it."""
     roots: list[str] = []
     """Maven coordinates that the lock is resolved from."""
     exclude: list[str] = []
     extra: dict[str, str] = {}
-    """Folders taken out of a jar: name in the archive: ``group:artifact:version:classifier!folder``."""
+    """Folders extracted from a jar: name in the archive: ``group:artifact:version:classifier!folder``."""
     sdist: str | None = None
     vendor: Vendor | None = None
 
     @property
     def pipeline(self) -> str:
-        """The pipeline whose code it holds, if it does; its recipe is the folder's content, not a file."""
+        """The pipeline whose code it holds, if any; its recipe is the folder's content, not a file."""
         return self.name.removeprefix(f"{OWN}-") if self.kind == "source" and self.name != OWN else ""
 
     @property
     def file(self) -> Path:
-        """Where it stands."""
+        """The recipe's file."""
         return recipe_files()[self.name]
 
     @property
@@ -93,12 +93,12 @@ class Recipe(_Strict):
 
     @property
     def folder(self) -> Path:
-        """The module that is built, for those that are."""
+        """The Go module to build, if there is one."""
         return self.file.with_suffix("")
 
     @property
     def inputs(self) -> list[Path]:
-        """The files beside this recipe that its archive is made of: its lock, and the module's."""
+        """The files beside this recipe that determine its archive: its lock, and the module's files."""
         return [file for file in (self.lock_file, *sorted(self.folder.glob("*"))) if file.exists()]
 
 
@@ -121,15 +121,15 @@ def load_recipes() -> dict[str, Recipe]:
 
 
 def as_given(recipe: Recipe, archive: str = "", sha256: str = "") -> Recipe:
-    """Return the recipe with what an operator names instead of the vendor's archive, a path or an address, and its digest.
+    """Return the recipe with an operator's archive, a path or an address, and its digest, instead of the vendor's.
 
-    Without both, the environment is asked: ``BERNY_NAME_ARCHIVE`` and ``BERNY_NAME_SHA256``.
+    Without both, they come from the environment: ``BERNY_NAME_ARCHIVE`` and ``BERNY_NAME_SHA256``.
     """
     if not recipe.vendor:
         return recipe
     if not archive and not sha256:
         archive, sha256 = (os.environ.get(f"BERNY_{recipe.name.upper()}_{word}", "") for word in ("ARCHIVE", "SHA256"))
-    # The vendor's digest is that of no other archive.
+    # The vendor's digest does not apply to another archive.
     own: dict[str, Any] = {"wanted": sha256 or None, "sha256": sha256 or recipe.vendor.sha256}
     if archive:
         own |= {"url": archive, "sha256": sha256 or None, "named": True}
@@ -137,7 +137,7 @@ def as_given(recipe: Recipe, archive: str = "", sha256: str = "") -> Recipe:
 
 
 def not_run(recipe: Recipe) -> str:
-    """Return what is said of an optional archive that the store does not have, and how to add it."""
+    """Return the line for an optional archive that is not in the store, and how to add it."""
     variable, name = f"BERNY_{recipe.name.upper()}", recipe.name
     return (
         f"NOT RUN: {name} (archive not in the store: berny artifacts fetch {name} downloads {recipe.version} where "
@@ -149,7 +149,7 @@ def read_lock(file: Path) -> dict[str, str]:
     """Read a lock: ``sha256  name`` a line, as sha256sum writes it; return digests by name.
 
     Raises:
-        LockError: the file is missing or a line has another form.
+        LockError: the file is missing or a line is malformed.
     """
     if not file.exists():
         raise LockError(f"{file}: missing; `berny artifacts lock` writes it")
@@ -171,9 +171,9 @@ def write_lock(file: Path, locked: dict[str, str], comment: str) -> None:
 
 
 def key(recipe: Recipe, *others: str) -> str:
-    """Return the digest of a recipe, its lock and ``others`` (a toolchain, say): what a built archive is kept by."""
-    # Whether the rest goes on without it, where an archive is and what vouches for it changes nothing of what is made of it.
-    # Which one it was is noted in the index: where nobody names one, what is there will do.
+    """Return the digest of a recipe, its lock and ``others`` (a toolchain, say): the key of its archive in the store."""
+    # Whether it is optional, its address and how it is verified do not change the archive.
+    # The index records which one was used: unless the operator names one, the existing one is accepted.
     beside: dict[str, Any] = {"optional": True, "vendor": set(Vendor.model_fields) - {"members"}}
     digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
     for file in recipe.inputs:

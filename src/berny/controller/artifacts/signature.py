@@ -1,7 +1,7 @@
-"""Detached OpenPGP signatures, verified by GnuPG with a keyring of its own that holds what the vendor publishes.
+"""Detached OpenPGP signatures, verified by GnuPG with a separate keyring that holds what the vendor publishes.
 
-The fingerprint that is pinned is the primary key's. Vendors sign by subkeys that expire and are replaced, so an archive of
-last year has the signature of an expired subkey: that holds if it was made before the subkey expired.
+The pinned fingerprint is the primary key's. Vendors sign with subkeys that expire and are replaced, so an archive of last
+year has the signature of an expired subkey, which is valid if it was made before the subkey expired.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ UNTRUSTED = {
 
 
 class Keyring:
-    """A vendor's key, refused unless it is the pinned one."""
+    """A vendor's key; any key but the pinned one is refused."""
 
     def __init__(self, home: Path, key: Path, url: str, fingerprint: str) -> None:
-        """Take the key in from the file ``key``, which came from ``url``; ``home`` is a folder to be made.
+        """Import the key from the file ``key``, downloaded from ``url``; ``home`` is a folder to create.
 
         Raises:
-            ToolMissing: there is no gpg.
-            WrongSignature: it is no key, or another one.
+            ToolMissing: gpg is not installed.
+            WrongSignature: it is not a key, or another one.
         """
         if not shutil.which("gpg"):
             raise ToolMissing("gpg", "gpg")
@@ -36,16 +36,16 @@ class Keyring:
         home.mkdir(mode=0o700)
         self._gpg("--import", str(key))
         self.expires = self._expiries()
-        """By fingerprint of each primary key and subkey, when it expires (seconds since the epoch), or None."""
+        """Expiry of each primary key and subkey by fingerprint (seconds since the epoch), or None."""
         if fingerprint not in self.expires:
             found = f"holds the key {next(iter(self.expires))}" if self.expires else "holds no key"
             raise WrongSignature(url, fingerprint, found)
 
     def verify(self, archive: Path, signature: Path, url: str) -> None:
-        """Hold an archive, which came from ``url``, against its signature.
+        """Verify the signature of an archive, downloaded from ``url``.
 
         Raises:
-            WrongSignature: it is not signed by the key, or was changed or cut short since.
+            WrongSignature: it is not signed by the key, or was changed or truncated since.
         """
         reasons = []
         for words in self._signatures(archive, signature):
@@ -79,7 +79,7 @@ class Keyring:
         return expires
 
     def _signatures(self, archive: Path, signature: Path) -> list[dict[str, list[str]]]:
-        """Return what gpg says of each signature of the file: its status words and their arguments."""
+        """Return gpg's status of each signature of the file: keywords and their arguments."""
         found: list[dict[str, list[str]]] = []
         for line in self._gpg("--verify", str(signature), str(archive)):
             if line.startswith(STATUS):

@@ -1,4 +1,4 @@
-"""The store: archives under the XDG cache folder, found by the digest of what they are made from."""
+"""The store: archives under the XDG cache folder, keyed by the digest of their inputs."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def cache_folder() -> Path:
 
 
 class Store:
-    """Archives by name. An index file is written last, so a half-written archive is never found."""
+    """Archives by name. The index file is written last, so an incomplete archive is never found."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_folder() / "store"
 
     def recipe(self, name: str, archive: str = "", sha256: str = "") -> Recipe:
-        """Return the recipe of an archive; ``archive`` and ``sha256`` are what an operator names instead of the vendor's.
+        """Return the recipe of an archive; ``archive`` and ``sha256`` are an operator's, instead of the vendor's.
 
         Raises:
-            SupplyError: there is none of that name.
+            SupplyError: there is no recipe of that name.
         """
         try:
             recipe = load_recipes()[name]
@@ -55,7 +55,7 @@ class Store:
         return as_given(recipe, archive, sha256)
 
     def find(self, name: str, archive: str = "", sha256: str = "") -> Archive | None:
-        """Return the archive made from today's recipe and lock, or None; sizes are compared, not digests."""
+        """Return the archive of the current recipe and lock, or None; sizes are compared, not digests."""
         recipe = self.recipe(name, archive, sha256)
         index = self.folder / name / f"{ways.key(recipe)}.json"
         try:
@@ -70,7 +70,7 @@ class Store:
             return None
 
     def resolve(self, name: str, archive: str = "", sha256: str = "") -> Archive:
-        """Return an archive; Berny's own code and what an operator names are packed on the spot, others have to be there.
+        """Return an archive; Berny's own code and an operator's archive are packed on demand, others have to be in the store.
 
         Raises:
             ArtifactMissing: it is not in the store.
@@ -83,10 +83,10 @@ class Store:
         return found
 
     def fetch(self, name: str, say: Say = lambda words: None, archive: str = "", sha256: str = "") -> Archive:
-        """Have an archive in the store by the first way that works, and return it.
+        """Obtain an archive in the first way that works, store it, and return it.
 
         Raises:
-            SupplyError: no way worked; the message tells each way's reason.
+            SupplyError: no way worked; the message has the reason for each.
         """
         recipe = self.recipe(name, archive, sha256)
         with self._locked(name):
@@ -111,10 +111,10 @@ class Store:
             return Archive(name, version, target, digest)
 
     def adopt(self, name: str, index: Index, have: Callable[[Path], None]) -> Archive:
-        """Take in an archive that was made elsewhere: ``have`` writes it to a path; found only once it was verified.
+        """Store an archive that was built elsewhere: ``have`` writes it to a path; it can be found only after it is verified.
 
         Raises:
-            WrongDigest: it is not what its index tells, or a jar in it is not the locked one.
+            WrongDigest: it is not the one in its index, or a jar in it is not the locked one.
         """
         with self._locked(name):
             return self.find(name) or self._adopt(self.recipe(name), index, have)
@@ -137,7 +137,7 @@ class Store:
         return Archive(recipe.name, index.version, target, index.sha256)
 
     def _mirrored(self, recipe: Recipe, say: Say) -> Archive | None:
-        """Return an archive of the operator's mirror, or None where there is no mirror or it does not have it."""
+        """Return an archive of the operator's mirror, or None if there is no mirror or it does not have it."""
         if not mirror.base() or recipe.kind == "source" or (recipe.vendor and recipe.vendor.named):
             return None
         try:
@@ -150,7 +150,7 @@ class Store:
             return None
 
     def verify(self, name: str) -> Archive:
-        """Hash an archive again; drop it from the index if it is not what it was.
+        """Verify an archive again; remove it from the index if it changed.
 
         Raises:
             ArtifactMissing: it is not in the store.

@@ -1,4 +1,4 @@
-"""The ways to have an archive: jars by Maven, packages by pip and uv, a vendor's archive or a build by Go, our own code."""
+"""The ways to obtain an archive: jars by Maven, packages by pip and uv, a vendor's archive, a build by Go, our own code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROBES = "berny_probes"
 
 
 def key(recipe: Recipe) -> str:
-    """Return what a recipe's archive is indexed by: a digest of all its inputs."""
+    """Return the key of a recipe's archive: a digest of all its inputs."""
     if recipe.kind == "source":
         digest = hashlib.sha256()
         for name, path in sorted(own_code(recipe.pipeline).items()):
@@ -40,9 +40,9 @@ def key(recipe: Recipe) -> str:
 
 
 def members(recipe: Recipe, scratch: Path, say: Say) -> tuple[dict[str, Path], str]:
-    """Have the files of an archive in ``scratch`` and return them by their names in it.
+    """Create the files of an archive in ``scratch`` and return them by their names in it.
 
-    Beside them is what the vendor's archive hashes to that they are from, or nothing where there was none.
+    Also returns the digest of the vendor's archive that they are from, or nothing if there was none.
 
     Raises:
         SupplyError: no way worked.
@@ -57,9 +57,9 @@ def _source(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
 
 
 def own_code(pipeline: str = "") -> dict[str, Path]:
-    """Return the files that nodes need of a pipeline, or without one what all nodes need: model, runtime, components' probes.
+    """Return the files of a pipeline that nodes need, or without one those of all nodes: model, runtime, components' probes.
 
-    A pipeline's folders stay on the controller, and so does what people read: a change there restarts nothing.
+    A pipeline's subfolders and its documentation stay on the controller: a change there restarts nothing.
     """
     if pipeline:
         files = (path for path in (recipes.PIPELINES / pipeline).iterdir() if path.is_file())
@@ -79,7 +79,7 @@ def own_code(pipeline: str = "") -> dict[str, Path]:
 
 
 def jars(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    """Return ``lib/*.jar`` by the lock, and folders out of jars."""
+    """Return ``lib/*.jar`` as locked, and folders extracted from jars."""
     locked = read_lock(recipe.lock_file)
     say(f"{len(locked)} jars")
     found = maven.copy_jars(locked, scratch / "jars", say=say)
@@ -98,7 +98,7 @@ def jars(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
 
 
 def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
-    """Return Spark's home out of the Python package, with the connectors among its jars."""
+    """Return Spark's home from the Python package, with the connectors among its jars."""
     locked = read_lock(recipe.lock_file)
     coordinates = {name: digest for name, digest in locked.items() if ":" in name}
     say(f"{recipe.sdist} {recipe.version} (450 MB)")
@@ -127,10 +127,10 @@ def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
 
 
 def pip_download(words: list[str], target: Path, say: Say = lambda words: None) -> None:
-    """Download what pip's ``words`` ask for.
+    """Download with pip; ``words`` are its arguments.
 
     Raises:
-        SupplyError: pip failed; the message ends with its words.
+        SupplyError: pip failed; the message ends with its output.
     """
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--progress-bar", "raw"]
 
@@ -171,14 +171,14 @@ def wheels(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
 
 
 def vendors(recipe: Recipe, scratch: Path, say: Say) -> tuple[dict[str, Path], str]:
-    """Return the files of a vendor's archive, or of the one that an operator names, and what that archive hashes to.
+    """Return the files of a vendor's or an operator's archive, and that archive's digest.
 
-    Of the kind ``go`` they are built where the vendor can't be reached; then the digest is empty.
+    For the kind ``go`` they are built if the vendor can't be reached; then the digest is empty.
 
     Raises:
         NotOffered: the vendor can't be reached.
-        WrongDigest, WrongSignature: it is another archive than is vouched for; no other way is tried.
-        SupplyError: what an operator names can't be had, the layout is another, or the build failed.
+        WrongDigest, WrongSignature: the archive failed verification; no other way is tried.
+        SupplyError: the operator's archive can't be obtained, the layout differs, or the build failed.
     """
     try:
         archive = obtain(recipe, scratch, say)
@@ -194,18 +194,18 @@ def vendors(recipe: Recipe, scratch: Path, say: Say) -> tuple[dict[str, Path], s
             raise SupplyError(f"{away}, and {error}. An archive that was brought here: {by_hand}") from error
     say("unpacking")
     assert recipe.vendor
-    # What has a digest was held against it.
+    # With a digest it has been verified already.
     return _layout(recipe, archive, scratch / "vendor"), recipe.vendor.sha256 or sha256_file(archive)
 
 
 def obtain(recipe: Recipe, scratch: Path, say: Say) -> Path:
-    """Return the vendor's archive, or the one that an operator names, verified by digest or signature.
+    """Return the vendor's or the operator's archive, verified by digest or signature.
 
     Raises:
         NotOffered: the vendor can't be reached.
-        ToolMissing: there is no gpg.
-        WrongDigest, WrongSignature: it is another archive than is vouched for.
-        SupplyError: what an operator names can't be had.
+        ToolMissing: gpg is not installed.
+        WrongDigest, WrongSignature: the archive failed verification.
+        SupplyError: the operator's archive can't be obtained.
     """
     vendor, variable = recipe.vendor, f"BERNY_{recipe.name.upper()}"
     assert vendor is not None
@@ -234,7 +234,7 @@ def obtain(recipe: Recipe, scratch: Path, say: Say) -> Path:
 
 
 def _signed(url: str, signature: Signature, target: Path, say: Say) -> None:
-    """Download an archive that its signature vouches for: the key first, for without it the rest is worth nothing."""
+    """Download an archive that is verified by signature: the key first, because nothing can be verified without it."""
     key, signed = target.with_name("vendor.key"), target.with_name("vendor.asc")
     download(signature.key, key, None, say)
     keyring = Keyring(target.with_name("gnupg"), key, signature.key, signature.fingerprint)
@@ -244,7 +244,7 @@ def _signed(url: str, signature: Signature, target: Path, say: Say) -> None:
 
 
 def _layout(recipe: Recipe, archive: Path, unpacked: Path) -> dict[str, Path]:
-    """Return the files of an archive that the recipe names, or all of them without its one folder."""
+    """Return the files of an archive that the recipe names, or all of them, without the top folder."""
     vendor = recipe.vendor
     assert vendor is not None
     try:
@@ -266,7 +266,7 @@ def _layout(recipe: Recipe, archive: Path, unpacked: Path) -> dict[str, Path]:
 
 
 def version(recipe: Recipe, members: dict[str, Path]) -> str:
-    """Return the version of what was had: the archive that an operator names tells its own."""
+    """Return the version of what was obtained: an operator's archive has its own."""
     told = members.get("VERSION")
     found = told.read_text().strip().removeprefix("v") if recipe.kind == "vendor" and told else ""
     return found if re.fullmatch(r"\d[\w.+-]{0,40}", found) else recipe.version

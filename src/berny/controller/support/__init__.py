@@ -1,1 +1,1 @@
-"""Support: what all nodes tell of a cluster, in one archive without secrets."""
+"""Support bundles: what all nodes report about a cluster, in one archive without secrets."""

@@ -1,4 +1,4 @@
-"""The archive of a support bundle: what nodes told, masked, in one file that appears whole."""
+"""The archive of a support bundle: what nodes reported, masked, in one file that is written atomically."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from berny.controller.support.mask import SECRET_FILE, Masker, masked_file, secr
 
 @dataclass(frozen=True)
 class Answer:
-    """What a node told: texts by name, and the names of the files that only their owner may read."""
+    """What a node reported: texts by name, and the names of the files that only their owner may read."""
 
     files: Mapping[str, str]
     private: set[str]
     reason: str = ""
-    """Why it told nothing."""
+    """Why it reported nothing."""
 
 
 def write_archive(folder: Path, cluster: str, answers: Mapping[str, Answer], secrets: Iterable[str]) -> Path:
@@ -57,12 +57,12 @@ def write_archive(folder: Path, cluster: str, answers: Mapping[str, Answer], sec
 
 
 def is_secret(name: str, answer: Answer) -> bool:
-    """Tell whether a file holds secrets: by its name, or since only its owner may read it."""
+    """Return whether a file holds secrets: by its name, or because only its owner may read it."""
     return name in answer.private or bool(SECRET_FILE.search(name))
 
 
 def read_nodes(archive: Path) -> dict[str, str]:
-    """Return what a written archive has of each node."""
+    """Return what a written archive contains of each node."""
     with tarfile.open(archive) as tar:
         first = tar.extractfile(tar.getmembers()[0])
         assert first is not None

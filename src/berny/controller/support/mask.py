@@ -1,4 +1,4 @@
-"""Secrets out of texts: known values in whatever form they stand, and what by its name is a secret."""
+"""Removes secrets from texts: known values in any encoding, and values whose name marks them as secret."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import quote, quote_plus
 
 MASK = "[masked]"
 SHORTEST = 4
-"""A shorter value is no secret, and masking it would leave nothing to read."""
+"""A shorter value is not a secret, and masking it would make texts unreadable."""
 STABLE = 6
-"""Characters of an encoded value that have to be its own before it is looked for."""
+"""Characters of an encoded value that must depend on it alone for it to be searched."""
 NAME = r"(?:token|secret|passw(?:or)?d|passphrase|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
 SECRET_NAME = re.compile(NAME, re.I)
 SECRET_FILE = re.compile(r"(?:^|/)(?:[^/]*\.token|stage\.env|[^/]*\.key|id_[a-z0-9]+)$")
 RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+_=-]{20,}(?:[A-Za-z0-9+/_=-]*)")
 ASSIGNMENT = re.compile(r"^\s*(?:export\s+)?[\"']?(?P<name>[A-Za-z_][\w.-]*)[\"']?\s*[=:]\s*(?P<value>.*?)\s*$")
 KEY_BLOCK = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S)
-# What stands after a telling name is masked though nobody knows the value: name=VALUE, "name": "VALUE", --name VALUE.
+# What follows a revealing name is masked even if the value is unknown: name=VALUE, "name": "VALUE", --name VALUE.
 TOLD = re.compile(
     rf"(?P<before>\b[\w.-]*{NAME}[\w.-]*[\"']?(?:\s*[=:]\s*|\s+(?=[\"']))[\"']?)(?P<value>[^\s\"',;}}&]{{4,}})", re.I
 )
@@ -31,7 +31,7 @@ ADDRESS = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^\s/:@]+:)(?P<value>[^\
 
 
 def secret_values(text: str) -> set[str]:
-    """Return what a file that holds secrets tells: a token alone, or the secrets among ``NAME=VALUE`` lines."""
+    """Return the secrets of a file: a token alone, or those among ``NAME=VALUE`` lines."""
     found = {text.strip()} if len(text.split()) == 1 else set()
     for line in KEY_BLOCK.sub("", text).splitlines():
         match = ASSIGNMENT.match(line)
@@ -44,20 +44,20 @@ def secret_values(text: str) -> set[str]:
 
 
 def masked_file(text: str) -> str:
-    """Return a file that holds secrets with its names alone."""
+    """Return the text of a file that holds secrets, with only the names left."""
     names = [match["name"] for match in map(ASSIGNMENT.match, text.splitlines()) if match]
     return "".join(f"{name}={MASK}\n" for name in names) or f"{MASK}\n"
 
 
 def forms(value: str) -> set[str]:
-    """Return a secret in all forms that it is looked for: as it is, escaped, in a URL, in base64 wherever it begins."""
+    """Return all forms of a secret to search for: as it is, escaped, in a URL, in base64 at any offset."""
     data = value.encode()
     found = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     found |= {quote(value), quote(value, safe=""), quote_plus(value), data.hex(), data.hex().upper()}
     for before in range(3):
         for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
             encoded = encode(b"\0" * before + data).decode().rstrip("=")
-            # The characters at both ends are shared with what stands beside the secret.
+            # The characters at both ends also depend on the neighbouring bytes.
             whole = 8 * (before + len(data)) // 6
             own = encoded[(8 * before + 5) // 6 : whole]
             if len(own) >= STABLE:
@@ -70,7 +70,7 @@ class Masker:
 
     def __init__(self, values: Iterable[str]) -> None:
         known = {form for value in values if len(value) >= SHORTEST for form in forms(value)}
-        # The longest first: a form may begin with another.
+        # Longest first: one form may be a prefix of another.
         ordered = sorted(known, key=lambda form: (-len(form), form))
         self.known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 

@@ -1,100 +1,53 @@
-"""What stands against a converge: readings of all nodes held against what the inventory puts there. Touches nothing."""
+"""Checks of one node: its readings against what the inventory places there."""
 
 from __future__ import annotations
 
 import ipaddress
-import re
-import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from berny.controller.placement import Need
+from berny.controller.preflight.finding import Finding
 
 SYSTEM = ("debian", "12", "x86_64", "3.11")
-"""What the catalog's archives and packages are made for: system, its version, processor, Python."""
-RESERVE_MIB = 512
-"""Left to the operating system of each kernel."""
+"""What the catalog's archives and packages are built for: operating system, its version, processor, Python."""
 INSTALL_GIB = 3
-"""Archives, unpacked, on the file system of /opt."""
+"""Unpacked archives, on the file system of /opt."""
 TRANSFER_MIB = 512
-"""The largest archive, Spark's, packed: it is put into the home of who logs in before it is unpacked."""
+"""The largest archive, packed: it is uploaded to the home of the SSH user before it is unpacked."""
 FULL = 0.05
 NOMINAL = 0.9
-"""A file system has a little less room than its disk."""
+"""A file system has a little less space than its disk."""
 LEAST_OPEN = 0.25
-"""Of the open files that a unit may have; systemd gives it fewer without a word where it can't."""
-KINDS = {"clock", "disk", "inventory", "limit", "login", "memory", "orphan", "port", "reach", "system", "unit", "user"}
-"""Of findings, as ``preflight_allow`` calls them."""
-CLOCK_WARN, CLOCK_FAIL = 1.0, 5.0
+"""Share of a unit's limit of open files; systemd silently grants fewer where it has to."""
 Clock = tuple[float, float, float]
-"""When the controller asked, what the node said, when the controller had the answer."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem: host, what is wrong, remedy."""
-
-    kind: str
-    """What ``preflight_allow`` calls it."""
-    host: str
-    text: str
-    fatal: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.host}: {self.text}"
+"""When the controller sent the request, the node's time, when the controller received the response."""
 
 
 @dataclass
 class Node:
-    """What is known of a node. ``facts`` is what its module read (``ansible/plugins/modules/berny_preflight.py``)."""
+    """What is known about a node. ``facts`` are its readings (``ansible/plugins/modules/berny_preflight.py``)."""
 
     need: Need
     placed: set[str]
     groups: Mapping[str, str]
     """The inventory group of each unit."""
     nofile: int
-    """Open files that each unit wants to be allowed."""
+    """The limit of open files that each unit needs."""
     packaged: Mapping[str, str] = field(default_factory=dict)
-    """Units of the operating system that are masked where it is installed, with the package that each is of."""
+    """Units of operating system packages that are masked on installation, with the package of each."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Those that data has on record for life."""
+    """Settings that are recorded in data and can't change."""
     facts: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
-    """Why it could not be looked at."""
+    """Why the node could not be read."""
     clock: Clock | None = None
 
 
-def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterable[str] = ()) -> list[Finding]:
-    """Return everything that is wrong with all nodes; ``inventory`` is what is wrong with that, told as it is."""
-    known = set(roles)
-    found = [Finding("inventory", *_split(problem)) for problem in inventory]
-    seen = {name: node for name, node in nodes.items() if not node.failure}
-    twice, doubled = machines(seen)
-    for name, node in nodes.items():
-        if node.failure:
-            found.append(Finding("reach", name, f"can't be looked at: {node.failure}"))
-            continue
-        found += [*system(name, node), *ports(name, node), *disks(name, node), *limits(name, node)]
-        found += [*accounts(name, node), *foreign(name, node), *kept(name, node), *logins(name, node)]
-        # What belongs to a machine's other name is no orphan.
-        found += orphans(name, node, known) if name not in doubled else []
-    found += twice
-    found += memory(seen)
-    found += clocks({name: node.clock for name, node in seen.items() if node.clock})
-    found += reach({name: node.facts["reach"] for name, node in seen.items()})
-    return found
-
-
-def _split(problem: str) -> tuple[str, str]:
-    """Return host and words of a problem of the inventory: those of a single node begin with its name."""
-    match = re.match(r"(\w+): (.*)", problem, re.S)
-    return (match[1], match[2]) if match else ("inventory", problem)
-
-
 def system(name: str, node: Node) -> list[Finding]:
-    """The operating system, the processor and Python that archives are made for; root; systemd."""
+    """Check operating system, processor and Python, which archives are built for; root; systemd."""
     facts, found = node.facts, []
     for key, wanted, what in zip(
         ("id", "version", "machine", "python"),
@@ -112,7 +65,7 @@ def system(name: str, node: Node) -> list[Finding]:
 
 
 def ports(name: str, node: Node) -> list[Finding]:
-    """A port of the catalog that something else than our unit listens on."""
+    """Find ports of the catalog that something other than our unit listens on."""
     found = []
     for listener in node.facts["listeners"]:
         unit = node.need.ports.get(listener["port"])
@@ -131,7 +84,7 @@ def ports(name: str, node: Node) -> list[Finding]:
 
 
 def disks(name: str, node: Node) -> list[Finding]:
-    """Room for data against the catalog's disks, for all directories of a file system together; room to install."""
+    """Check the space for data, for all directories of a file system together, and the space to install."""
     found = []
     by_device: dict[int, list[str]] = {}
     for path in node.need.disks:
@@ -139,7 +92,7 @@ def disks(name: str, node: Node) -> list[Finding]:
     for paths in by_device.values():
         facts = node.facts["disks"][paths[0]]
         wanted = sum(node.need.disks[path] for path in paths)
-        # Where data is already, what it takes is part of the room.
+        # Where there is data already, the space it takes counts as available.
         used = any(node.facts["disks"][path]["used"] for path in paths)
         room = facts["total" if used else "free"] / 2**30
         if room < wanted * NOMINAL:
@@ -160,21 +113,8 @@ def disks(name: str, node: Node) -> list[Finding]:
     return found
 
 
-def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
-    """One machine under two names: the second name of each, and all names of such machines."""
-    homes: dict[tuple[str, str], str] = {}
-    found, doubled = [], set()
-    for name, node in nodes.items():
-        home = homes.setdefault((node.facts["boot"], node.facts["processes"]), name)
-        if home != name:
-            doubled |= {home, name}
-            text = f"is the machine that {home} is: give each its own ansible_host, or take one of the two out of hosts.yml"
-            found.append(Finding("inventory", name, text))
-    return found, doubled
-
-
 def accounts(name: str, node: Node) -> list[Finding]:
-    """Users and groups of the catalog whose name or number is somebody else's."""
+    """Find users and groups of the catalog whose name or number is taken."""
     found = []
     for facts in node.facts["accounts"]:
         ours, wanted = facts["name"], facts["wanted"]
@@ -193,7 +133,7 @@ def accounts(name: str, node: Node) -> list[Finding]:
 
 
 def foreign(name: str, node: Node) -> list[Finding]:
-    """Units of our names that somebody else has made: they would be written over, and what they run stopped."""
+    """Find units with our names that somebody else created: they would be overwritten, and what they run stopped."""
     found = []
     for facts in node.facts["foreign"]:
         runs = f", runs {facts['runs']}" if facts["runs"] else ""
@@ -203,7 +143,7 @@ def foreign(name: str, node: Node) -> list[Finding]:
 
 
 def kept(name: str, node: Node) -> list[Finding]:
-    """Settings that differ from what data has on record for life."""
+    """Find settings that differ from those recorded in data, which can't change."""
     found = []
     for setting, files in node.facts["kept"].items():
         for file, value in files.items():
@@ -217,7 +157,7 @@ def kept(name: str, node: Node) -> list[Finding]:
 
 
 def logins(name: str, node: Node) -> list[Finding]:
-    """Who is to log in from another node, and whom sshd does not let in."""
+    """Find users that have to log in from another node and that sshd refuses."""
     found = []
     for facts in node.facts["logins"]:
         user, address, rules = facts["user"], facts["address"], facts["rules"]
@@ -226,7 +166,7 @@ def logins(name: str, node: Node) -> list[Finding]:
             reasons.append(f"AllowUsers is {' '.join(rules['allowusers'])}")
         if any(_admits(one, user, address) for one in rules.get("denyusers", [])):
             reasons.append(f"DenyUsers is {' '.join(rules['denyusers'])}")
-        # Its only group has its name.
+        # The user's only group has the same name.
         if rules.get("allowgroups") and not any(fnmatchcase(user, one) for one in rules["allowgroups"]):
             reasons.append(f"AllowGroups is {' '.join(rules['allowgroups'])}")
         if any(fnmatchcase(user, one) for one in rules.get("denygroups", [])):
@@ -241,7 +181,7 @@ def logins(name: str, node: Node) -> list[Finding]:
 
 
 def _admits(pattern: str, user: str, address: str) -> bool:
-    """Tell whether a pattern of sshd's AllowUsers, USER or USER@HOST, is of a user who comes from an address."""
+    """Return whether a pattern of sshd's AllowUsers, USER or USER@HOST, matches a user who connects from an address."""
     name, _, host = pattern.partition("@")
     if not fnmatchcase(user, name):
         return False
@@ -252,7 +192,7 @@ def _admits(pattern: str, user: str, address: str) -> bool:
 
 
 def limits(name: str, node: Node) -> list[Finding]:
-    """Open files: what the units want against what systemd may give them and what the kernel bears."""
+    """Check open files: what units need against what systemd may grant and what the kernel allows."""
     facts, units, found = node.facts["limits"], len(node.placed), []
     if facts["nr_open"] < node.nofile:
         found.append(f"fs.nr_open is {facts['nr_open']}, units want {node.nofile}: sysctl -w fs.nr_open={node.nofile}")
@@ -270,7 +210,7 @@ def limits(name: str, node: Node) -> list[Finding]:
 
 
 def orphans(name: str, node: Node, roles: set[str]) -> list[Finding]:
-    """Owners of files that neither the inventory puts there nor a role of its own accounts for."""
+    """Find owners of files that neither the inventory places there nor a role outside the catalog accounts for."""
     found = []
     for owner, facts in sorted(node.facts["owners"].items()):
         if owner in node.placed or (owner in roles and owner not in node.groups) or not facts["units"]:
@@ -291,85 +231,3 @@ def orphans(name: str, node: Node, roles: set[str]) -> list[Finding]:
             text += "run site.yml with preflight_allow: [orphan], and remove it by playbooks/reset.yml"
         found.append(Finding("orphan", name, text, fatal=unit not in node.placed))
     return found
-
-
-def memory(nodes: Mapping[str, Node]) -> list[Finding]:
-    """Memory against the catalog's budget. Machines with one kernel (a lab's) share its memory: their needs add up."""
-    kernels: dict[str, list[str]] = {}
-    for name, node in nodes.items():
-        kernels.setdefault(node.facts["boot"], []).append(name)
-    found = []
-    for names in kernels.values():
-        wanted = sum(nodes[name].need.memory for name in names) + RESERVE_MIB
-        jobs = sum(nodes[name].need.jobs for name in names)
-        facts = nodes[names[0]].facts["memory"]
-        left = facts["available"] + sum(nodes[name].facts["memory"]["ours"] for name in names)
-        who = f"{names[0]}" if len(names) == 1 else f"{names[0]} (with {', '.join(names[1:])}: one kernel)"
-        remedy = "give it more, set node_size: small or heaps (kafka_heap), or move services"
-        needs = f"what is put there needs {wanted}"
-        if facts["total"] < wanted:
-            found.append(Finding("memory", who, f"{facts['total']} MiB of memory, {needs}: {remedy}"))
-        elif facts["total"] < wanted + jobs:
-            text = f"{facts['total']} MiB of memory, {needs} and offers {jobs} to applications: {remedy}"
-            found.append(Finding("memory", who, text, fatal=False))
-        elif left < wanted:
-            text = f"other programs leave {left} MiB of memory, {needs}: end them, or {remedy}"
-            found.append(Finding("memory", who, text, fatal=False))
-    return found
-
-
-def offset(clock: Clock) -> tuple[float, float]:
-    """Return how far a node's clock is ahead, and how uncertain that is: it was read at some moment of the round trip."""
-    asked, said, answered = clock
-    return said - (asked + answered) / 2, (answered - asked) / 2
-
-
-def clocks(readings: Mapping[str, Clock]) -> list[Finding]:
-    """Clocks that certainly differ. Where most nodes agree, but not with the controller, it is the controller's."""
-    offsets = {name: offset(clock) for name, clock in readings.items()}
-    if not offsets:
-        return []
-    found, reference, against = [], 0.0, "the controller's"
-    median = statistics.median(ahead for ahead, _ in offsets.values())
-    agree = [name for name, (ahead, doubt) in offsets.items() if abs(ahead - median) - doubt <= CLOCK_WARN]
-    if (
-        len(agree) > 1
-        and len(agree) > len(offsets) / 2
-        and abs(median) - max(d for _, d in offsets.values()) > CLOCK_WARN
-    ):
-        reference, against = median, "most nodes'"
-        text = f"its clock is {_apart(-median)} most nodes': set it (nothing of the cluster depends on it)"
-        found.append(Finding("clock", "controller", text, fatal=False))
-    for name, (ahead, doubt) in offsets.items():
-        certain = abs(ahead - reference) - doubt
-        if certain > CLOCK_WARN:
-            text = f"its clock is {_apart(ahead - reference)} {against}: have chrony keep it (chronyc tracking)"
-            found.append(Finding("clock", name, text, fatal=certain > CLOCK_FAIL))
-    return found
-
-
-def _apart(seconds: float) -> str:
-    return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
-
-
-def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """Pairs of nodes that do not reach each other; a node that the controller does not reach is told already."""
-    found = []
-    failed = {(name, peer): why for name, peers in said.items() for peer, why in peers.items() if why and peer in said}
-    for (name, peer), why in failed.items():
-        if (peer, name) not in failed:
-            text = f"does not reach {peer} (which reaches {name}): {why}"
-        elif name < peer:
-            text = f"and {peer} do not reach each other: {why}"
-        else:
-            continue
-        found.append(Finding("reach", name, f"{text}; open the way in firewall, security group or route"))
-    return found
-
-
-def report(found: Iterable[Finding], allowed: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return what a converge fails of and what is only told: lesser findings, and kinds that the inventory allows."""
-    permitted = set(allowed)
-    fatal = [finding for finding in found if finding.fatal and finding.kind not in permitted]
-    told = [finding for finding in found if finding not in fatal]
-    return list(map(str, fatal)), list(map(str, told))

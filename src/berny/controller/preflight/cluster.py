@@ -1,0 +1,100 @@
+"""Checks across nodes: shared machines and memory, clocks, reachability."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+
+from berny.controller.preflight.finding import Finding
+from berny.controller.preflight.node import Clock, Node
+
+RESERVE_MIB = 512
+"""Reserved for the operating system, once per kernel."""
+CLOCK_WARN, CLOCK_FAIL = 1.0, 5.0
+
+
+def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
+    """Return machines that appear under two names, and all names of such machines."""
+    homes: dict[tuple[str, str], str] = {}
+    found, doubled = [], set()
+    for name, node in nodes.items():
+        home = homes.setdefault((node.facts["boot"], node.facts["processes"]), name)
+        if home != name:
+            doubled |= {home, name}
+            text = f"is the machine that {home} is: give each its own ansible_host, or take one of the two out of hosts.yml"
+            found.append(Finding("inventory", name, text))
+    return found, doubled
+
+
+def memory(nodes: Mapping[str, Node]) -> list[Finding]:
+    """Check memory against the catalog's budget. Machines with one kernel (a lab's) share its memory: their needs add up."""
+    kernels: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        kernels.setdefault(node.facts["boot"], []).append(name)
+    found = []
+    for names in kernels.values():
+        wanted = sum(nodes[name].need.memory for name in names) + RESERVE_MIB
+        jobs = sum(nodes[name].need.jobs for name in names)
+        facts = nodes[names[0]].facts["memory"]
+        left = facts["available"] + sum(nodes[name].facts["memory"]["ours"] for name in names)
+        who = f"{names[0]}" if len(names) == 1 else f"{names[0]} (with {', '.join(names[1:])}: one kernel)"
+        remedy = "give it more, set node_size: small or heaps (SERVICE_heap), or move services"
+        needs = f"what is put there needs {wanted}"
+        if facts["total"] < wanted:
+            found.append(Finding("memory", who, f"{facts['total']} MiB of memory, {needs}: {remedy}"))
+        elif facts["total"] < wanted + jobs:
+            text = f"{facts['total']} MiB of memory, {needs} and offers {jobs} to applications: {remedy}"
+            found.append(Finding("memory", who, text, fatal=False))
+        elif left < wanted:
+            text = f"other programs leave {left} MiB of memory, {needs}: end them, or {remedy}"
+            found.append(Finding("memory", who, text, fatal=False))
+    return found
+
+
+def offset(clock: Clock) -> tuple[float, float]:
+    """Return how far a node's clock is ahead, and the uncertainty: it was read at some moment of the round trip."""
+    asked, said, answered = clock
+    return said - (asked + answered) / 2, (answered - asked) / 2
+
+
+def clocks(readings: Mapping[str, Clock]) -> list[Finding]:
+    """Find clocks that certainly differ. If most nodes agree, but not with the controller, its clock is the wrong one."""
+    offsets = {name: offset(clock) for name, clock in readings.items()}
+    if not offsets:
+        return []
+    found, reference, against = [], 0.0, "the controller's"
+    median = statistics.median(ahead for ahead, _ in offsets.values())
+    agree = [name for name, (ahead, doubt) in offsets.items() if abs(ahead - median) - doubt <= CLOCK_WARN]
+    if (
+        len(agree) > 1
+        and len(agree) > len(offsets) / 2
+        and abs(median) - max(d for _, d in offsets.values()) > CLOCK_WARN
+    ):
+        reference, against = median, "most nodes'"
+        text = f"its clock is {_apart(-median)} most nodes': set it (nothing of the cluster depends on it)"
+        found.append(Finding("clock", "controller", text, fatal=False))
+    for name, (ahead, doubt) in offsets.items():
+        certain = abs(ahead - reference) - doubt
+        if certain > CLOCK_WARN:
+            text = f"its clock is {_apart(ahead - reference)} {against}: have chrony keep it (chronyc tracking)"
+            found.append(Finding("clock", name, text, fatal=certain > CLOCK_FAIL))
+    return found
+
+
+def _apart(seconds: float) -> str:
+    return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
+
+
+def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
+    """Find pairs of nodes that do not reach each other; nodes that the controller does not reach are reported elsewhere."""
+    found = []
+    failed = {(name, peer): why for name, peers in said.items() for peer, why in peers.items() if why and peer in said}
+    for (name, peer), why in failed.items():
+        if (peer, name) not in failed:
+            text = f"does not reach {peer} (which reaches {name}): {why}"
+        elif name < peer:
+            text = f"and {peer} do not reach each other: {why}"
+        else:
+            continue
+        found.append(Finding("reach", name, f"{text}; open the way in firewall, security group or route"))
+    return found
