@@ -140,7 +140,7 @@ def test_missing_resources_of_a_stage(write: Write) -> None:
     write(tool=ONE + WHOLE, plain=ONE, other="1 / 0\n", wrong=ONE + "def resources(*words):\n    return {}['x']\n")
     server, thread = start_http_server(0, addr="127.0.0.1")
     needs = ["other", "wrong", "plain", "tool"]
-    stage = {"nodes": ["n"], "unit": "berny-p-s", "metrics_port": server.server_port, "needs": needs}
+    stage = {"nodes": ["n"], "unit": "berny-p-s", "kind": "stream", "metrics_port": server.server_port, "needs": needs}
     before = REGISTRY.get_sample_value("berny_ready")
     try:
         READY.set(1)

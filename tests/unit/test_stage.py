@@ -440,7 +440,7 @@ def overdue() -> float:
 def test_overdue_stage_serves_and_is_not_whole() -> None:
     """By its metrics, as berny-probe asks a stage: stages after it may start, and health says what is wrong."""
     server, thread = start_http_server(0, addr="127.0.0.1")
-    here = {"nodes": ["n"], "unit": "berny-p-s", "metrics_port": server.server_port}
+    here = {"nodes": ["n"], "unit": "berny-p-s", "kind": "stream", "metrics_port": server.server_port}
     facts = {"nodes": {"n": {"machine": "127.0.0.1"}, "m": {}}, "services": {},
              "pipelines": {"p": {"name": "p", "stages": {"s": here | {"needs": []}}}}}  # fmt: skip
     try:
