@@ -392,6 +392,18 @@ def refused(folder: Path, file: Path, *told: str) -> None:
         assert words in str(error.value), words
 
 
+def test_a_component_may_not_be_called_so(tmp_path: Path) -> None:
+    """Its name becomes part of variables."""
+    whole(tmp_path, "my-tool")
+    with pytest.raises(CatalogError, match="my-tool: a component's name becomes part of variables"):
+        load_catalog(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["name: other\n", "verbs: [provide]\n"])
+def test_what_follows_from_the_folder_is_not_written(tmp_path: Path, line: str) -> None:
+    refused(tmp_path, whole(tmp_path, "tool", ("archive: a\n", f"archive: a\n{line}")), "follows from the folder")
+
+
 def test_a_component_with_everything_is_read(tmp_path: Path) -> None:
     whole(tmp_path)
     tool = load_catalog(tmp_path).components["tool"]

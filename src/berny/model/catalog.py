@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from berny.model import names
 from berny.model.component import Commands, Component, Kind, Service, Strict
 
 ROLES = Path(__file__).resolve().parents[3] / "roles"
@@ -102,6 +103,12 @@ def load_catalog(roles: Path = ROLES) -> Catalog:
     found: dict[str, Component] = {}
     for file in sorted(roles.glob("*/component.yml")):
         component, entry = file.parent.name, read_yaml(file)
+        if not names.COMPONENT.fullmatch(component):
+            raise CatalogError(f"{file.parent}: a component's name becomes part of variables: use a to z and 0 to 9")
+        if made := sorted(
+            entry.keys() & {"name", "verbs", *(["commands"] if file.with_name("commands.yml").is_file() else [])}
+        ):
+            raise CatalogError(f"{file}: {', '.join(made)}: follows from the folder")
         services = {
             name: {**service, "name": name, "component": component}
             for name, service in entry.get("services", {}).items()

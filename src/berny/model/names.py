@@ -7,6 +7,8 @@ import re
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 """Of a pipeline, a stage, a component and a service: it becomes part of units, users, topics' groups and paths."""
 NAME_LENGTH = 30
+COMPONENT = re.compile(r"[a-z][a-z0-9]*")
+"""Of a component: it becomes part of the names of variables as well."""
 UIDS = range(6000, 7000)
 """Of the users that components and pipelines run as: the same on every node, so that a data disk can move."""
 PATH = re.compile(r"(/[A-Za-z0-9._-]+)+")
