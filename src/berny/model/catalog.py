@@ -105,9 +105,8 @@ def load_catalog(roles: Path = ROLES) -> Catalog:
         component, entry = file.parent.name, read_yaml(file)
         if not names.COMPONENT.fullmatch(component):
             raise CatalogError(f"{file.parent}: a component's name becomes part of variables: use a to z and 0 to 9")
-        if made := sorted(
-            entry.keys() & {"name", "verbs", *(["commands"] if file.with_name("commands.yml").is_file() else [])}
-        ):
+        commands = file.with_name("commands.yml")
+        if made := sorted(entry.keys() & {"name", "verbs", *(["commands"] if commands.is_file() else [])}):
             raise CatalogError(f"{file}: {', '.join(made)}: follows from the folder")
         services = {
             name: {**service, "name": name, "component": component}
@@ -116,7 +115,6 @@ def load_catalog(roles: Path = ROLES) -> Catalog:
         kinds = {name: {**kind, "component": component} for name, kind in entry.get("kinds", {}).items()}
         verbs = sorted(path.stem for path in file.parent.glob("tasks/*.yml"))
         entry = {**entry, "name": component, "services": services, "kinds": kinds, "verbs": verbs}
-        commands = file.with_name("commands.yml")
         if commands.is_file():
             entry["commands"] = parse(Commands, read_yaml(commands), commands)
         found[component] = parse(Component, entry, file)
