@@ -29,6 +29,12 @@ def hdfs_of_pipelines(manifests: Mapping[str, Any]) -> dict[str, dict[str, str]]
     }
 
 
+def hdfs_withdrawn(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the directories of a pipeline: those that its manifest asks for, its data and its home."""
+    asked = dict.fromkeys(manifest["resources"].get(COMPONENT, {}), {"owner": manifest["user"]["name"]})
+    return {**asked, **hdfs_of_pipelines({manifest["name"]: manifest})}
+
+
 def hdfs_homes(hosts: Mapping[str, Mapping[str, Any]], users: Iterable[str]) -> dict[str, dict[str, str]]:
     """Return the home directories of ``users`` and of whom Ansible logs in as, with their owners.
 
@@ -51,6 +57,7 @@ class FilterModule:
         return {
             "hdfs_wanted": hdfs_wanted,
             "hdfs_of_pipelines": hdfs_of_pipelines,
+            "hdfs_withdrawn": hdfs_withdrawn,
             "hdfs_homes": hdfs_homes,
             "outer_first": outer_first,
         }
