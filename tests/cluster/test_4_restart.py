@@ -98,12 +98,12 @@ def test_the_second_of_two_plays_says_who_works_and_ends(cluster: Cluster) -> No
     options = ["site.yml", "--tags", "kafka", "-e", "kafka_replica_lag_ms=9000"]
     first = subprocess.Popen(ansible(*options), cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, text=True)
     for line in first.stdout or ():
-        if "PLAY [The cluster]" in line or "PLAY [Machines]" in line or "TASK [Inspect every node]" in line:
+        if "PLAY [The cluster]" in line or "PLAY [Converge the cluster]" in line or "TASK [Inspect every node]" in line:
             break
     second = play("site.yml", ok=False)
     assert second.code != 0 and "Nothing was touched." in second.output, second.tail
     assert f"works on this cluster: site.yml (process {first.pid})" in second.output, second.tail
-    assert "PLAY [Machines]" not in second.output
+    assert "PLAY [Converge the cluster]" not in second.output
     said, _ = first.communicate(timeout=600)
     assert first.returncode == 0, said
     assert changed_units(before, cluster.processes()) == {("master", "kafka"), ("worker_2", "kafka")}

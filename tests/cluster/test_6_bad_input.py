@@ -149,7 +149,7 @@ def test_settings_that_cannot_be_touch_nothing(cluster: Cluster) -> None:
         "hdfs_cluster_id is CID-berny-other, and the data here is that of CID-berny-",
     ):
         assert words in wrong.output, (words, wrong.output[-6000:])
-    assert wrong.code != 0 and "PLAY [Machines]" not in wrong.output, wrong.tail
+    assert wrong.code != 0 and "PLAY [Converge the cluster]" not in wrong.output, wrong.tail
     assert "{{" not in wrong.output.partition("Nothing was touched")[2], wrong.tail
     assert cluster.processes() == before
 

@@ -61,7 +61,7 @@ def test_orphan_dead_node_and_cut_pair_are_told_at_once(cluster: Cluster, moved:
     assert "worker_1: runs spark-worker, which the inventory does not put there" in told.output, told.tail
     assert "worker_0: can't be looked at: " in told.output, told.tail
     assert "worker_1: and worker_2 do not reach each other: " in told.output, told.tail
-    assert "PLAY [Machines]" not in told.output
+    assert "PLAY [Converge the cluster]" not in told.output
     assert cluster.processes() == before
 
 

@@ -90,7 +90,7 @@ def test_what_is_somebody_elses_is_told_by_name(cluster: Cluster) -> None:
         cluster.sh("worker_2", "sudo systemctl daemon-reload")
         cluster.sh("worker_1", "sudo rm /etc/ssh/sshd_config.d/allow.conf")
         cluster.sh("master", "sudo umount ~/.ansible")
-    assert told.code != 0 and "PLAY [Machines]" not in told.output
+    assert told.code != 0 and "PLAY [Converge the cluster]" not in told.output
     assert f"worker_0: the uid {user.uid} of Berny's user {user.name} is that of the user alice" in told.output, (
         told.tail
     )
