@@ -1,4 +1,4 @@
-"""The toy's source: ``{"items": [{"name": …, "number": …, "at": UNIX TIME}, …]}``."""
+"""The toy's source: ``{"at": UNIX TIME, "items": [{"name": …, "number": …, "at": UNIX TIME}, …]}``."""
 
 from __future__ import annotations
 

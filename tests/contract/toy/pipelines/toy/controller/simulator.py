@@ -94,7 +94,8 @@ class Simulator:
             self.note(*({**mark, "identity": source.identity(item), **words} for item, words in named))
             self.served += len(items)
             parts: list[Any] = [None, {"number": 1}] if kind == "bad_parts" else []
-            return 200, json.dumps({"items": [*parts, *items]}).encode(), mark
+            # No two responses are the same: a line that is in HDFS twice was landed twice.
+            return 200, json.dumps({"at": time.time(), "items": [*parts, *items]}).encode(), mark
 
     def stats(self) -> dict[str, Any]:
         """Return what was served."""
