@@ -224,6 +224,12 @@ def test_pipelines_own_their_directories(filters: ModuleType, hdfs: ModuleType) 
     assert order.index("/data/one") < order.index("/data/one/raw") and len(order) == 4
 
 
+def test_a_pipeline_that_goes_takes_its_directories_along(hdfs: ModuleType) -> None:
+    manifest = load_pipelines()["idfm"].model_dump(mode="json")
+    assert set(hdfs.hdfs_withdrawn(manifest)) == {"/data/idfm", "/data/idfm/raw_landing.json", "/user/idfm"}
+    assert all(set(keys) >= {"owner"} for keys in hdfs.hdfs_withdrawn(manifest).values())
+
+
 def test_components_own_their_directories(filters: ModuleType, hdfs: ModuleType) -> None:
     """An owner that is given counts, not who asks; a component that is not selected asks for nothing."""
     found = hdfs.hdfs_wanted(filters.asked_of([], "hdfs", mapping()))
