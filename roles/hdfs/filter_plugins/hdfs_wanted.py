@@ -31,7 +31,8 @@ def hdfs_of_pipelines(manifests: Mapping[str, Any]) -> dict[str, dict[str, str]]
 
 def hdfs_withdrawn(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Return the directories of a pipeline: those that its manifest asks for, its data and its home."""
-    asked = dict.fromkeys(manifest["resources"].get(COMPONENT, {}), {"owner": manifest["user"]["name"]})
+    owner = manifest["user"]["name"]
+    asked = {path: {"owner": owner} for path in manifest["resources"].get(COMPONENT, {})}
     return {**asked, **hdfs_of_pipelines({manifest["name"]: manifest})}
 
 
