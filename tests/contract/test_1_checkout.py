@@ -168,14 +168,17 @@ print(json.dumps({
 def test_a_lab_has_disks_and_a_simulator(scratch: Scratch, state: dict[str, str]) -> None:
     code = """
 import json, sys
+from berny.controller.placement import spools
 from berny.lab import harness
 from berny.lab.lab import Lab
+from berny.model.manifest import load_pipelines
+from berny.model.topology import read_mapping
 lab = Lab.existing(sys.argv[1])
 print(json.dumps({
     "disks": sorted(disk.service for disk in lab.machines["worker_0"].disks),
     "simulators": {name: one.url for name, one in lab.simulators.items()},
     "asked": harness.node("toy"),
-    "spools": harness.spools("toy"),
+    "spools": sum(spools(load_pipelines()["toy"], read_mapping()).values(), []),
 }))
 """
     found = scratch.python(code, LAB, **state)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,23 +17,17 @@ from berny.controller.placement import clashes
 from berny.controller.settings import Setting, check, load_settings
 from berny.model import names as naming
 from berny.model.catalog import Catalog, CatalogError, load_catalog
-from berny.model.topology import chosen, selected_components, selected_pipelines, selection_problems
+from berny.model.topology import chosen, selected, selection_problems
 
 SSH_PORT = 22
 MACHINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean …?`` with the nearest known word, or nothing."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def check_groups(catalog: Catalog, groups: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the groups that are of no service."""
     known = {group for component in catalog.components.values() for group in component.groups}
     return [
-        f"group {group} is no service of the catalog{nearest(group, known)}"
+        f"group {group} is no service of the catalog{naming.nearest(group, known)}"
         for group in sorted(set(groups) - known - {"all", "ungrouped"})
     ]
 
@@ -55,7 +48,7 @@ def check_variables(names: Iterable[str], known: Mapping[str, set[str]]) -> list
     for name in sorted(names):
         role = next((role for role in known if name.startswith(f"{role}_")), None)
         if role and name not in known[role]:
-            problems.append(f"the role {role} knows no variable {name}{nearest(name, known[role])}")
+            problems.append(f"the role {role} knows no variable {name}{naming.nearest(name, known[role])}")
     return problems
 
 
@@ -131,14 +124,11 @@ class ActionModule(ActionBase):
         """Fail with a list of everything that is wrong; return it as ``problems``."""
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
-        groups, catalog, wanted = (
-            variables["groups"],
-            load_catalog(),
-            chosen(self._templar.template(variables["pipelines"])),
-        )
+        groups, catalog = variables["groups"], load_catalog()
+        wanted = chosen(self._templar.template(variables["pipelines"]))
         try:
             problems = list(selection_problems(catalog, groups, wanted))
-            problems += clashes(selected_components(catalog, groups), selected_pipelines(wanted), groups)
+            problems += clashes(*selected(groups, wanted), groups)
         except CatalogError as error:
             problems = [str(error)]
         problems += check_groups(catalog, groups)
@@ -146,7 +136,7 @@ class ActionModule(ActionBase):
         services = [name for name, service in catalog.services.items() if service.heap]
         problems += check_machines(self._templar.template(variables["machine_names"]))
         roles = Path(self._task.args["roles"])
-        everybodys = {*yaml.safe_load((roles.parent / "ansible" / "cluster.yml").read_text()), *variables["endpoints"]}
+        everybodys = set(yaml.safe_load((roles.parent / "ansible" / "cluster.yml").read_text()))
         everybodys |= {name.lower() for one in catalog.components.values() for name in one.endpoints}
         settings, heaps = load_settings(roles, roles.parent / "ansible" / "settings.yml"), heap_names(services)
         hosts: dict[str, Sequence[str]] = {host: list(variables["hostvars"][host]) for host in sorted(groups["all"])}

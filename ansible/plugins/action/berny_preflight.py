@@ -15,10 +15,10 @@ from ansible.plugins.action import ActionBase
 from berny.controller.placement import need, placed, units
 from berny.controller.settings import Setting, load_settings, whole
 from berny.model import names as naming
-from berny.model.catalog import Catalog, load_catalog
+from berny.model.catalog import Catalog
 from berny.model.component import Component
 from berny.model.manifest import Pipeline
-from berny.model.topology import chosen, selected_components, selected_pipelines
+from berny.model.topology import selected
 
 SSH_PORT = 22
 # A round trip that was this quick tells the clock well enough.
@@ -55,8 +55,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         host, groups = variables["inventory_hostname"], variables["groups"]
-        catalog = selected_components(load_catalog(), variables["groups"])
-        pipelines = selected_pipelines(chosen(self._templar.template(variables["pipelines"])))
+        catalog, pipelines = selected(variables["groups"], self._templar.template(variables["pipelines"]))
         size = self._templar.template(variables["node_size"])
         names = {name: naming.heap(name) for name, service in catalog.services.items() if service.heap}
         given = {name: whole(self._templar.template(variables[key])) for name, key in names.items() if key in variables}

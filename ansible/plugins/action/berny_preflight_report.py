@@ -9,8 +9,7 @@ from ansible.plugins.action import ActionBase
 
 from berny.controller.placement import Need, packaged, units
 from berny.controller.preflight import Node, find, report
-from berny.model.catalog import load_catalog
-from berny.model.topology import chosen, selected_components, selected_pipelines
+from berny.model.topology import selected
 
 
 class ActionModule(ActionBase):
@@ -24,8 +23,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         words = self._task.args
-        catalog = selected_components(load_catalog(), variables["groups"])
-        pipelines = selected_pipelines(chosen(self._templar.template(variables["pipelines"])))
+        catalog, pipelines = selected(variables["groups"], self._templar.template(variables["pipelines"]))
         groups = units(catalog, pipelines)
         nodes = {}
         for host in variables["ansible_play_hosts_all"]:

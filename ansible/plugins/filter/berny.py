@@ -10,8 +10,7 @@ from typing import Any
 from berny.controller import azure
 from berny.controller.addresses import is_private
 from berny.model import names
-from berny.model.catalog import load_catalog
-from berny.model.topology import asked, chosen, selected_components, selected_pipelines, stage_environment
+from berny.model.topology import asked, chosen, selected, selected_pipelines, stage_environment
 
 
 def manifests(pipelines: str | Sequence[str]) -> dict[str, Any]:
@@ -21,7 +20,7 @@ def manifests(pipelines: str | Sequence[str]) -> dict[str, Any]:
 
 def asked_of(pipelines: str | Sequence[str], kind: str, groups: Mapping[str, list[str]]) -> dict[str, Any]:
     """Return the resources of a kind that the selected components and pipelines ask for, with who asks."""
-    return asked(selected_components(load_catalog(), groups), selected_pipelines(chosen(pipelines)), kind)
+    return asked(*selected(groups, pipelines), kind)
 
 
 def grants(variables: Mapping[str, Any], components: Iterable[str], pipeline: str) -> dict[str, dict[str, str]]:
@@ -36,10 +35,9 @@ def environment_of(
     addresses: Mapping[str, str],
     granted: Mapping[str, Mapping[str, str]],
 ) -> dict[str, str]:
-    """Return what a stage is told of the components that it needs."""
-    pipeline = selected_pipelines([stage["pipeline"]])[stage["pipeline"]]
-    catalog = selected_components(load_catalog(), groups)
-    return stage_environment(pipeline, stage["name"], catalog, addresses, granted)
+    """Return a stage's environment variables for the components that it needs."""
+    catalog, pipelines = selected(groups, [stage["pipeline"]])
+    return stage_environment(pipelines[stage["pipeline"]], stage["name"], catalog, addresses, granted)
 
 
 def metrics_targets(
@@ -83,15 +81,14 @@ def describe_cluster(
             "user": manifest["user"]["name"],
             "resources": manifest["resources"],
             "stages": {
-                stage: {
-                    "nodes": sorted(groups.get(facts["on"], [])),
-                    "unit": names.unit(pipeline, stage),
-                    "metrics_port": facts["metrics_port"],
-                    **{key: facts[key] for key in ("kind", "needs", "reads", "writes")},
-                    "data": names.data(pipeline) if facts["data"] else "",
-                    "state": names.state(pipeline, stage),
+                stage["name"]: {
+                    "nodes": sorted(groups.get(stage["on"], [])),
+                    **{
+                        key: stage[key] for key in ("unit", "metrics_port", "kind", "needs", "reads", "writes", "state")
+                    },
+                    "data": stage["data_directory"],
                 }
-                for stage, facts in manifest["stages"].items()
+                for stage in stages({pipeline: manifest})
             },
         }
         for pipeline, manifest in manifests.items()
@@ -140,13 +137,13 @@ def stages(manifests: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def as_variable(value: Any, name: str) -> dict[str, Any]:
-    """Return a value as the variable of a name."""
-    return {name: value}
+def as_services(stages: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return stages as the role ``service`` takes them: by unit, each with itself as the variable ``_stage``."""
+    return {stage["unit"]: {"_stage": stage} for stage in stages}
 
 
 def without(stages: Iterable[Mapping[str, Any]], secrets: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the secrets that stages need and nobody gave, by the stage's unit."""
+    """Return the secrets that stages need and that are not set, by the stage's unit."""
     missing = {stage["unit"]: [name for name in stage["secrets"] if not secrets.get(name)] for stage in stages}
     return {unit: names for unit, names in missing.items() if names}
 
@@ -248,7 +245,7 @@ class FilterModule:
             "environment_value": environment_value,
             "outdated": outdated,
             "without": without,
-            "as_variable": as_variable,
+            "as_services": as_services,
             "restored": restored,
             "lost": lost,
             "are_tagged": are_tagged,

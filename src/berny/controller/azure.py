@@ -11,7 +11,7 @@ import yaml
 from berny.controller.placement import need
 from berny.model.catalog import SHARED, load_catalog
 from berny.model.component import NodeSize
-from berny.model.topology import selected_components, selected_pipelines
+from berny.model.topology import selected
 
 USABLE = 0.95
 """Share of a machine's memory that its firmware and kernel leave."""
@@ -57,7 +57,7 @@ def disk_for(gib: int) -> int:
 
 
 def machines(
-    groups: Mapping[str, Sequence[str]], size: NodeSize, given: Mapping[str, str], wanted: Sequence[str]
+    groups: Mapping[str, Sequence[str]], size: NodeSize, given: Mapping[str, str], wanted: str | Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Return size, disk and a month's cost of each node's machine.
 
@@ -66,8 +66,7 @@ def machines(
     Raises:
         AzureError: none fits, or a size is unknown.
     """
-    catalog, known = selected_components(load_catalog(), groups), facts()
-    pipelines = selected_pipelines(wanted)
+    (catalog, pipelines), known = selected(groups, wanted), facts()
     found = {}
     for node in sorted(groups["all"]):
         needed = need(catalog, pipelines, groups, node, size, {})

@@ -49,8 +49,7 @@ class DryRun:
             lines = describe(self.task, result)
             if lines:
                 self.changes.setdefault(host, []).extend(lines)
-            diff = result.get("diff") or []
-            self.diffs.setdefault(host, []).extend(diff if isinstance(diff, list) else [diff])
+            self.diffs.setdefault(host, []).extend(_diffs(result))
 
 
 def describe(task: str, result: Mapping[str, Any]) -> list[str]:
@@ -70,9 +69,13 @@ def describe(task: str, result: Mapping[str, Any]) -> list[str]:
     return [f"{name}: {'; '.join(words)}" if words else name]
 
 
-def _written(result: Mapping[str, Any]) -> list[str]:
+def _diffs(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     diff = result.get("diff") or []
-    return [str(one["after_header"]) for one in (diff if isinstance(diff, list) else [diff]) if one.get("after_header")]
+    return diff if isinstance(diff, list) else [diff]
+
+
+def _written(result: Mapping[str, Any]) -> list[str]:
+    return [str(one["after_header"]) for one in _diffs(result) if one.get("after_header")]
 
 
 def _service(name: str, one: Mapping[str, Any], written: list[str]) -> list[str]:

@@ -39,6 +39,11 @@ def stage_units(pipelines: Mapping[str, Pipeline]) -> dict[str, str]:
     }
 
 
+def spools(pipeline: Pipeline, groups: Groups) -> dict[str, list[str]]:
+    """Return the nodes of each stage that has a spool on its data disk: it polls the source."""
+    return {name: list(groups.get(stage.on, ())) for name, stage in pipeline.stages.items() if stage.data}
+
+
 def placed(catalog: Catalog, pipelines: Mapping[str, Pipeline], groups: Groups, node: str) -> set[str]:
     """Return the owners that the inventory places on a node."""
     services = {name: s for name, s in catalog.services.items() if node in groups.get(s.group, ())}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -130,16 +129,13 @@ def _check(
         )
     components = {*catalog.components, *units(catalog, pipelines), *seen} - {NODE}
     if request.component and request.component not in components:
-        problems.append(f"there is no component {request.component}{_nearest(request.component, components)}")
+        problems.append(
+            f"there is no component {request.component}{names.nearest_or_all(request.component, components)}"
+        )
     known = {*pipelines, *(stages[owner] for owner in seen if owner in stages)}
     if request.pipeline and request.pipeline not in known:
-        problems.append(f"there is no pipeline {request.pipeline}{_nearest(request.pipeline, known)}")
+        problems.append(f"there is no pipeline {request.pipeline}{names.nearest_or_all(request.pipeline, known)}")
     return problems
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else f"; there are {', '.join(sorted(known))}"
 
 
 def _wanted(request: Request, catalog: Catalog, seen: set[str], stages: Mapping[str, str]) -> set[str]:

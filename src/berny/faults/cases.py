@@ -220,7 +220,7 @@ def _spool_disks(targets: Targets) -> Iterator[FaultCase]:
         for node in sorted({node for nodes in stages.values() for node in nodes}):
             yield FaultCase(
                 f"full-berny-{pipeline}-{node}", f"the disk of berny-{pipeline} on {node} is full",
-                to(inject.fill, node, names.data(pipeline).removeprefix("/data/")), inject.empty_disks,
+                to(inject.fill, node, names.disk(pipeline)), inject.empty_disks,
                 minimum=0, unspooled=MANY, pipelines=frozenset({pipeline}),
             )  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from berny.controller.artifacts import Store
-from berny.controller.placement import by_load, units
+from berny.controller.placement import by_load, spools, units
 from berny.lab.plan import Plan
 from berny.lab.simulation import select
 from berny.model import names
@@ -62,10 +62,7 @@ class Targets:
 
     def spools(self) -> dict[str, dict[str, list[str]]]:
         """Return, by pipeline, the nodes of each stage that has a spool: it polls the source."""
-        return {
-            name: {stage: list(self.groups.get(facts.on, ())) for stage, facts in pipeline.stages.items() if facts.data}
-            for name, pipeline in self.pipelines.items()
-        }
+        return {name: spools(pipeline, self.groups) for name, pipeline in self.pipelines.items()}
 
     def spooled_on(self, node: str) -> frozenset[str]:
         """Return the pipelines that have a spool on a node: while it is down, they do not poll."""

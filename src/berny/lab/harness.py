@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable
 from typing import Any
 
+from berny.controller.placement import spools
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
 from berny.lab.simulation import load_simulations
@@ -30,13 +31,6 @@ def node(pipeline: str) -> str:
     return read_mapping()[load_simulations()[pipeline].harness][0]
 
 
-def spools(pipeline: str) -> list[str]:
-    """Return the nodes of the stages that have a spool."""
-    groups = read_mapping()
-    stages = load_pipelines()[pipeline].stages.values()
-    return sorted({host for stage in stages if stage.data for host in groups[stage.on]})
-
-
 def status(lab: Lab, pipeline: str) -> dict[str, Any]:
     """Return a pipeline's status.
 
@@ -57,7 +51,8 @@ def spooled(lab: Lab, pipeline: str, since: float) -> str:
         LabError: a spool can't be read; the message has the node and the last output.
     """
     lines = ""
-    for host in spools(pipeline):
+    stages = spools(load_pipelines()[pipeline], read_mapping())
+    for host in sorted({host for hosts in stages.values() for host in hosts}):
         done = lab.run(host, command(pipeline, "spooled", f"--since {since:.0f}"), 120)
         if done.returncode:
             raise LabError(f"{host}: spool of {pipeline}: {(done.stdout + done.stderr).strip()[-400:]}")

@@ -58,10 +58,9 @@ def disks(groups: Mapping[str, list[str]], catalog: Catalog, pipelines: Mapping[
         for node in groups.get(service.group, [])
     ]
     for pipeline in pipelines.values():
-        folder = names.data(pipeline.name).removeprefix("/data/")
         for stage in pipeline.stages.values():
             if stage.data:
-                found += [Disk(node, folder, stage.data.small) for node in groups.get(stage.on, [])]
+                found += [Disk(node, names.disk(pipeline.name), stage.data.small) for node in groups.get(stage.on, [])]
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 """Of a pipeline, a stage, a component and a service: it becomes part of units, users, topics' groups and paths."""
@@ -45,9 +47,14 @@ def checkpoint(pipeline: str, stage: str) -> str:
     return f"/data/{pipeline}/checkpoints/{stage}"
 
 
+def disk(pipeline: str) -> str:
+    """Return the name of a pipeline's data disk, as a service's is the service's."""
+    return f"berny-{pipeline}"
+
+
 def data(pipeline: str) -> str:
-    """Return the data disk of a pipeline on a node, which its spool is on."""
-    return f"/data/berny-{pipeline}"
+    """Return where the data disk of a pipeline is on a node; its spool is on it."""
+    return f"/data/{disk(pipeline)}"
 
 
 def state(pipeline: str, stage: str) -> str:
@@ -63,3 +70,15 @@ def archive(pipeline: str) -> str:
 def heap(service: str) -> str:
     """Return the variable that sets the heap of a service."""
     return f"{service.replace('-', '_')}_heap"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` with the nearest known name, or nothing where none is near."""
+    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def nearest_or_all(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` with the nearest known name, or ``; there are …`` with all of them."""
+    known = sorted(known)
+    return nearest(word, known) or f"; there are {', '.join(known)}"

@@ -6,14 +6,13 @@ names it. What those require must be selected as well.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 
 from berny.model import names
-from berny.model.catalog import ROLES, Catalog
+from berny.model.catalog import ROLES, Catalog, load_catalog
 from berny.model.component import Component, Endpoint
 from berny.model.manifest import Pipeline, load_pipelines
 
@@ -52,6 +51,11 @@ def selected_pipelines(wanted: Iterable[str]) -> dict[str, Pipeline]:
     return {name: known[name] for name in dict.fromkeys(wanted) if name in known}
 
 
+def selected(groups: Groups, pipelines: str | Sequence[str]) -> tuple[Catalog, dict[str, Pipeline]]:
+    """Return the components and the manifests that an inventory selects, by its groups and its list ``pipelines``."""
+    return selected_components(load_catalog(), groups), selected_pipelines(chosen(pipelines))
+
+
 def selection_problems(catalog: Catalog, groups: Groups, wanted: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with a selection.
 
@@ -60,8 +64,8 @@ def selection_problems(catalog: Catalog, groups: Groups, wanted: Sequence[str]) 
         groups: the inventory's groups.
         wanted: the names of the pipelines.
     """
-    chosen, known = selected_components(catalog, groups), load_pipelines()
-    for component in chosen.components.values():
+    found, known = selected_components(catalog, groups), load_pipelines()
+    for component in found.components.values():
         for service in component.services.values():
             nodes = groups.get(service.group, ())
             if not nodes:
@@ -71,18 +75,16 @@ def selection_problems(catalog: Catalog, groups: Groups, wanted: Sequence[str]) 
                     f"{len(nodes)} nodes are to run {service.name} ({', '.join(sorted(nodes))}), which there can be one of: "
                     f"keep one in the group {service.group}"
                 )
-    by_user = [(component.name, component.requires) for component in chosen.components.values()]
+    by_user = [(component.name, component.requires) for component in found.components.values()]
     by_user += [(f"the pipeline {name}", sorted(known[name].requires)) for name in wanted if name in known]
     for user, required in by_user:
         for other in required:
-            if other not in chosen.components:
+            if other not in found.components:
                 missing = ", ".join(catalog.components[other].groups)
                 yield f"{user} requires {other}, which no node runs: put nodes into its groups ({missing})"
     for name in wanted:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-            yield f"there is no pipeline {name}; {meant}"
+            yield f"there is no pipeline {name}{names.nearest_or_all(name, known)}"
 
 
 def address(endpoint: Endpoint, catalog: Catalog, groups: Groups, machines: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from berny.model import names
 from berny.model.component import seconds
 from berny.pipelines.idfm import prim
 from berny.pipelines.idfm.influx_consumer import GROUP
@@ -18,7 +19,7 @@ from berny.runtime.readers import Bucket, LandedFiles, Topic, addresses, url
 
 PIPELINE = "idfm"
 REALTIME, PROCESSED = "idfm-realtime", "idfm-processed"
-SPOOL = Path("/data/berny-idfm/spool.sqlite")
+SPOOL = Path(names.data(PIPELINE)) / "spool.sqlite"
 TOKEN = Path("/etc/berny/influxdb/read.token")
 
 
