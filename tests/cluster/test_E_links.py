@@ -92,9 +92,12 @@ def test_every_link_of_every_page_opens(cluster: Cluster, application: None) -> 
     seen: set[str] = set()
     kinds: dict[str, int] = {}
     wrong: list[str] = []
+    took: list[tuple[float, str]] = []
     deadline = time.monotonic() + 240
     while waiting:
-        assert time.monotonic() < deadline, f"{len(seen)} pages were read, {len(waiting)} wait"
+        assert time.monotonic() < deadline, (
+            f"{len(seen)} pages were read, {len(waiting)} wait; the slowest: {sorted(took)[-9:]}; wrong: {wrong}"
+        )
         address, whence, depth = waiting.pop(0)
         address = urldefrag(address).url
         parts = urlsplit(address)
@@ -115,12 +118,15 @@ def test_every_link_of_every_page_opens(cluster: Cluster, application: None) -> 
             if not re.search(r"\.(org|com|io)$", parts.hostname or ""):
                 wrong.append(f"{address} (on {whence}): not a name of this cluster")
             continue
+        begun = time.monotonic()
         try:
             said = requests.get(address, timeout=SECONDS, stream=True)
             body = next(said.iter_content(2 << 20), b"")
         except requests.RequestException as error:
             wrong.append(f"{address} (on {whence}): {type(error).__name__}: {str(error)[:200]}")
             continue
+        finally:
+            took.append((round(time.monotonic() - begun, 1), address))
         if not said.ok:
             wrong.append(f"{address} (on {whence}): {said.status_code} {body[:200]!r}")
             continue
