@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+
+import yaml
 
 from berny.model.catalog import load_catalog
 from support import Cluster, play
@@ -50,6 +53,15 @@ def test_secrets_are_readable_by_root_and_their_service_alone(cluster: Cluster) 
 
 def test_second_run_changes_nothing_and_restarts_nothing(cluster: Cluster) -> None:
     before = cluster.processes()
-    again = play("site.yml")
+    again = play("site.yml", "-vvv")
     assert again.recap("changed") == 0, again.tail
     assert cluster.processes() == before
+    # However much a person asks to see, no secret is among it: those of the file, and the tokens that stages got.
+    secrets = yaml.safe_load((cluster.lab.plan.folder / "secrets.yml").read_text())
+    given = cluster.sh(
+        "worker_2", "sudo sh -c 'cat /etc/berny/influxdb/*.token; echo; cat /etc/berny/berny-*/stage.env'"
+    )
+    secrets |= dict(re.findall(r"(?m)^(\w+_TOKEN)=['\"]?([^'\"\s]+)", given)) | {"read": given.split()[0]}
+    assert "INFLUX_TOKEN" in secrets
+    shown = [name for name, secret in secrets.items() if len(str(secret)) >= 16 and str(secret) in again.output]
+    assert not shown

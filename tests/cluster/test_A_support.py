@@ -122,7 +122,7 @@ def test_a_node_that_is_away_is_named(cluster: Cluster, tmp_path: Path) -> None:
     shutil.copytree(CHECKOUT / "inventory" / "lab", inventory)
     hosts = inventory / "hosts.yml"
     nobody = str(cluster.lab.plan.network[250])
-    hosts.write_text(hosts.read_text().replace('"{{ lab.nodes.worker_0.address }}"', nobody))
+    hosts.write_text(hosts.read_text().replace("    worker_0: null\n", f"    worker_0: {{ansible_host: {nobody}}}\n"))
     (tmp_path / "out").mkdir()
     since = ("--since", "1 minute ago", "--journal-mib", "1")
     said, texts = bundle(cluster, tmp_path / "out", "-i", str(inventory), *since)

@@ -265,7 +265,7 @@ def test_inventory_finds_what_the_plan_describes(checkout: Path) -> None:
         checkout / "inventory/lab/group_vars/all.yml"
     ).read_text()
     asked = re.findall(r"\blab\.((?!yml)\w+(?:\.\w+)*)", text)
-    assert len(asked) > 4
+    assert len(asked) >= 2
     for path in asked:
         value = described
         for key in path.split("."):

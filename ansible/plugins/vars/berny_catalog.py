@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleParserError
 from ansible.inventory.group import Group
+from ansible.plugins.loader import filter_loader, test_loader
 from ansible.plugins.vars import BaseVarsPlugin
 
 from berny.model.catalog import SHARED, CatalogError, load_catalog
@@ -71,6 +72,9 @@ class VarsModule(BaseVarsPlugin):
             return {}
         groups = {group.name: [host.name for host in group.get_hosts()] for group in everything.get_descendants()}
         groups["all"] = [host.name for host in everything.get_hosts()]
+        # The workers that are forked for tasks inherit what is loaded here; each would load all filters and tests again.
+        for plugins in (filter_loader, test_loader):
+            list(plugins.all())
         try:
             shared = loader.load_from_file(
                 str(SHARED / "cluster.yml"), cache="all", unsafe=False, trusted_as_template=True

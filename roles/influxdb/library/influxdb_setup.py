@@ -264,7 +264,7 @@ def main() -> None:
         module.fail_json(msg=f"InfluxDB at {module.params['url']} refused {error}.{hint}")
     if keep_token(module, result["read_token"]):
         result["changes"].append("token file")
-    module.exit_json(changed=bool(result["changes"]), _ansible_no_log=True, **result)
+    module.exit_json(changed=bool(result["changes"]), **result)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from berny.controller.addresses import is_usable
-from berny.model.catalog import CatalogError
+from berny.model.catalog import CatalogError, read_yaml
 
 HEAP = "service_heap"
 """The option whose rule applies to the heap of each service (``SERVICE_heap``)."""
@@ -65,11 +64,11 @@ def load_settings(roles: Path, shared: Path) -> dict[str, Setting]:
     Raises:
         CatalogError: a rule is malformed, or of an option that the role does not have; the message names the file.
     """
-    found = {name: _setting(shared, name, facts) for name, facts in yaml.safe_load(shared.read_text()).items()}
+    found = {name: _setting(shared, name, facts) for name, facts in read_yaml(shared).items()}
     for specs in sorted(roles.glob("*/meta/argument_specs.yml")):
-        options = yaml.safe_load(specs.read_text())["argument_specs"]["main"].get("options") or {}
+        options = read_yaml(specs)["argument_specs"]["main"].get("options") or {}
         file = specs.with_name("settings.yml")
-        rules = (yaml.safe_load(file.read_text()) or {}) if file.exists() else {}
+        rules = read_yaml(file) if file.exists() else {}
         if unknown := sorted(rules.keys() - options.keys()):
             raise CatalogError(f"{file}: {', '.join(unknown)}: no option of argument_specs.yml")
         for name, option in options.items():

@@ -44,13 +44,13 @@ class Catalog(Strict):
         return {name: kind for component in self.components.values() for name, kind in component.kinds.items()}
 
 
-class _Yaml12Loader(yaml.SafeLoader):
+class _Yaml12Loader(yaml.CSafeLoader):
     """Only ``true`` and ``false`` are booleans, as in YAML 1.2: manifests have a key ``on``."""
 
 
 _Yaml12Loader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 _Yaml12Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
 

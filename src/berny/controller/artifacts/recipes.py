@@ -9,10 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from berny.model.catalog import ROLES
+from berny.model.catalog import ROLES, read_yaml
 from berny.model.manifest import PIPELINES
 
 OWN = "berny"
@@ -112,10 +111,10 @@ def load_recipes() -> dict[str, Recipe]:
     """Read all recipes by name, and add one for each pipeline."""
     recipes = {}
     for name, file in recipe_files().items():
-        recipes[name] = Recipe.model_validate({**yaml.safe_load(file.read_text()), "name": name})
+        recipes[name] = Recipe.model_validate({**read_yaml(file), "name": name})
     if own := recipes.get(OWN):
         for manifest in sorted(PIPELINES.glob("*/pipeline.yml")):
-            name, title = f"{OWN}-{manifest.parent.name}", yaml.safe_load(manifest.read_text())["title"]
+            name, title = f"{OWN}-{manifest.parent.name}", read_yaml(manifest)["title"]
             recipes[name] = own.model_copy(update={"name": name, "title": f"The pipeline: {title}"})
     return recipes
 

@@ -91,7 +91,7 @@ def main() -> None:
     )
     found = call(module, "GET", "shelves")
     result = (provide if module.params["state"] == "present" else withdraw)(module, found)
-    module.exit_json(changed=bool(result["changes"]), _ansible_no_log=True, **result)
+    module.exit_json(changed=bool(result["changes"]), **result)
 
 
 if __name__ == "__main__":

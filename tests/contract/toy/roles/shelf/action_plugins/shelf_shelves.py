@@ -1,0 +1,19 @@
+"""Run the module of this name, and keep the tokens it returns out of what Ansible prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    """A module can't hide its own result, and ``no_log`` of a task hides its errors too."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return what the module returns."""
+        result = super().run(tmp, task_vars)
+        result.update(self._execute_module(module_args=self._task.args, task_vars=task_vars))
+        if not result.get("failed"):
+            result["_ansible_no_log"] = True
+        return dict(result)
