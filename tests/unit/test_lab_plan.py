@@ -258,19 +258,59 @@ def test_plan_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert other.simulations == {}, "what this checkout does not have can't be run"
 
 
-def test_inventory_finds_what_the_plan_describes(checkout: Path) -> None:
-    """inventory/lab reads lab.yml: each ``lab.…`` there is in it."""
-    described = LAB.describe()
-    text = (checkout / "inventory/lab/hosts.yml").read_text() + (
-        checkout / "inventory/lab/group_vars/all.yml"
-    ).read_text()
-    asked = re.findall(r"\blab\.((?!yml)\w+(?:\.\w+)*)", text)
-    assert len(asked) >= 2
-    for path in asked:
-        value = described
-        for key in path.split("."):
-            value = value[key]
-        assert value
+def inventory_of(checkout: Path, state: Path, name: str = "lab") -> tuple[dict[str, Any], str]:
+    """Return the variables of each host of the inventory ``lab``, and what Ansible warns of."""
+    command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", "inventory/lab", "--list"]
+    own = os.environ | {"XDG_STATE_HOME": str(state), "BERNY_LAB": name}
+    done = subprocess.run(command, cwd=checkout, env=own, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["_meta"]["hostvars"], done.stderr
+
+
+def plain(value: Any) -> Any:
+    """Return a value without what the listing wraps around text that is no template."""
+    if isinstance(value, dict):
+        return plain(value["__ansible_unsafe"]) if "__ansible_unsafe" in value else {k: plain(value[k]) for k in value}
+    return [plain(one) for one in value] if isinstance(value, list) else value
+
+
+def test_inventory_has_what_the_plan_describes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkout: Path) -> None:
+    """As plain data: no task renders the address that it connects to."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    LAB.folder.mkdir(parents=True)
+    (LAB.folder / "lab.yml").write_text(yaml.safe_dump(LAB.describe()))
+    found, warned = inventory_of(checkout, tmp_path)
+    assert not warned
+    assert {name: plain(host["ansible_host"]) for name, host in found.items()} == {
+        name: node.address for name, node in LAB.nodes.items()
+    }
+    assert plain(found["master"]["lab"]) == LAB.describe()
+    assert plain(found["master"]["lab_folder"]) == str(LAB.folder)
+
+
+@pytest.mark.parametrize("content", [None, "", "nodes: {}", "nodes: {worker_1: {address: 10.180.7.12}}"])
+def test_inventory_names_the_command_that_makes_a_machine(checkout: Path, tmp_path: Path, content: str | None) -> None:
+    """Where there is no lab, or the mapping has a node more than when it was brought up; the listing itself needs none."""
+    folder = tmp_path / "berny" / "labs" / "lab"
+    folder.mkdir(parents=True)
+    if content is not None:
+        (folder / "lab.yml").write_text(content)
+    found, _ = inventory_of(checkout, tmp_path)
+    assert "`berny lab up --name lab` makes it" in found["worker_0"]["ansible_host"]
+    assert (plain(found["worker_1"]["ansible_host"]) == "10.180.7.12") == ("worker_1" in (content or ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("../lab", "", "not a valid name"), ("lab", "nodes: [", "can't be read"), ("lab", "other: {}", "can't be read")],
+)
+def test_inventory_refuses_what_is_no_lab(checkout: Path, tmp_path: Path, name: str, content: str, words: str) -> None:
+    folder = tmp_path / "berny" / "labs" / "lab"
+    folder.mkdir(parents=True)
+    (folder / "lab.yml").write_text(content)
+    found, warned = inventory_of(checkout, tmp_path, name)
+    assert words in " ".join(warned.split()), warned
+    assert "ansible_host" not in found["master"]
 
 
 INVENTORY = """

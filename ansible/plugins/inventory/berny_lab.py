@@ -7,7 +7,8 @@ name: berny_lab
 short_description: The machines of a lab
 description:
   - Reads C(lab.yml) of the lab that C(BERNY_LAB) names (C(lab) without it), below the XDG state folder.
-  - Sets C(lab), C(lab_name) and C(lab_folder), and the address of each host that has none. As plain data they cost no task a template.
+  - Sets C(lab), C(lab_name) and C(lab_folder), and the address of each host that has none, as plain data that costs
+    no task a template.
   - Hosts and groups come from C(hosts.yml) beside it, which is read before.
 options:
   plugin:
@@ -18,7 +19,6 @@ options:
 """
 
 import os
-from typing import Any
 
 import yaml
 from ansible.errors import AnsibleParserError
@@ -27,7 +27,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.template import trust_as_template
 
-from berny.lab.plan import state_folder
+from berny.lab.plan import NAME, state_folder
 
 
 class InventoryModule(BaseInventoryPlugin):
@@ -43,10 +43,12 @@ class InventoryModule(BaseInventoryPlugin):
         """Set the variables of the group ``all`` and the hosts' addresses.
 
         Raises:
-            AnsibleParserError: ``lab.yml`` is not what ``berny lab up`` writes.
+            AnsibleParserError: the name is not valid, or ``lab.yml`` is not what ``berny lab up`` writes.
         """
         super().parse(inventory, loader, path, cache)
         name = os.environ.get("BERNY_LAB") or "lab"
+        if not NAME.fullmatch(name):
+            raise AnsibleParserError(f"BERNY_LAB is {name!r}, which is not a valid name of a lab")
         file = state_folder() / name / "lab.yml"
         inventory.set_variable("all", "lab_name", name)
         inventory.set_variable("all", "lab_folder", str(file.parent))
