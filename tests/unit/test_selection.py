@@ -266,6 +266,24 @@ def test_a_stage_learns_of_what_it_needs_and_of_nothing_else() -> None:
     }
 
 
+def test_a_grant_by_resource_is_that_of_what_the_stage_writes(tmp_path: Path) -> None:
+    """Two buckets of one pipeline: each stage gets the id of its own, and the token that both share."""
+    folder = tmp_path / "two"
+    folder.mkdir()
+    bucket = "{keep: 1d, measurement: m, tags: [], fields: [f]}"
+    stages = [f"s{n}: {{kind: stream, on: influxdb, run: only.py, writes: b{n}, metrics_port: 939{n}}}" for n in (1, 2)]
+    (folder / "only.py").touch()
+    (folder / "pipeline.yml").write_text(
+        f"{{title: Two, user: {{name: two, uid: 6900}}, resources: {{influxdb: {{b1: {bucket}, b2: {bucket}}}}}, "
+        f"stages: {{{', '.join(stages)}}}}}"
+    )
+    pipeline = load_pipelines(tmp_path)["two"]
+    granted = {"influxdb": {"INFLUX_TOKEN": "t", "INFLUX_BUCKET_ID": {"b1": "id 1", "b2": "id 2"}}}
+    for stage, bucket, name in (("s1", "b1", "id 1"), ("s2", "b2", "id 2")):
+        told = stage_environment(pipeline, stage, CATALOG, {"INFLUX_URL": "http://a:1"}, granted)
+        assert (told["INFLUX_BUCKET"], told["INFLUX_BUCKET_ID"], told["INFLUX_TOKEN"]) == (bucket, name, "t")
+
+
 def test_a_directory_that_keeps_all_has_no_span(tmp_path: Path) -> None:
     """What a resource does not say is empty for the stage."""
     folder = tmp_path / "all"

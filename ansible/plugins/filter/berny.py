@@ -23,7 +23,7 @@ def asked_of(pipelines: str | Sequence[str], kind: str, groups: Mapping[str, lis
     return asked(*selected(groups, pipelines), kind)
 
 
-def grants(variables: Mapping[str, Any], components: Iterable[str], pipeline: str) -> dict[str, dict[str, str]]:
+def grants(variables: Mapping[str, Any], components: Iterable[str], pipeline: str) -> dict[str, dict[str, Any]]:
     """Return what components have granted a pipeline, out of what their tasks ``provide`` registered on this host."""
     provided = {name: variables.get(f"_{name}_provided") or {} for name in components}
     return {name: one.get("granted", {}).get(pipeline, {}) for name, one in provided.items()}
@@ -33,7 +33,7 @@ def environment_of(
     stage: Mapping[str, Any],
     groups: Mapping[str, list[str]],
     addresses: Mapping[str, str],
-    granted: Mapping[str, Mapping[str, str]],
+    granted: Mapping[str, Mapping[str, str | Mapping[str, str]]],
 ) -> dict[str, str]:
     """Return a stage's environment variables for the components that it needs."""
     catalog, pipelines = selected(groups, [stage["pipeline"]])

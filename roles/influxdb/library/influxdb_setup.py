@@ -151,7 +151,7 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
         tokens["granted"][pipeline] = {
             "INFLUX_ORG": organisation,
             "INFLUX_TOKEN": token("write", own),
-            "INFLUX_BUCKET_ID": found[own[0]]["id"] if own[0] in found else "",
+            "INFLUX_BUCKET_ID": {name: found[name]["id"] if name in found else "" for name in own},
         }
     if words["phase"] != "have":
         # What the first user may do, as the server itself says.

@@ -116,7 +116,7 @@ def stage_environment(
     stage: str,
     catalog: Catalog,
     addresses: Mapping[str, str],
-    granted: Mapping[str, Mapping[str, str]],
+    granted: Mapping[str, Mapping[str, str | Mapping[str, str]]],
 ) -> dict[str, str]:
     """Return what a stage is told of the components that it needs, and of no other.
 
@@ -125,7 +125,8 @@ def stage_environment(
         stage: its name.
         catalog: the selected components.
         addresses: those of ``endpoints``.
-        granted: by component, what its role has created for this pipeline: credentials, say.
+        granted: by component, what its role has created for this pipeline: credentials, say. A variable that differs by
+            resource has a value for each.
     """
     manifest = pipeline.stages[stage]
     words = {
@@ -146,8 +147,9 @@ def stage_environment(
                 keys = {**dict.fromkeys(rule.keys, ""), **pipeline.resources[kind][resource], "name": resource}
                 found |= {variable: text.format(**keys) for variable, text in rule.environment.items()}
         # A credential is for what writes there.
-        if any(pipeline.writes(stage, kind) for kind in component.kinds):
-            found |= granted.get(name, {})
+        for resource in [resource for kind in component.kinds for resource in pipeline.writes(stage, kind)]:
+            for variable, value in granted.get(name, {}).items():
+                found[variable] = value if isinstance(value, str) else value[resource]
     engine = catalog.components[manifest.engine].engine if manifest.engine else None
     if engine:
         found |= {variable: text.format(**words) for variable, text in engine.environment.items()}
