@@ -14,7 +14,7 @@ class ActionModule(ActionBase):
         """Return what the module returns."""
         result = super().run(tmp, task_vars)
         # Else -vvv shows what the connection brings back.
-        self._play_context.no_log = True
+        self._connection._play_context.no_log = True
         result.update(self._execute_module(module_args=self._task.args, task_vars=task_vars))
         if not result.get("failed"):
             result["_ansible_no_log"] = True
