@@ -82,6 +82,8 @@ def scan(words: list[str], addresses: Iterable[str], ports: Ports) -> dict[str, 
 def outside(lab: Lab) -> Iterator[list[str]]:
     """Give the words that run a command at an address of the lab's network that is no node's and no operator's."""
     name, link = f"berny-{lab.plan.name}-out", f"bnyo-{lab.plan.name}"
+    # One that a killed run has left goes with its link.
+    subprocess.run(["ip", "netns", "delete", name], capture_output=True)
     run(["ip", "netns", "add", name])
     try:
         run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name])
