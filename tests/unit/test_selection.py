@@ -280,8 +280,8 @@ def test_a_grant_by_resource_is_that_of_what_the_stage_writes(tmp_path: Path) ->
     pipeline = load_pipelines(tmp_path)["two"]
     granted = {"influxdb": {"INFLUX_TOKEN": "t", "INFLUX_BUCKET_ID": {"b1": "id 1", "b2": "id 2"}}}
     for stage, bucket, name in (("s1", "b1", "id 1"), ("s2", "b2", "id 2")):
-        told = stage_environment(pipeline, stage, CATALOG, {"INFLUX_URL": "http://a:1"}, granted)
-        assert (told["INFLUX_BUCKET"], told["INFLUX_BUCKET_ID"], told["INFLUX_TOKEN"]) == (bucket, name, "t")
+        found = stage_environment(pipeline, stage, CATALOG, {"INFLUX_URL": "http://a:1"}, granted)
+        assert (found["INFLUX_BUCKET"], found["INFLUX_BUCKET_ID"], found["INFLUX_TOKEN"]) == (bucket, name, "t")
 
 
 def test_a_directory_that_keeps_all_has_no_span(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ description:
   - Reads C(lab.yml) of the lab that C(BERNY_LAB) names (C(lab) without it), below the XDG state folder.
   - Sets C(lab), C(lab_name) and C(lab_folder), and the address of each host that has none, as plain data that costs
     no task a template.
-  - Hosts and groups come from C(hosts.yml) beside it, which is read before.
+  - Hosts and groups come from C(hosts.yml) in the same folder, which Ansible reads first.
 options:
   plugin:
     description: The name of this plugin.

@@ -146,10 +146,9 @@ def stage_environment(
                 # A key that the resource does not have is empty.
                 keys = {**dict.fromkeys(rule.keys, ""), **pipeline.resources[kind][resource], "name": resource}
                 found |= {variable: text.format(**keys) for variable, text in rule.environment.items()}
-        # A credential is for what writes there.
-        for resource in [resource for kind in component.kinds for resource in pipeline.writes(stage, kind)]:
-            for variable, value in granted.get(name, {}).items():
-                found[variable] = value if isinstance(value, str) else value[resource]
+                # A credential is for what writes there.
+                for variable, value in granted.get(name, {}).items():
+                    found[variable] = value if isinstance(value, str) else value[resource]
     engine = catalog.components[manifest.engine].engine if manifest.engine else None
     if engine:
         found |= {variable: text.format(**words) for variable, text in engine.environment.items()}
