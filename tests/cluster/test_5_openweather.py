@@ -1,0 +1,205 @@
+"""The chain of openweather beside idfm, under load at the same time: from both sources to all of their sinks, once each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import support
+from berny.lab.harness import PYTHON
+from berny.lab.lab import Lab
+from berny.lab.plan import load_plan
+from support import NAME, RATE, Cluster, Play, play, wait_until
+
+PIPELINE = "openweather"
+STAGES = {
+    "consumer": "worker_1",
+    "export": "worker_1",
+    "mapreduce": "master",
+    "hbase": "worker_1",
+    "producer": "master",
+}
+LOAD = 40
+
+
+def unit(stage: str) -> str:
+    """Return the unit of a stage."""
+    return f"berny-{PIPELINE}-{stage}"
+
+
+def start(cluster: Cluster, *pipelines: str) -> None:
+    """Do what ``make lab PIPELINES=…`` does."""
+    with cluster.lent():
+        support.berny("lab", "start", "--name", NAME, "--rate", str(RATE), "--pipelines", " ".join(pipelines))
+
+
+def run_timer(cluster: Cluster, stage: str) -> None:
+    """Run a timer's stage now, or wait for the run that its timer has begun."""
+    cluster.sh(STAGES[stage], f"sudo systemctl start {unit(stage)}", timeout=300)
+
+
+@pytest.fixture(scope="module")
+def before(cluster: Cluster) -> dict[tuple[str, str], str]:
+    """What ran before there was openweather."""
+    return cluster.processes()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def both(cluster: Cluster, before: dict[tuple[str, str], str]) -> Iterator[Cluster]:
+    """The cluster with both pipelines; whatever happens, openweather is gone afterwards."""
+    own = cluster.lab.plan.pipelines
+    try:
+        start(cluster, *own, PIPELINE)
+        yield Cluster(Lab.existing(NAME))
+    finally:
+        now = load_plan(NAME)
+        if now and now.pipelines != own:
+            play("playbooks/reset.yml", "-e", f"pipeline={PIPELINE}", "-e", f"data={NAME}", ok=False)
+            start(cluster, *own)
+
+
+def test_another_run_changes_nothing(both: Cluster) -> None:
+    running = both.processes()
+    again = play("site.yml")
+    assert again.recap("changed") == 0, again.tail
+    # A timer's process comes and goes.
+    timers = {(STAGES[stage], unit(stage)) for stage in ("export", "mapreduce", "hbase")}
+    now = both.processes()
+    assert {key: one for key, one in now.items() if key not in timers} == {
+        key: one for key, one in running.items() if key not in timers
+    }
+
+
+def test_every_observation_is_in_every_sink_once_though_stages_are_killed(both: Cluster) -> None:
+    """Consumer, export and producer, each while it works."""
+    run = "weather"
+    both.load(run, LOAD)
+    both.serve(30)
+    for stage in ("consumer", "producer"):
+        both.sh(STAGES[stage], f"sudo systemctl kill -s KILL {unit(stage)}")
+        both.serve(12)
+    both.sh(STAGES["export"], f"sudo systemctl start --no-block {unit('export')}; sleep 1")
+    both.sh(STAGES["export"], f"sudo systemctl kill -s KILL {unit('export')}", ok=False)
+    both.serve(12)
+    both.load(f"after-{run}", 0)
+    run_timer(both, "export")
+    report = both.settle(run)
+    assert report.count(" expected") == 2 and " 0 expected" not in report, report
+
+
+def test_aggregates_are_those_of_the_rows_and_hbase_has_them(both: Cluster) -> None:
+    """Also though the job is killed once. The check computes them by SQL; what waits is in the status."""
+    both.sh("master", f"sudo systemctl start --no-block {unit('mapreduce')}; sleep 8")
+    both.sh("master", f"sudo systemctl kill -s KILL {unit('mapreduce')}", ok=False)
+    run_timer(both, "export")
+    run_timer(both, "mapreduce")
+    run_timer(both, "hbase")
+
+    def done() -> bool:
+        status = both.status(PIPELINE)
+        return not (status["to_export"] or status["days_to_aggregate"] or status["aggregates_to_store"])
+
+    wait_until(done, 120, lambda: str(both.status(PIPELINE)))
+    clean, report = both.check("weather", PIPELINE)
+    assert clean and " 0 lost" in report, report
+    for sink in ("aggregates", "hbase"):
+        (line,) = (one for one in report.splitlines() if one.startswith(f"{sink}: "))
+        assert int(line.split()[1]) >= 6, report
+
+
+def hbase_shell(cluster: Cluster, *lines: str) -> None:
+    """Run lines in HBase's shell; the first that fails ends it."""
+    text = "\n".join(lines)
+    cluster.sh("master", f"sudo -u hbase hbase shell -n <<'END'\n{text}\nEND", timeout=180)
+
+
+def linked_list(cluster: Cluster, what: str, *words: str) -> dict[str, float]:
+    """Write or follow a linked list on worker_1; return what it prints."""
+    script = Path(__file__).with_name("linked_list.py").read_text()
+    command = f"{PYTHON} - {what} worker-1 9090 linked {' '.join(words)} <<'END'\n{script}\nEND"
+    found: dict[str, float] = json.loads(cluster.sh("worker_1", command, timeout=400))
+    return found
+
+
+@pytest.mark.second_tier
+def test_a_linked_list_of_hbase_survives_a_move_and_a_kill(both: Cluster) -> None:
+    """All regions move to one region server while rows are written, and that one is killed."""
+    hbase_shell(both, "create 'linked', 'l', SPLITS => ['4', '8', 'c']")
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(linked_list, both, "write", "90")
+            time.sleep(5)
+            both.sh("worker_0", "sudo -u hbase /usr/local/lib/berny/hbase-regions unload", timeout=180)
+            time.sleep(5)
+            both.sh("worker_1", "sudo systemctl kill -s KILL hbase-regionserver")
+            written = writing.result()
+        print(f"the longest batch took {written['longest']:.1f} s")
+        assert linked_list(both, "follow") == {"rows": written["rows"], "dangling": 0}
+    finally:
+        hbase_shell(both, "disable 'linked'", "drop 'linked'")
+    both.sh("master", "sudo berny-probe hbase --wait 180 --want healthy")
+
+
+def deploy(cluster: Cluster, ok: bool = True, **environment: str) -> Play:
+    """Deploy the pipelines with other settings of openweather."""
+    words = json.dumps({"pipeline_environment": {PIPELINE: environment}, "service_wait_seconds": 60})
+    return play("playbooks/deploy.yml", "-e", words, ok=ok)
+
+
+def wait_for_journal(cluster: Cluster, stage: str, words: str, since: float) -> None:
+    """Wait until a stage's journal contains a text."""
+    command = f"sudo journalctl -u {unit(stage)} --since @{since:.0f} --no-pager"
+    wait_until(
+        lambda: words in cluster.sh(STAGES[stage], command), 90, f"the journal of {stage} does not contain {words!r}"
+    )
+
+
+@pytest.mark.second_tier
+def test_symptoms_of_the_runbook_and_their_remedies(both: Cluster) -> None:
+    """Each entry of its troubleshooting, with the remedy that the pipeline's page names."""
+    since = time.time()
+    # Kafka is not ready, and the consumer waits.
+    failed = deploy(both, ok=False, BOOTSTRAP_SERVERS="worker-2:1")
+    assert failed.code != 0 and unit("consumer") in failed.output, failed.tail
+    wait_for_journal(both, "consumer", "waiting for the topic", since)
+    # The export fails; HBase is not available.
+    deploy(both, HDFS_URL="http://master:1", HBASE_PORT="1")
+    both.flows(PIPELINE)
+    for stage, words in (("export", "/user/hdfs/weather"), ("hbase", "weather:aggregates of HBase at")):
+        both.sh(STAGES[stage], f"sudo systemctl start --no-block {unit(stage)}")
+        wait_for_journal(both, stage, words, since)
+        wait_for_journal(both, stage, "Connection refused", since)
+    # To do without HBase; and no aggregates of other days than today.
+    deploy(both, HBASE_PORT="1", HBASE_ENABLED="false", MR_PROCESS_ONLY_TODAY="true")
+    run_timer(both, "hbase")
+    wait_for_journal(both, "hbase", "HBASE_ENABLED is false", since)
+    # No rows in PostgreSQL, since the key is refused.
+    simulator = both.lab.simulators[PIPELINE]
+    simulator.ask("/_simulator/faults", {"kind": "401", "seconds": 600})
+    wait_for_journal(both, "producer", "OPENWEATHER_API_KEY is missing, wrong, or not active yet", since)
+    wait_for_journal(both, "producer", "status=78/CONFIG", since)
+    simulator.ask("/_simulator/faults", {"kind": "none"})
+    # The remedy of all of them: the settings of the inventory, and the stages are started.
+    play("site.yml")
+    both.flows(PIPELINE)
+    for stage in ("export", "mapreduce", "hbase"):
+        run_timer(both, stage)
+
+
+def test_a_reset_leaves_nothing_of_it(cluster: Cluster, both: Cluster, before: dict[tuple[str, str], str]) -> None:
+    """And nothing else was ever restarted."""
+    play("playbooks/reset.yml", "-e", f"pipeline={PIPELINE}", "-e", f"data={NAME}")
+    start(cluster, *cluster.lab.plan.pipelines)
+    now = cluster.processes()
+    assert now.keys() == before.keys()
+    assert not [key for key, process in before.items() if not key[1].startswith("berny-") and now[key] != process]
+    databases = cluster.sh("worker_1", "psql -At -d postgres -c 'SELECT datname FROM pg_database'").split()
+    topics = cluster.sh("master", "kafka-topics.sh --bootstrap-server master:9092 --list").split()
+    assert PIPELINE not in databases and not [topic for topic in topics if topic.startswith("weather")]
+    assert "weather" not in cluster.sh("master", "hdfs dfs -ls /user /data")
+    cluster.flows()
