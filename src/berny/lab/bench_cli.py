@@ -1,0 +1,66 @@
+"""``berny bench``: measurements of a lab, for docs/figures.md."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from berny.controller.progress import Steps
+from berny.lab.cli import Name, as_root, console, told
+from berny.lab.lab import Lab
+from berny.lab.latency import QUANTILES, Latency, measure
+from berny.lab.measured import commit, machine
+from berny.lab.plan import LabError
+
+app = typer.Typer(no_args_is_help=True, help="Measure a lab; each command prints machine and commit with its figures.")
+RATES = [1.0, 100.0, 1000.0]
+
+
+@app.callback()
+def bench() -> None:
+    """Measure a lab; each command prints machine and commit with its figures."""
+
+
+@app.command()
+def latency(
+    rate: Annotated[
+        list[float], typer.Option(min=0.1, help="Observations per second; several rates are measured in turn.")
+    ] = RATES,
+    seconds: Annotated[float, typer.Option(min=10, help="How long each rate is measured.")] = 300,
+    pipeline: Annotated[str, typer.Option(help="By default the first that the lab runs on its simulator.")] = "",
+    name: Name = "lab",
+) -> None:
+    """Measure the time from a source's complete response to its observations being returned by a query of the last sink.
+
+    Meanwhile the pipeline's simulator serves only what is measured. An observation that its source says was recorded hours
+    before counts as not stored, and delays those after it: measure again at another time of day.
+    """
+    as_root()
+    with told():
+        lab = Lab.existing(name)
+        chosen = pipeline or next(iter(lab.simulators), "")
+        if chosen not in lab.simulators:
+            known = ", ".join(lab.simulators) or "none"
+            raise LabError(f"lab {name} runs no simulator of {chosen or 'any pipeline'} (it runs {known})")
+        found = []
+        for one in rate:
+            with (
+                lab.simulators[chosen].kept(),
+                Steps(console) as steps,
+                steps.step(f"latency of {chosen} at {one:g}/s") as say,
+            ):
+                found.append(measure(lab, chosen, one, seconds, say))
+    console.print(_table(found))
+    console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
+    if any(one.missing for one in found):
+        raise typer.Exit(1)
+
+
+def _table(found: list[Latency]) -> Table:
+    table = Table("rate", "served", "not stored", *QUANTILES, title="end-to-end latency, ms", title_justify="left")
+    for one in found:
+        quantiles = [f"{1000 * value:.0f}" for value in one.quantiles().values()] if one.latencies else []
+        table.add_row(f"{one.rate:g}/s", str(one.served), str(one.missing), *quantiles)
+    return table
