@@ -1,17 +1,17 @@
-"""How the node exporter is asked."""
+"""The probe of the node exporter."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from berny.runtime.probe import Answer, Cluster, NotServing, Probe, get_json
+from berny.runtime.probe import Answer, Cluster, NotReady, Probe, get_json
 
 SERVICE = "node-exporter"
 BUILD = "node_exporter_build_info{"
 
 
 def node_exporter(cluster: Cluster, node: str) -> Answer:
-    """Its metrics say which build serves them; nothing is missing where every node's exporter responds so."""
+    """Ready if its metrics have the exporter's build; healthy if those of every node have."""
     detail = _series(cluster, node)
     others = [other for other in cluster.nodes(SERVICE) if other != node]
     with ThreadPoolExecutor(max(len(others), 1)) as pool:
@@ -23,23 +23,23 @@ def node_exporter(cluster: Cluster, node: str) -> Answer:
 
 
 def _series(cluster: Cluster, node: str) -> str:
-    """Return how much an exporter serves, in words.
+    """Return the detail for an exporter: its number of series.
 
     Raises:
-        NotServing: it does not respond, or another program does.
+        NotReady: it does not respond, or another program does.
     """
     host, port = cluster.endpoint(SERVICE, "http", node)
     lines = str(get_json(host, port, "/metrics")).splitlines()
     if not any(line.startswith(BUILD) for line in lines):
-        raise NotServing(f"{host}:{port}/metrics has no node_exporter_build_info: another program responds")
+        raise NotReady(f"{host}:{port}/metrics has no node_exporter_build_info: another program responds")
     return f"{host}:{port} serves {sum(not line.startswith('#') for line in lines)} series"
 
 
 def _failure(cluster: Cluster, node: str) -> str:
-    """Return what is wrong with an exporter, or nothing."""
+    """Return the error of an exporter, or an empty string."""
     try:
         _series(cluster, node)
-    except NotServing as error:
+    except NotReady as error:
         return str(error)
     return ""
 

@@ -1,4 +1,4 @@
-"""Fault cases of HDFS: safe mode, full and lost disks, a play."""
+"""Fault cases of HDFS: safe mode, full and lost disks, a rolling restart."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAVE = (
 
 
 def safe_mode(lab: Lab, node: str, verb: str) -> None:
-    """Have HDFS enter or leave safe mode: nothing can be written in it."""
+    """Make HDFS enter or leave safe mode, in which it is read-only."""
     inject.shell(lab, node, f"sudo -u hdfs hdfs dfsadmin -safemode {verb}")
 
 
@@ -35,7 +35,7 @@ def fault_cases(targets: Targets) -> Iterator[FaultCase]:
         lost = "files of HDFS since the last checkpoint"
         yield FaultCase(
             f"lost-disks-{node}",
-            f"{node} comes back with empty disks for everything; then `playbooks/restore.yml -e data=CLUSTER`",
+            f"{node} comes back with all its data disks empty; then `playbooks/restore.yml -e data=CLUSTER`",
             to(inject.lose_disks, node),
             inject.restore,
             hold=10,
@@ -49,6 +49,6 @@ def fault_cases(targets: Targets) -> Iterator[FaultCase]:
 
 
 def heal(lab: Lab, targets: Targets) -> None:
-    """Have HDFS leave safe mode."""
+    """Make HDFS leave safe mode."""
     for node in targets.of("hdfs-namenode"):
         lab.run(node, LEAVE, timeout=90)

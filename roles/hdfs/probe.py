@@ -1,17 +1,17 @@
-"""How the services of HDFS are asked, and whether a pipeline has its directories."""
+"""The probes of HDFS, and the check of a pipeline's directories."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import quote
 
-from berny.runtime.probe import TIMEOUT, Answer, Cluster, NotServing, Probe, exists, get_json
+from berny.runtime.probe import TIMEOUT, Answer, Cluster, NotReady, Probe, exists, get_json
 
 
 def _bean(host: str, port: int, name: str) -> dict[str, Any]:
     beans = get_json(host, port, f"/jmx?qry={name}")["beans"]
     if not beans:
-        raise NotServing(f"{host}:{port} has no {name} yet")
+        raise NotReady(f"{host}:{port} has no {name} yet")
     return dict(beans[0])
 
 
@@ -21,7 +21,7 @@ def _file_system(cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
     return state, _bean(host, port, "Hadoop:service=NameNode,name=FSNamesystem")
 
 
-def _whole(cluster: Cluster) -> Answer:
+def _health(cluster: Cluster) -> Answer:
     state, blocks = _file_system(cluster)
     expected = len(cluster.nodes("hdfs-datanode"))
     live, missing = state["NumLiveDataNodes"], blocks["MissingBlocks"]
@@ -32,23 +32,23 @@ def _whole(cluster: Cluster) -> Answer:
 
 
 def namenode(cluster: Cluster, node: str) -> Answer:
-    """The instance serves when it answers; on its own it can't leave safe mode before DataNodes come."""
+    """Ready if it responds and is active, even in safe mode, which it can't leave before DataNodes register."""
     host, port = cluster.endpoint("hdfs-namenode", "web", node)
     if _bean(host, port, "Hadoop:service=NameNode,name=NameNodeStatus")["State"] != "active":
-        raise NotServing(f"{host}:{port} is not active")
-    return _whole(cluster)
+        raise NotReady(f"{host}:{port} is not active")
+    return _health(cluster)
 
 
 def component(cluster: Cluster, node: str) -> Answer:
-    """The component: out of safe mode, and a file can be written and read back."""
+    """Ready if HDFS is out of safe mode and a file can be written."""
     state, _ = _file_system(cluster)
     host, port = cluster.endpoint("hdfs-namenode", "web")
     if state["FSState"] != "Operational":
-        raise NotServing(f"{host}:{port} is in safe mode")
+        raise NotReady(f"{host}:{port} is in safe mode")
     if not state["NumLiveDataNodes"]:
-        raise NotServing(f"{host}:{port} knows no live DataNode")
+        raise NotReady(f"{host}:{port} has no live DataNode")
     _write_probe_file(cluster, host, port)
-    return _whole(cluster)
+    return _health(cluster)
 
 
 def _write_probe_file(cluster: Cluster, host: str, port: int) -> None:
@@ -62,28 +62,28 @@ def _write_probe_file(cluster: Cluster, host: str, port: int) -> None:
         client.write(path, data=b"berny", overwrite=True, replication=1)
         client.delete(path)
     except (HdfsError, RequestException) as error:
-        raise NotServing(f"{host}:{port} can't write {path}: {str(error).splitlines()[0]}") from None
+        raise NotReady(f"{host}:{port} can't write {path}: {str(error).splitlines()[0]}") from None
 
 
 def datanode(cluster: Cluster, node: str) -> Answer:
-    """The DataNode answers, has a block pool and heartbeats with the NameNode."""
+    """Ready if it responds, has a block pool and sends heartbeats to the NameNode."""
     host, port = cluster.endpoint("hdfs-datanode", "web", node)
     info = _bean(host, port, "Hadoop:service=DataNode,name=DataNodeInfo")
     actors = str(info.get("BPServiceActorInfo", ""))
     if "RUNNING" not in actors or '"LastHeartbeat"' not in actors:
-        raise NotServing(f"{host}:{port} is not registered with the NameNode: {actors[:120] or 'no block pool'}")
-    return _whole(cluster)
+        raise NotReady(f"{host}:{port} is not registered with the NameNode: {actors[:120] or 'no block pool'}")
+    return _health(cluster)
 
 
 def secondarynamenode(cluster: Cluster, node: str) -> Answer:
-    """Its page answers; its age of checkpoint is told."""
+    """Ready if its web UI responds; the detail is the age of the last checkpoint."""
     host, port = cluster.endpoint("hdfs-secondarynamenode", "web", node)
     info = _bean(host, port, "Hadoop:service=SecondaryNameNode,name=SecondaryNameNodeInfo")
     return True, f"last checkpoint {info.get('LastCheckpointDeltaMs', -1000) // 1000} s ago"
 
 
 def resources(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
-    """Return the directories of a pipeline that are not in HDFS."""
+    """Return the directories of a pipeline that do not exist."""
     host, port = cluster.endpoint("hdfs-namenode", "web")
     return [
         f"the directory {path} of HDFS does not exist"

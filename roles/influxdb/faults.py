@@ -1,4 +1,4 @@
-"""Fault cases of InfluxDB: a full and a lost disk, a play."""
+"""Fault cases of InfluxDB: a full and a lost disk, a rolling restart."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def fault_cases(targets: Targets) -> Iterator[FaultCase]:
             to(inject.lose_disks, node, "influxdb"),
             inject.restore,
             hold=10,
-            gives_up="points older than the topics keep",
+            gives_up="points older than the topics' retention",
         )

@@ -1,4 +1,4 @@
-"""How InfluxDB is asked, and whether a pipeline has its buckets."""
+"""The probe of InfluxDB, and the check of a pipeline's buckets."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from berny.runtime.probe import Answer, Cluster, NotServing, Probe, get_json
+from berny.runtime.probe import Answer, Cluster, NotReady, Probe, get_json
 
 TOKEN = Path("/etc/berny/influxdb/read.token")
 
 
 def influxdb(cluster: Cluster, node: str) -> Answer:
-    """Where the read-only token can be read, an authenticated query; else the server's own health."""
+    """Runs an authenticated query if the read-only token can be read, else checks the health endpoint."""
     host, port = cluster.endpoint("influxdb", "http", node)
     try:
         token = TOKEN.read_text().strip()
@@ -21,18 +21,18 @@ def influxdb(cluster: Cluster, node: str) -> Answer:
     if not token:
         status = get_json(host, port, "/health").get("status")
         if status != "pass":
-            raise NotServing(f"{host}:{port}/health is {status}")
+            raise NotReady(f"{host}:{port}/health is {status}")
         return True, f"{host}:{port} healthy"
     query = b"buckets() |> limit(n: 1)"
     headers = {"Authorization": f"Token {token}", "Content-Type": "application/vnd.flux"}
     get_json(host, port, "/api/v2/query?org=berny", headers, query)
-    return True, f"{host}:{port} answers an authenticated query"
+    return True, f"{host}:{port} responds to an authenticated query"
 
 
 def resources(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
-    """Return the buckets of a pipeline that are not in InfluxDB; nothing where the read-only token can't be read.
+    """Return the buckets of a pipeline that do not exist; empty if the read-only token can't be read.
 
-    The token reads these buckets alone: one that was deleted and created by hand has to be replaced, too.
+    The token can read only the buckets that site.yml created: one that was recreated by hand counts as missing.
     """
     try:
         headers = {"Authorization": f"Token {TOKEN.read_text().strip()}"}
@@ -42,7 +42,7 @@ def resources(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
     return [
         f"the bucket {bucket} with its token does not exist"
         for bucket in pipeline["resources"].get("influxdb", {})
-        # Without an organisation, a name that is not there is no error but an empty list.
+        # Without an organisation in the query, the response for an unknown name is an empty list instead of an error.
         if not get_json(host, port, f"/api/v2/buckets?name={quote(bucket)}", headers)["buckets"]
     ]
 

@@ -1,4 +1,4 @@
-"""Fault cases of Kafka: a full and a lost disk, garbage on topics, a session with ZooKeeper that expires, plays."""
+"""Fault cases of Kafka: a full and a lost disk, garbage on topics, an expired ZooKeeper session, rolling restarts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def topics(pipeline: Pipeline) -> list[str]:
 
 
 def garbage(lab: Lab, targets: Targets) -> None:
-    """Write to all topics what is no record: no JSON, half of it, nothing, 3 MB, a point older than its bucket keeps."""
+    """Write malformed records to all topics: invalid and truncated JSON, nothing, 3 MB, a point older than the retention."""
     brokers = targets.of("kafka")
     port = targets.port("kafka", "broker")
     servers = ",".join(f"{lab.machines[node].node.machine}:{port}" for node in brokers)
@@ -47,7 +47,10 @@ def fault_cases(targets: Targets) -> Iterator[FaultCase]:
     yield rolling("kafka", f"{SEGMENT_BYTES}={OTHER_SEGMENT_BYTES}")
     yield killed_convergence(SEGMENT_BYTES, OTHER_SEGMENT_BYTES)
     yield FaultCase(
-        "garbage", "no JSON, half of it, nothing, 3 MB and a point of 1999 on all topics", to(garbage, targets), hold=10
+        "garbage",
+        "invalid and truncated JSON, empty records, 3 MB and a point of 1999 on all topics",
+        to(garbage, targets),
+        hold=10,
     )
     for node in brokers:
         yield full("kafka", node)

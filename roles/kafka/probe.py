@@ -1,14 +1,14 @@
-"""How a broker is asked, and whether a pipeline has its topics."""
+"""The probe of a broker, and the check of a pipeline's topics."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from berny.runtime.probe import TIMEOUT, Answer, Cluster, NotServing, Probe
+from berny.runtime.probe import TIMEOUT, Answer, Cluster, NotReady, Probe
 
 
 def kafka(cluster: Cluster, node: str) -> Answer:
-    """The broker itself is asked for metadata: it is registered, and every partition has a leader."""
+    """Ready if this broker's metadata say that it is registered and that every partition has a leader."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -17,11 +17,11 @@ def kafka(cluster: Cluster, node: str) -> Answer:
     try:
         metadata = client.list_topics(timeout=TIMEOUT)
     except KafkaException as error:
-        raise NotServing(f"{host}:{port} metadata: {error.args[0].str()}") from None
+        raise NotReady(f"{host}:{port} metadata: {error.args[0].str()}") from None
     registered = {str(broker.host) for broker in metadata.brokers.values()}
     expected = {cluster.machine(other) for other in cluster.nodes("kafka")}
     if host not in registered:
-        raise NotServing(f"{host}:{port} answers, but is not registered; registered: {sorted(registered) or 'none'}")
+        raise NotReady(f"{host}:{port} responds, but is not registered; registered: {sorted(registered) or 'none'}")
     partitions = [
         (f"{topic.topic}-{number}", partition)
         for topic in metadata.topics.values()
@@ -29,7 +29,7 @@ def kafka(cluster: Cluster, node: str) -> Answer:
     ]
     leaderless = [name for name, partition in partitions if partition.leader == -1]
     if leaderless:
-        raise NotServing(f"{host}:{port} {len(leaderless)} partitions have no leader: {', '.join(leaderless[:3])}")
+        raise NotReady(f"{host}:{port} {len(leaderless)} partitions have no leader: {', '.join(leaderless[:3])}")
     behind = [name for name, partition in partitions if set(partition.isrs) != set(partition.replicas)]
     missing = sorted(expected - registered)
     detail = f"{len(registered)} of {len(expected)} brokers, {len(partitions)} partitions, {len(behind)} behind"
@@ -39,7 +39,7 @@ def kafka(cluster: Cluster, node: str) -> Answer:
 
 
 def resources(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
-    """Return the topics of a pipeline that brokers do not know."""
+    """Return the topics of a pipeline that do not exist."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -48,7 +48,7 @@ def resources(cluster: Cluster, pipeline: dict[str, Any]) -> list[str]:
     try:
         known = client.list_topics(timeout=TIMEOUT).topics
     except KafkaException as error:
-        raise NotServing(f"{servers} metadata: {error.args[0].str()}") from None
+        raise NotReady(f"{servers} metadata: {error.args[0].str()}") from None
     return [
         f"the topic {topic} does not exist" for topic in pipeline["resources"].get("topics", {}) if topic not in known
     ]

@@ -1,4 +1,4 @@
-"""Fault cases of Spark: a play."""
+"""Fault cases of Spark: a rolling restart."""
 
 from __future__ import annotations
 

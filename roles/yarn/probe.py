@@ -1,16 +1,16 @@
-"""How the services of YARN are asked, and the history server of MapReduce."""
+"""The probes of YARN and of the MapReduce history server."""
 
 from __future__ import annotations
 
-from berny.runtime.probe import Answer, Cluster, NotServing, Probe, get_json
+from berny.runtime.probe import Answer, Cluster, NotReady, Probe, get_json
 
 
 def _running(cluster: Cluster) -> tuple[dict[str, int], Answer]:
-    """Return, by host, when a running NodeManager last told of its health (its clock, ms), and whether all are there."""
+    """Return, by host, when a running NodeManager last reported its health (its clock, ms), and whether none is missing."""
     host, port = cluster.endpoint("yarn-resourcemanager", "web")
     state = get_json(host, port, "/ws/v1/cluster/info")["clusterInfo"]["state"]
     if state != "STARTED":
-        raise NotServing(f"{host}:{port} state is {state}")
+        raise NotReady(f"{host}:{port} state is {state}")
     nodes = (get_json(host, port, "/ws/v1/cluster/nodes?states=RUNNING")["nodes"] or {}).get("node", [])
     running = {node["nodeHostName"]: int(node["lastHealthUpdate"]) for node in nodes}
     expected = {cluster.machine(node) for node in cluster.nodes("yarn-nodemanager")}
@@ -20,39 +20,37 @@ def _running(cluster: Cluster) -> tuple[dict[str, int], Answer]:
 
 
 def resourcemanager(cluster: Cluster, node: str) -> Answer:
-    """It is STARTED: its state is read, and clients and nodes are answered."""
+    """Ready if it is STARTED: it has recovered its state, and accepts clients and nodes."""
     return _running(cluster)[1]
 
 
 def nodemanager(cluster: Cluster, node: str) -> Answer:
-    """It is healthy in its own eyes and RUNNING in the ResourceManager's, and by this process: not by one before it."""
+    """Ready if it reports itself healthy, and the ResourceManager has this process, not an earlier one, as RUNNING."""
     host, port = cluster.endpoint("yarn-nodemanager", "web", node)
     info = get_json(host, port, "/ws/v1/node/info")["nodeInfo"]
     if not info["nodeHealthy"]:
-        raise NotServing(f"{host}:{port} is not healthy: {info['healthReport']}")
+        raise NotReady(f"{host}:{port} is not healthy: {info['healthReport']}")
     running, answer = _running(cluster)
     if host not in running:
-        raise NotServing(f"{host} is not registered with the ResourceManager; it knows {sorted(running) or 'none'}")
+        raise NotReady(f"{host} is not registered with the ResourceManager; registered: {sorted(running) or 'none'}")
     if running[host] < int(info["nmStartupTime"]):
-        raise NotServing(
-            f"{host} is registered with the ResourceManager by an earlier process, not by the one that runs"
-        )
+        raise NotReady(f"{host} is registered with the ResourceManager by an earlier process, not the current one")
     return answer
 
 
 def historyserver(cluster: Cluster, node: str) -> Answer:
-    """It says since when it is started."""
+    """Ready if it reports when it was started."""
     host, port = cluster.endpoint("mapreduce-historyserver", "web", node)
     if not get_json(host, port, "/ws/v1/history/info")["historyInfo"]["startedOn"]:
-        raise NotServing(f"{host}:{port} is not started")
+        raise NotReady(f"{host}:{port} is not started")
     return True, f"{host}:{port} started"
 
 
 def component(cluster: Cluster, node: str) -> Answer:
-    """The component: the ResourceManager has a NodeManager."""
+    """Ready if the ResourceManager has a NodeManager."""
     running, answer = _running(cluster)
     if not running:
-        raise NotServing("the ResourceManager has no NodeManager")
+        raise NotReady("the ResourceManager has no NodeManager")
     return answer
 
 

@@ -1,19 +1,19 @@
-"""How ZooKeeper is asked."""
+"""The probe of ZooKeeper."""
 
 from __future__ import annotations
 
 import socket
 
-from berny.runtime.probe import TIMEOUT, Answer, Cluster, NotServing, Probe
+from berny.runtime.probe import TIMEOUT, Answer, Cluster, NotReady, Probe
 
 
 def zookeeper(cluster: Cluster, node: str) -> Answer:
-    """``srvr``: a server that can't reach its quorum answers that it is not serving requests."""
+    """Ready if ``srvr`` reports a mode, which a server without a quorum does not."""
     host, port = cluster.endpoint("zookeeper", "client", node)
     said = _four_letters(host, port, "srvr")
     mode = next((line for line in said.splitlines() if line.startswith("Mode: ")), None)
     if not mode:
-        raise NotServing(f"{host}:{port} srvr: {said.strip() or 'no answer'}")
+        raise NotReady(f"{host}:{port} srvr: {said.strip() or 'no response'}")
     return True, f"{host}:{port} {mode.lower()}"
 
 
@@ -26,7 +26,7 @@ def _four_letters(host: str, port: int, word: str) -> str:
                 answer += chunk
             return answer.decode()
     except OSError as error:
-        raise NotServing(f"{host}:{port} {word}: {error}") from None
+        raise NotReady(f"{host}:{port} {word}: {error}") from None
 
 
 SERVICES: dict[str, Probe] = {"zookeeper": zookeeper}

@@ -6,6 +6,7 @@ import typer
 
 from berny.controller.artifacts.cli import app as artifacts
 from berny.faults.cli import app as faults
+from berny.lab.bench_cli import app as bench
 from berny.lab.bundle_cli import bundle_logs
 from berny.lab.cli import app as lab
 from berny.lab.plan_cli import plan
@@ -14,6 +15,7 @@ from berny.lab.vm_cli import app as vm
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 app.add_typer(artifacts, name="artifacts")
+app.add_typer(bench, name="bench")
 app.add_typer(faults, name="faults")
 app.add_typer(lab, name="lab")
 app.add_typer(simulate, name="simulate")

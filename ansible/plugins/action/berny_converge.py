@@ -1,4 +1,4 @@
-"""Converge the services of a role on a host in one round trip, where nothing has to be installed.
+"""Converge clients and services of a role on a host in one round trip, where nothing has to be installed.
 
 See modules/berny_converge.py.
 """
@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         variables = dict(task_vars or {})
         parts, only = PHASES[self._task.args["phase"]], self._task.args.get("only")
-        calls, restarts = [], {}
+        calls, restarts = self._clients(variables), {}
         for name, own in self._services(variables).items():
             scope = {**variables, "service_name": name, **own}
             here = variables["inventory_hostname"] in variables["groups"].get(self._value("service_group", scope), ())
@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
                 self._action("berny_archive").show(one.get("archive", {}), task_vars)
                 result["diff"] += _diffs(one)
                 own = {"changed": one["changed"], "written": one.get("files", {}).get("written", [])}
-                result["services"][name] = restarts[name] | one.get("service", {}) | own
+                result["services"][name] = restarts.get(name, {}) | one.get("service", {}) | own
             changed = changed or found.get("changed", False)
             missing = found.get("missing")
             if found.get("failed") or not missing:
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):
                     {key: value for key, value in found.items() if key not in ("services", "missing", "found")}
                 )
                 break
-            calls = [call for call in calls if call["name"] not in result["services"]]
+            calls = [call for call in calls if call["name"] not in found["services"]]
             if (missing["name"], missing["part"]) == installed:
                 named = ", ".join(found["found"]["packages"]["missing"])
                 raise AnsibleActionFail(f"apt installed something else for {named}: name the packages themselves")
@@ -76,6 +76,14 @@ class ActionModule(ActionBase):
         """Return each service's variables by its name, not rendered yet: they need one another."""
         given = variables.get("services")
         return given if isinstance(given, Mapping) else dict(self._value("services", variables))
+
+    def _clients(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the call that writes what every host gets, under the name of the role that calls this one."""
+        clients = self._task.args.get("clients")
+        if not clients:
+            return []
+        files = self._action("berny_files").module_arguments(clients, variables)
+        return [{"name": f"clients of {files['owner']}", "files": files}]
 
     def _call(self, variables: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the module's arguments for a service, and how it is restarted."""
@@ -155,7 +163,7 @@ class ActionModule(ActionBase):
 
 def _diffs(one: Mapping[str, Any]) -> list[Any]:
     found = []
-    for part in ("files", "service"):
+    for part in ("packages", "files", "service"):
         diff = one.get(part, {}).pop("diff", [])
         found += diff if isinstance(diff, list) else [diff]
     return [diff for diff in found if diff]

@@ -79,7 +79,7 @@ def check_addresses(connect: Mapping[str, tuple[str, Any]], private: Mapping[str
         same = {host: address for host, (address, port) in connect.items() if str(port) == number}
         problems += [
             f"{host}: has the address of {home} ({connect[host][0]}), so it is that machine: set its own ansible_host "
-            f"or ansible_port, or take one of the two out of hosts.yml"
+            f"or ansible_port, or remove one of the two from hosts.yml"
             for host, home in shared(same)
         ]
     reached = {host: address for host, (address, _) in connect.items() if is_private(address)} | dict(private)

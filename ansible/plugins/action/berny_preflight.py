@@ -13,11 +13,9 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 from berny.controller.placement import need, placed, units
-from berny.controller.settings import Setting, load_settings, whole
+from berny.controller.settings import Setting, integer, load_settings
 from berny.model import names as naming
 from berny.model.catalog import Catalog
-from berny.model.component import Component
-from berny.model.manifest import Pipeline
 from berny.model.topology import selected
 
 SSH_PORT = 22
@@ -35,7 +33,7 @@ def ssh_endpoint(own: Any) -> tuple[str, int] | None:
     if not address:
         return None
     # A port that leads to another address belongs to whatever stands before the node.
-    return str(address), whole(own.get("ansible_port")) or SSH_PORT if address == connect else SSH_PORT
+    return str(address), integer(own.get("ansible_port")) or SSH_PORT if address == connect else SSH_PORT
 
 
 def drivers(catalog: Catalog, groups: Any) -> list[str]:
@@ -58,7 +56,9 @@ class ActionModule(ActionBase):
         catalog, pipelines = selected(variables["groups"], self._templar.template(variables["pipelines"]))
         size = self._templar.template(variables["node_size"])
         names = {name: naming.heap(name) for name, service in catalog.services.items() if service.heap}
-        given = {name: whole(self._templar.template(variables[key])) for name, key in names.items() if key in variables}
+        given = {
+            name: integer(self._templar.template(variables[key])) for name, key in names.items() if key in variables
+        }
         # What is no number is a finding of the inventory's.
         heaps = {name: heap for name, heap in given.items() if heap is not None}
         wanted = need(catalog, pipelines, groups, host, size if size == "small" else "large", heaps)
@@ -68,8 +68,9 @@ class ActionModule(ActionBase):
         result["need"] = {"memory": wanted.memory, "jobs": wanted.jobs, "disks": wanted.disks, "ports": wanted.ports}
         settings = load_settings(roles, roles.parent / "ansible" / "settings.yml")
         result["settings"] = self._kept(settings, roles, variables)
-        result |= {"placed": sorted(shown), "nofile": whole(variables.get("service_limit_nofile")) or nofile}
-        owners: list[Component | Pipeline] = [*catalog.components.values(), *pipelines.values()]
+        result |= {"placed": sorted(shown), "nofile": integer(variables.get("service_limit_nofile")) or nofile}
+        users = [user for component in catalog.components.values() for user in component.users]
+        users += [pipeline.user for pipeline in pipelines.values()]
         peers = {}
         for other in groups["all"]:
             endpoint = ssh_endpoint(variables["hostvars"][other])
@@ -83,7 +84,7 @@ class ActionModule(ActionBase):
             "peers": peers,
             "placed": sorted(shown),
             "units": sorted(shown & units(catalog, pipelines).keys()),
-            "users": self._users(settings, roles, variables) | {one.user.name: one.user.uid for one in owners},
+            "users": self._users(settings, roles, variables) | {user.name: user.uid for user in users},
             "kept": {name: settings[name].kept.model_dump() for name in result["settings"]},  # type: ignore[union-attr]
             "logins": self._logins(settings, catalog, variables),
             "scratch": self._connection._shell.get_option("remote_tmp"),
@@ -122,7 +123,7 @@ class ActionModule(ActionBase):
     def _users(self, settings: Mapping[str, Setting], roles: Path, variables: dict[str, Any]) -> dict[str, int]:
         """Return the users whose uid is a setting."""
         found = {
-            one.user: whole(self._value(name, one, roles, variables)) for name, one in settings.items() if one.user
+            one.user: integer(self._value(name, one, roles, variables)) for name, one in settings.items() if one.user
         }
         return {user: uid for user, uid in found.items() if uid is not None}
 

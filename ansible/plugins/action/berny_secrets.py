@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``secrets``: names to ``generate`` get 32 random bytes in hex.
+        """Return ``secrets``: names to ``generate`` get 32 random bytes in hex, those to ``renew`` others than they have.
 
         Names that a person has to give (``given``) are read from the environment, in capitals, where they are set there.
         What ``replace`` has is written over.
@@ -53,6 +53,7 @@ class ActionModule(ActionBase):
         wanted = dict(values)
         for name in map(str, self._task.args["generate"]):
             wanted.setdefault(name, secrets.token_hex(32))
+        wanted |= {str(name): secrets.token_hex(32) for name in self._task.args.get("renew") or ()}
         found_there = {str(name): os.environ.get(name.upper(), "") for name in self._task.args["given"]}
         wanted |= {name: value for name, value in found_there.items() if value}
         wanted |= {str(name): str(value) for name, value in (self._task.args.get("replace") or {}).items()}

@@ -29,6 +29,13 @@ def grants(variables: Mapping[str, Any], components: Iterable[str], pipeline: st
     return {name: one.get("granted", {}).get(pipeline, {}) for name, one in provided.items()}
 
 
+def stage_grants(variables: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the components that a stage needs have granted it alone, whether it reads or writes there."""
+    provided = [variables.get(f"_{name}_provided") or {} for name in stage["needs"]]
+    own = [one.get("granted_stages", {}).get(stage["pipeline"], {}).get(stage["name"], {}) for one in provided]
+    return {variable: value for granted in own for variable, value in granted.items()}
+
+
 def environment_of(
     stage: Mapping[str, Any],
     groups: Mapping[str, list[str]],
@@ -43,15 +50,17 @@ def environment_of(
 def metrics_targets(
     catalog: Mapping[str, Any], manifests: Mapping[str, Any], groups: Mapping[str, list[str]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what serves metrics in Prometheus' format, by unit: its nodes and the port."""
-    found = {
-        name: {"nodes": sorted(groups.get(service["group"], [])), "port": service["ports"][service["metrics"]]}
+    """Return what serves metrics in Prometheus' format, by unit: its nodes, the port and the path."""
+    served = {
+        name: (service["group"], service["ports"][service["metrics"]], service["metrics_path"])
         for name, service in catalog["services"].items()
         if service["metrics"]
     }
-    for stage in stages(manifests):
-        found[stage["unit"]] = {"nodes": sorted(groups.get(stage["on"], [])), "port": stage["metrics_port"]}
-    return found
+    served |= {stage["unit"]: (stage["on"], stage["metrics_port"], "/metrics") for stage in stages(manifests)}
+    return {
+        unit: {"nodes": sorted(groups.get(group, [])), "port": port, "path": path}
+        for unit, (group, port, path) in served.items()
+    }
 
 
 def describe_cluster(
@@ -162,17 +171,17 @@ def environment_value(value: object) -> str:
 def open_ports(
     catalog: Mapping[str, Any], manifests: Mapping[str, Any], groups: Mapping[str, list[str]], node: str
 ) -> dict[str, list[str]]:
-    """Return what a node's firewall opens to ``members`` and to ``operators``, as nftables writes ports and ranges."""
+    """Return what a node's firewall opens to ``nodes`` and to ``operators``, as nftables writes ports and ranges."""
     here = [service for service in catalog["services"].values() if node in groups.get(service["group"], [])]
-    members = {port for service in here for port in service["ports"].values()}
+    to_nodes = {port for service in here for port in service["ports"].values()}
     for stage in stages(manifests):
         if node in groups.get(stage["on"], []):
-            members |= {stage["metrics_port"], *stage["ports"].values()}
+            to_nodes |= {stage["metrics_port"], *stage["ports"].values()}
     # On every node: an application's parts run wherever they are submitted and wherever a manager puts them.
     ranges = {tuple(c["ephemeral_ports"]) for c in catalog["components"].values() if c["ephemeral_ports"]}
     pages = {service["ports"][page] for service in here for page in service["pages"]}
     return {
-        "members": [*map(str, sorted(members)), *(f"{first}-{last}" for first, last in sorted(ranges))],
+        "nodes": [*map(str, sorted(to_nodes)), *(f"{first}-{last}" for first, last in sorted(ranges))],
         "operators": [str(port) for port in sorted(pages)],
     }
 
@@ -241,6 +250,7 @@ class FilterModule:
             "manifests": manifests,
             "asked": asked_of,
             "grants": grants,
+            "stage_grants": stage_grants,
             "stage_environment": environment_of,
             "environment_value": environment_value,
             "outdated": outdated,

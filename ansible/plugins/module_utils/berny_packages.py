@@ -1,7 +1,7 @@
 """Packages of the operating system that a service is installed from, and units of theirs that never start.
 
 A package's own unit starts as the package is installed. It is masked before that, and what was masked for whom is kept in the
-owner's record, so that ``berny_remove`` unmasks it and nothing else.
+owner's record, so that ``berny_remove`` unmasks it and nothing else. So are files that the installation reads.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pwd
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import berny_files
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.berny_files import RECORDS, read_record, write
 
@@ -46,14 +47,16 @@ def mask(module: AnsibleModule, unit: str) -> None:
 ARGUMENTS: dict[str, Any] = {
     "names": {"type": "list", "elements": "str", "required": True},
     "masks": {"type": "list", "elements": "str", "default": []},
+    "files": {"type": "dict", "default": {}},
     "owner": {"type": "str", "required": True},
     "state": {"type": "path", "default": "/var/lib/berny"},
 }
 
 
 def have(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
-    """Mask what is not masked, and return which packages are missing: the controller has apt install them."""
+    """Write files, mask what is not masked, and return which packages are missing: the controller has apt install them."""
     os.umask(0o022)
+    files = _write_files(module, params) if params["files"] else {}
     folder = Path(params["state"]) / RECORDS
     records = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     record = read_record(folder / f"{params['owner']}.json")
@@ -74,4 +77,11 @@ def have(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
         for unit in new:
             mask(module, unit)
     lacking = missing(module, params["names"])
-    return {"changed": bool(new or lacking) or wanted != record, "missing": lacking, "masked": new}
+    changed = bool(new or lacking) or wanted != record or files.get("changed", False)
+    return {"changed": changed, "missing": lacking, "masked": new, **({"diff": files["diff"]} if files else {})}
+
+
+def _write_files(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
+    files = [{"dest": path, "mode": "0644", "owner": "root"} for path in params["files"]]
+    own = {"files": files, "contents": params["files"], "secret_contents": {}, "pipeline": ""}
+    return berny_files.have(module, {**own, "owner": params["owner"], "state": params["state"]})

@@ -22,6 +22,9 @@ DATA = Path("/data")
 # A service that needs another one may die once or twice while that one starts.
 PATIENCE = 4
 SETTLE_SECONDS = 2
+# What a unit is while its process runs; the second while commands that follow its start are under way.
+FOLLOWING = "start-post"
+UP = {("active", "running"), ("activating", FOLLOWING)}
 EX_CONFIG = 78
 CAUSES = (
     r"already in use|no space left|permission denied|read-only file system|cannot allocate|outofmemory|too small|"
@@ -113,7 +116,7 @@ class Service:
         command = ["journalctl", "-u", self.unit, "--no-pager", "-o", "cat", "-n", "200", f"--since=@{since}"]
         _, out, _ = self.module.run_command(command)
         lines = [line.strip() for line in out.splitlines() if line.strip()]
-        telling = r"\b(ERROR|FATAL|SEVERE|error:|Exception|Error:|refus|failed|cannot|can't|No space left)"
+        telling = r"\b(ERROR|FATAL|SEVERE|error:|\w*Exception|\w*Error:|refus|failed|cannot|can't|No space left)"
         noise = r"^(Started|Starting|Stopped|Stopping|Scheduled|Failed to start|\S+\.service:)|^at "
         own = [line for line in lines if not re.search(noise, line)]
         errors = [line for line in own if re.search(telling, line)]
@@ -133,10 +136,10 @@ class Service:
             if code == 0:
                 return True, words[-1] if words else ""
             found = self.properties()
-            if want == "serving" and found["ActiveState"] == "failed" and found["ExecMainStatus"] == str(EX_CONFIG):
+            if want == "ready" and found["ActiveState"] == "failed" and found["ExecMainStatus"] == str(EX_CONFIG):
                 return False, f"it ended with {EX_CONFIG}: it needs a person"
             deaths = int(found["NRestarts"]) - before
-            if want == "serving" and deaths >= PATIENCE:
+            if want == "ready" and deaths >= PATIENCE:
                 return False, f"it died {deaths} times in a row"
             if time.monotonic() > deadline:
                 return False, words[-1] if words else f"berny-probe {what} said nothing"
@@ -147,8 +150,14 @@ class Service:
         found = self.properties()
         return found["SubState"] == "running", f"it is {found['ActiveState']} ({found['SubState']})"
 
+    def settle(self) -> None:
+        """Wait until what follows the unit's start is done: until then the instance is not what it was."""
+        deadline = time.monotonic() + self.params["wait"]
+        while self.properties()["SubState"] == FOLLOWING and time.monotonic() < deadline:
+            time.sleep(1)
+
     def run(self) -> None:
-        """Start the unit anew and wait until it serves; fail with unit and log line."""
+        """Start the unit anew and wait until it is ready; fail with unit and log line."""
         _, now, _ = self.module.run_command(["date", "+%s"], check_rc=True)
         self.systemctl("daemon-reload")
         self.module.run_command(["systemd-tmpfiles", "--create", f"{self.name}.conf"])
@@ -157,17 +166,18 @@ class Service:
         # that waits for what it needs does not hold up the play.
         self.systemctl("stop", self.unit)
         code, said = self.systemctl("start", "--no-block", self.unit)
-        serving, detail = (False, said) if code else (True, "")
-        if serving and self.params["probe"]:
-            serving, detail = self.probe(self.params["probe"], "serving")
-        elif serving:
-            serving, detail = self.stays()
-        if not serving:
+        ready, detail = (False, said) if code else (True, "")
+        if ready and self.params["probe"]:
+            ready, detail = self.probe(self.params["probe"], "ready")
+        elif ready:
+            ready, detail = self.stays()
+        if not ready:
             self.module.fail_json(
                 msg=f"{self.unit} did not come back: {detail}. Its log says: {self.log_line(now.strip())} "
-                f"(more: journalctl -u {self.unit}). Mend the cause and run the play again: it goes on here.",
+                f"(more: journalctl -u {self.unit}). Repair the cause and run the play again: it continues here.",
                 unit=self.unit,
             )
+        self.settle()
 
 
 def start(service: Service) -> dict[str, Any]:
@@ -179,7 +189,7 @@ def start(service: Service) -> dict[str, Any]:
     result: dict[str, Any] = {"mended": mended, "diff": {"before": f"{mended}\n", "after": ""} if mended else {}}
     if Path(f"/etc/berny/{service.name}/stopped").exists():
         return {**result, "changed": bool(mended), "differs": False, "held": True}
-    up = found["ActiveState"] == "active" and found["SubState"] == "running"
+    up = (found["ActiveState"], found["SubState"]) in UP
     differs = up and service.started() != wanted
     units = {service.unit: found}
     target = service.params["target"]
@@ -224,17 +234,17 @@ def start_timer(service: Service) -> dict[str, Any]:
 
 
 def restart(service: Service) -> dict[str, Any]:
-    """Wait until the component is whole, restart the instance and wait until it serves."""
+    """Wait until the component is healthy, restart the instance and wait until it is ready."""
     module = service.module
     gate = service.params["gate"] or service.params["probe"]
     if not module.check_mode:
         if gate:
-            whole, detail = service.probe(gate, "whole")
+            healthy, detail = service.probe(gate, "healthy")
             component = service.params["component"]
-            # Where the component serves nobody there is nothing to keep serving: what differs may be the repair.
-            if not whole and (not component or service.probe(component, "serving", wait=0)[0]):
+            # Where the component is not ready there is nothing to protect: what differs may be the repair.
+            if not healthy and (not component or service.probe(component, "ready", wait=0)[0]):
                 module.fail_json(
-                    msg=f"{gate} is not whole, so {service.unit}, which serves, is not taken down: {detail}. "
+                    msg=f"{gate} is not healthy, so {service.unit}, which is ready, is not taken down: {detail}. "
                     "Bring back what is missing (berny-probe names it) and run the play again.",
                     unit=service.unit,
                 )

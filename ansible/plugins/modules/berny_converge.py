@@ -18,6 +18,7 @@ options:
     type: str
     required: true
   only: {description: Read by the action; these services alone., type: list, elements: str}
+  clients: {description: Read by the action; files that every host gets, as C(berny_files) is given them., type: dict}
   services:
     description: In their order, C(name) and the arguments of each part, such as those of C(berny_files).
     type: list

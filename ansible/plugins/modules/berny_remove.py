@@ -50,6 +50,7 @@ STATE = Path("/var/lib/berny")
 RECORDS, BEFORE = STATE / "installed", STATE / "before"
 UNITS, TMPFILES = Path("/etc/systemd/system"), Path("/etc/tmpfiles.d")
 CONFIGURATION, RUNTIME, ARCHIVES = Path("/etc/berny"), Path("/run/berny"), Path("/opt/berny")
+HELPERS = Path("/usr/local/lib/berny")
 STAMPS = Path("/var/lib/systemd/timers")
 KINDS = (".timer", ".target", ".socket", ".path", ".service")
 DATA = Path("/data")
@@ -115,7 +116,7 @@ class Remover:
         code, out, err = self.module.run_command(["systemctl", *words])
         if code:
             self.module.fail_json(
-                msg=f"systemctl {' '.join(words)}: {(out + err).strip()}. Run the play again: it goes on."
+                msg=f"systemctl {' '.join(words)}: {(out + err).strip()}. Run the play again: it continues here."
             )
         return str(out)
 
@@ -274,7 +275,8 @@ class Remover:
             self.module.fail_json(msg=f"{', '.join(others)} is still there: run the play again")
         users = self.users()
         self.owner("node", data)
-        for path in (ARCHIVES, CONFIGURATION, RUNTIME):
+        # Helpers beside their bytecode, which Python wrote.
+        for path in (ARCHIVES, CONFIGURATION, RUNTIME, HELPERS):
             self.remove(path)
         if data:
             for user in users:

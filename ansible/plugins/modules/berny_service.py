@@ -14,14 +14,14 @@ options:
   name: {description: The service and its unit., type: str, required: true}
   phase:
     description:
-      - C(start) starts the service where it is down and waits until it serves; a running one is only compared.
-      - C(restart) waits until the component is whole, restarts, and waits until the instance serves.
+      - C(start) starts the service where it is down and waits until it is ready; a running one is only compared.
+      - C(restart) waits until the component is healthy, restarts, and waits until the instance is ready.
     choices: [start, restart]
     type: str
     required: true
   probe: {description: What berny-probe is asked; empty for nothing., type: str}
-  gate: {description: What must be whole before a healthy instance is taken down; defaults to C(probe)., type: str}
-  component: {description: The component that must serve for the gate to hold., type: str}
+  gate: {description: What must be healthy before an instance that is ready is taken down; defaults to C(probe)., type: str}
+  component: {description: The component that must be ready for the gate to hold., type: str}
   target: {description: 'The target that it is part of: enabled and started with it.', type: str}
   wait: {description: Seconds to wait for a probe., type: int, default: 180}
 author: [Berny (@berny)]

@@ -43,7 +43,7 @@ COMMANDS = {
     "state/network.txt": "ip address; ip route; ss -s; ss -ltnp; cat /etc/hosts /etc/resolv.conf",
     "state/firewall.txt": "nft list ruleset",
     "state/clock.txt": "date --iso-8601=ns; timedatectl; chronyc tracking",
-    "state/started.txt": "grep -r . /run/berny",
+    "state/started.txt": "grep -r --include=started . /run/berny",
 }
 
 

@@ -27,6 +27,8 @@ from ansible.inventory.group import Group
 from ansible.plugins.loader import filter_loader, test_loader
 from ansible.plugins.vars import BaseVarsPlugin
 
+from berny.controller.artifacts.store import cache_folder
+from berny.controller.compiled import enable
 from berny.model.catalog import SHARED, CatalogError, load_catalog
 from berny.model.topology import endpoints, selected_components
 
@@ -75,6 +77,7 @@ class VarsModule(BaseVarsPlugin):
         # The workers that are forked for tasks inherit what is loaded here; each would load all filters and tests again.
         for plugins in (filter_loader, test_loader):
             list(plugins.all())
+        enable(cache_folder() / "ansible")
         try:
             shared = loader.load_from_file(
                 str(SHARED / "cluster.yml"), cache="all", unsafe=False, trusted_as_template=True

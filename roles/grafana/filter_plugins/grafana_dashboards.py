@@ -1,4 +1,4 @@
-"""Which dashboards Grafana shows."""
+"""The dashboards that Grafana provisions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def grafana_dashboards(manifests: Mapping[str, Any], folder: str, source: str) -> dict[str, str]:
-    """Return the file of each pipeline's dashboard on the node, in ``folder``, and that of the checkout it comes from."""
+    """Return, for each pipeline's dashboard, its file on the node, in ``folder``, and its file in the checkout."""
     return {
         f"{folder}/{name}.json": f"{source}/{name}/{manifest['dashboard']}"
         for name, manifest in manifests.items()

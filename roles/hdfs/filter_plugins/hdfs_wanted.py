@@ -1,4 +1,4 @@
-"""Which directories HDFS is to have."""
+"""The directories that HDFS has to have."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ COMPONENT = "hdfs"
 
 
 def hdfs_wanted(asked: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Return the directories that components and pipelines ask for, with owner and mode.
+    """Return the directories that components and pipelines declare, with owner and mode.
 
     Args:
-        asked: by path: ``owner`` (else the ``user`` that asks) and ``mode``.
+        asked: by path: ``mode``, and ``owner`` or else the declaring ``user``.
     """
     return {
         path: {"owner": str(keys.get("owner") or keys["user"]), "mode": keys["mode"]} for path, keys in asked.items()
@@ -20,7 +20,7 @@ def hdfs_wanted(asked: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, s
 
 
 def hdfs_of_pipelines(manifests: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the directories that each pipeline that uses HDFS has anyway: its data, with checkpoints, and its home."""
+    """Return the directories that each pipeline that uses HDFS always has: its data, with checkpoints, and its home."""
     return {
         path: {"owner": manifest["user"]["name"], "mode": "755"}
         for name, manifest in manifests.items()
@@ -30,14 +30,14 @@ def hdfs_of_pipelines(manifests: Mapping[str, Any]) -> dict[str, dict[str, str]]
 
 
 def hdfs_withdrawn(manifest: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Return the directories of a pipeline: those that its manifest asks for, its data and its home."""
+    """Return the directories of a pipeline: those that its manifest declares, its data and its home."""
     owner = manifest["user"]["name"]
     asked = {path: {"owner": owner} for path in manifest["resources"].get(COMPONENT, {})}
     return {**asked, **hdfs_of_pipelines({manifest["name"]: manifest})}
 
 
 def hdfs_homes(hosts: Mapping[str, Mapping[str, Any]], users: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Return the home directories of ``users`` and of whom Ansible logs in as, with their owners.
+    """Return the home directories of ``users`` and of the users that Ansible logs in as, with their owners.
 
     ``hosts`` are the variables of all hosts by name.
     """
@@ -46,7 +46,7 @@ def hdfs_homes(hosts: Mapping[str, Mapping[str, Any]], users: Iterable[str]) -> 
 
 
 def outer_first(directories: Mapping[str, Any]) -> dict[str, Any]:
-    """Return directories in an order in which each comes after what it is in."""
+    """Return directories in an order in which parents come first."""
     return {path: directories[path] for path in sorted(directories)}
 
 

@@ -1,29 +1,29 @@
 #!/usr/bin/python3
-"""Have directories in HDFS with owner and mode, through WebHDFS as the superuser."""
+"""Creates directories in HDFS with owner and mode, through WebHDFS as the superuser."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 module: hdfs_directories
-short_description: Have directories in HDFS with owner and mode
+short_description: Create or delete directories in HDFS, with owner and mode
 options:
   url: {description: The NameNode's web address., type: str, required: true}
   directories:
-    description: 'By path: owner, and mode (octal digits). Without a mode it is the owner''s to set; it begins as 755.'
+    description: 'By path: owner, and mode (octal digits). Without a mode, the owner may change it; it is created as 755.'
     type: dict
     required: true
-  state: {description: C(absent) deletes them and all below them., choices: [present, absent], type: str, default: present}
+  state: {description: C(absent) deletes them recursively., choices: [present, absent], type: str, default: present}
   user: {description: HDFS's superuser., type: str, default: hdfs}
 author: [Berny (@berny)]
 """
 EXAMPLES = """
-- name: Have a home
+- name: Create a home directory
   hdfs_directories:
     url: http://master:9870
     directories: {/user/idfm: {owner: idfm, mode: "755"}}
 """
 RETURN = """
-changes: {description: What was changed in words., type: list, returned: always}
+changes: {description: Descriptions of the changes., type: list, returned: always}
 """
 
 import json
@@ -40,9 +40,9 @@ HELD = Path("/etc/berny/hdfs-namenode/stopped")
 
 
 class WebHdfs:
-    """The few operations of WebHDFS that are needed here.
+    """A client of WebHDFS.
 
-    Source: "WebHDFS REST API" of the Hadoop documentation.
+    Source of the format: "WebHDFS REST API" in the Hadoop documentation.
     """
 
     def __init__(self, module: AnsibleModule) -> None:
@@ -50,7 +50,7 @@ class WebHdfs:
         self.url = module.params["url"]
 
     def call(self, method: str, path: str, operation: str, **query: str) -> dict[str, Any] | None:
-        """Return the answer, or None where the path does not exist."""
+        """Return the response, or None if the path does not exist."""
         words = urllib.parse.urlencode({"op": operation, "user.name": self.module.params["user"], **query})
         request = urllib.request.Request(f"{self.url}/webhdfs/v1{urllib.parse.quote(path)}?{words}", method=method)
         try:
@@ -65,10 +65,10 @@ class WebHdfs:
         return None
 
     def fail(self, path: str, operation: str, said: str) -> None:
-        """End the module, naming the address, the path and what was said."""
-        remedy = "Ask berny-probe hdfs."
+        """Fail with address, operation, path and error."""
+        remedy = "See berny-probe hdfs."
         if HELD.exists():
-            remedy = f"HDFS was stopped on purpose ({HELD}): sudo start-dfs.sh lets it run."
+            remedy = f"HDFS was stopped by an operator ({HELD}): sudo start-dfs.sh starts it."
         self.module.fail_json(msg=f"{self.url}: {operation} {path} was refused: {said}. {remedy}")
 
 
@@ -94,7 +94,7 @@ def main() -> None:
                     hdfs.call("DELETE", path, "DELETE", recursive="true", skiptrash="true")
             continue
         if status is None:
-            changes.append(f"{path}: made")
+            changes.append(f"{path}: created")
             if not module.check_mode:
                 hdfs.call("PUT", path, "MKDIRS", permission=mode)
         if status is None or status["owner"] != owner:

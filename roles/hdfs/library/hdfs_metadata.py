@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Tell whether directories hold metadata, checkpoints or blocks of an HDFS."""
+"""Reports whether directories contain metadata, checkpoints or blocks of an HDFS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ DOCUMENTATION = """
 module: hdfs_metadata
 short_description: Look for metadata of HDFS; changes nothing
 options:
-  directories: {description: Directories that would hold a VERSION file., type: list, elements: path, required: true}
+  directories: {description: Directories that may contain a VERSION file., type: list, elements: path, required: true}
 author: [Berny (@berny)]
 """
 EXAMPLES = """
@@ -24,7 +24,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def cluster_id(directory: Path) -> str | None:
-    """Return the id in the directory's VERSION; a NameNode's counts only with an image beside it (a format cut off)."""
+    """Return the id in the directory's VERSION; a NameNode's, after an interrupted format, counts only if it has an image."""
     version = directory / "VERSION"
     if not version.exists():
         return None

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Have an organisation, buckets with retention, a write-only token for each pipeline and one read-only token."""
+"""Creates an organisation, buckets with retention, a write-only token for each pipeline and one read-only token."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ short_description: Set up InfluxDB 2 through its API
 options:
   url: {description: The server., type: str, required: true}
   organisation: {description: The organisation's name., type: str, required: true}
-  admin_password: {description: Of the first user., type: str, required: true}
-  admin_token: {description: Of the first user., type: str, required: true}
-  buckets: {description: 'By bucket, how long points are kept (90d) and whose C(pipeline) it is.', type: dict, required: true}
-  read_token_file: {description: 'Where the read-only token is kept on the node, for the probe.', type: path, required: true}
+  admin_password: {description: Password of the first user., type: str, required: true}
+  admin_token: {description: Token of the first user., type: str, required: true}
+  buckets: {description: 'By bucket, its retention C(keep) (90d) and its C(pipeline).', type: dict, required: true}
+  read_token_file: {description: 'File on the node that has the read-only token, for the probe.', type: path, required: true}
   phase:
     description:
-      - C(have) makes what is missing. Where there are several tokens of a kind, the newest is the one to use.
-      - C(renew) makes one more of each kind, the first user's among them, unless there are two already.
-      - C(revoke) removes all but the newest of each kind, once these are proven to work.
+      - C(have) creates what is missing. If there are several tokens of a kind, the newest is used.
+      - C(renew) creates another token of each kind, including the first user's, unless there are two already.
+      - C(revoke) removes all tokens but the newest of each kind, after verifying that these work.
     choices: [have, renew, revoke]
     type: str
     default: have
@@ -35,13 +35,13 @@ EXAMPLES = """
 """
 RETURN = """
 granted:
-  description: By pipeline, what its stages that write here get; its token writes into its buckets alone and reads nothing.
+  description: By pipeline, the variables of its stages that write here. Its token can only write to its own buckets.
   type: dict
   returned: always
 organisation: {description: As given., type: str, returned: always}
-read_token: {description: Reads every bucket and writes nothing., type: str, returned: always}
-new_admin_token: {description: The newest of the first user., type: str, returned: when it is another than C(admin_token)}
-changes: {description: What was changed in words., type: list, returned: always}
+read_token: {description: A token that can only read the buckets., type: str, returned: always}
+new_admin_token: {description: The first user's newest token., type: str, returned: if it differs from C(admin_token)}
+changes: {description: Descriptions of the changes., type: list, returned: always}
 """
 
 import json
@@ -57,12 +57,12 @@ from ansible.module_utils.basic import AnsibleModule
 
 sys.path[:0] = ["/opt/berny/berny/python", "/opt/berny/runtime/python"]
 TIMEOUT = 30
-# A server is set up with a bucket: this one where no pipeline has any.
+# The setup of a server requires a bucket: this one is used if no pipeline has any.
 NOBODYS = {"berny": {"keep": "1d", "pipeline": ""}}
 
 
 class Refused(Exception):
-    """The server answered with an error."""
+    """The server returned an error."""
 
 
 class Influx:
@@ -72,10 +72,10 @@ class Influx:
         self.url, self.token = url, token
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None, **query: str) -> dict[str, Any]:
-        """Return the answer.
+        """Return the response.
 
         Raises:
-            Refused: it was an error.
+            Refused: the server returned an error or does not respond.
         """
         address = f"{self.url}/api/v2/{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         headers = {"Content-Type": "application/json", "Authorization": f"Token {self.token}"}
@@ -92,21 +92,21 @@ class Influx:
             raise Refused(f"{method} {path}: {error}") from None
 
     def write_nothing(self, bucket: str, org: str) -> None:
-        """Ask whether the token may write to a bucket, by a write without points.
+        """Check that the token is permitted to write to a bucket, by a write without points.
 
         Raises:
-            Refused: it may not.
+            Refused: it is not.
         """
         try:
             self.call("POST", "write", {}, bucket=bucket, org=org)
         except Refused as error:
-            # A body that is no point is refused only after the token was let through.
+            # An invalid body is refused with 400, but only after the token was accepted.
             if " 400 " not in f" {error} ":
                 raise
 
 
 def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
-    """Make what is missing; return tokens and changes."""
+    """Create what is missing; return tokens and changes."""
     from berny.model.component import seconds
 
     words = module.params
@@ -139,7 +139,7 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
         """Return the newest token for an action on buckets."""
         resources = [{"type": "buckets", "id": found[name]["id"], "orgID": org_id} for name in own if name in found]
         ids = {resource["id"] for resource in resources}
-        # One for a bucket that was removed does not reach the one made in its place.
+        # A token for a removed bucket does not apply to a new bucket of the same name.
         here = [a for a in known if ids <= {permission["resource"].get("id") for permission in a["permissions"]}]
         permissions = [{"action": action, "resource": resource} for resource in resources]
         kind = Kind(f"berny {action} {' '.join(sorted(own))}", f"berny {action} ", permissions)
@@ -154,11 +154,11 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
             "INFLUX_BUCKET_ID": {name: found[name]["id"] if name in found else "" for name in own},
         }
     if words["phase"] != "have":
-        # What the first user may do, as the server itself says.
+        # The permissions of the first user, as the server has them.
         first = next(a for a in known if a["token"] == words["admin_token"])
         kind = Kind("berny admin", "berny admin", first["permissions"], first="admin's Token")
         newest = have_token(module, influx, org_id, kind, known, changes)
-        # Ansible blots out a result that equals a secret parameter: the one that is known already is not returned.
+        # A known token is not returned: Ansible masks results that equal a secret parameter.
         if newest != words["admin_token"]:
             tokens["new_admin_token"] = newest
     if words["phase"] == "revoke":
@@ -168,13 +168,13 @@ def converge(module: AnsibleModule, influx: Influx) -> dict[str, Any]:
 
 
 class Kind:
-    """Tokens of one kind, told by their descriptions: NAME, then NAME #2, NAME #3, ..."""
+    """Tokens of one kind, identified by their descriptions: NAME, then NAME #2, NAME #3, ..."""
 
     def __init__(self, name: str, prefix: str, permissions: list[Any], first: str = "") -> None:
         self.name, self.prefix, self.permissions, self.first = name, prefix, permissions, first or name
 
     def number(self, description: str) -> int:
-        """Return which one it is, or 0 for a token of another kind."""
+        """Return the number of a token, or 0 if it is of another kind."""
         if description == self.first:
             return 1
         number = description.removeprefix(f"{self.name} #")
@@ -184,7 +184,7 @@ class Kind:
 def have_token(
     module: AnsibleModule, influx: Influx, org_id: str, kind: Kind, known: list[Any], changes: list[str]
 ) -> str:
-    """Return the newest token of a kind; one is made where there is none, or where there is one and it is to be renewed."""
+    """Return the newest token of a kind; create one if there is none, or if there is only one and it has to be renewed."""
     own = sorted((a for a in known if kind.number(a["description"])), key=lambda a: kind.number(a["description"]))
     if own and (module.params["phase"] != "renew" or len(own) > 1):
         return str(own[-1]["token"])
@@ -205,10 +205,10 @@ def revoke(
     tokens: dict[str, Any],
     changes: list[str],
 ) -> None:
-    """Remove the older tokens of each kind; the newest must work, and the secrets file must have the first user's."""
+    """Remove the older tokens of each kind. The newest must work, and the secrets file must have the first user's newest."""
     if "new_admin_token" in tokens:
         module.fail_json(
-            msg="The secrets file has not the newest admin token: run playbooks/rotate.yml, from its beginning."
+            msg="The secrets file does not have the newest admin token: run playbooks/rotate.yml from its beginning."
         )
     writers = {pipeline: granted["INFLUX_TOKEN"] for pipeline, granted in tokens["granted"].items()}
     for bucket, pipeline in buckets.values():
@@ -228,7 +228,7 @@ def revoke(
 
 
 def keep_token(module: AnsibleModule, token: str) -> bool:
-    """Keep the token in its file, 0600; return whether the file differed."""
+    """Write the token to its file with mode 0600; return whether the file differed."""
     path = Path(module.params["read_token_file"])
     if path.exists() and path.read_text() == token and path.stat().st_mode & 0o777 == 0o600:
         return False
@@ -260,7 +260,9 @@ def main() -> None:
     except Refused as error:
         hint = ""
         if " 401 " in f" {error} ":
-            hint = " The secrets file beside the inventory is not this server's: restore it, or reset InfluxDB."
+            hint = (
+                " The secrets file beside the inventory does not belong to this server: restore it, or reset InfluxDB."
+            )
         module.fail_json(msg=f"InfluxDB at {module.params['url']} refused {error}.{hint}")
     if keep_token(module, result["read_token"]):
         result["changes"].append("token file")

@@ -1,14 +1,14 @@
 #!/usr/bin/python3
-"""Delete buckets, and the tokens that reach no other."""
+"""Deletes buckets, and the tokens that are limited to them."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 module: influxdb_withdraw
-short_description: Delete buckets of InfluxDB and the tokens of these alone
+short_description: Delete buckets of InfluxDB, and the tokens that are limited to them
 options:
   url: {description: The server., type: str, required: true}
-  token: {description: The first user's., type: str, required: true}
+  token: {description: The first user's token., type: str, required: true}
   buckets: {description: Names of buckets., type: list, elements: str, required: true}
 author: [Berny (@berny)]
 """
@@ -33,7 +33,7 @@ TIMEOUT = 60
 
 
 def withdraw(words: dict[str, Any], dry: bool) -> list[str]:
-    """Delete the buckets that exist, and the tokens that reach nothing else; return what was deleted."""
+    """Delete the buckets that exist, and the tokens that are limited to them; return what was deleted."""
     from influxdb_client import InfluxDBClient
 
     removed = []
@@ -65,11 +65,11 @@ def main() -> None:
     )
     try:
         removed = withdraw(module.params, module.check_mode)
-    except Exception as error:  # the library has errors of several kinds; the first line is what helps
+    except Exception as error:  # the library raises several kinds of errors; their first line is helpful
         said = " ".join(str(error).strip().splitlines()[:1]) or type(error).__name__
         module.fail_json(
-            msg=f"InfluxDB at {module.params['url']} refused: {said}. berny-probe influxdb says what is missing; "
-            "run the play again: it goes on."
+            msg=f"InfluxDB at {module.params['url']} refused: {said}. See berny-probe influxdb, then run the play again: "
+            "it continues here."
         )
     module.exit_json(changed=bool(removed), removed=removed)
 

@@ -1,9 +1,9 @@
-"""What a lost disk held, from what others still hold: Kafka's part of ZooKeeper, from the brokers' own disks.
+"""Restores Kafka's part of a lost ZooKeeper from the brokers' disks.
 
-A broker's disk names its cluster (``meta.properties``), and each partition's topic (``partition.metadata``) and leader
-epochs. ZooKeeper, which is empty, has to say the same before a broker starts: a broker refuses another cluster, a partition
-of another topic, and an epoch that is no newer than what it has seen.
-The paths and JSON of ZooKeeper are those of kafka.zk.ZkData, versions 1 to 3.
+A broker's disk has the id of its cluster (``meta.properties``), and for each partition the topic id (``partition.metadata``)
+and the leader epochs. An empty ZooKeeper must get the same values before a broker starts, since a broker refuses another
+cluster id, another topic id, and a leader epoch that is not newer than its own.
+Source of ZooKeeper's paths and JSON: kafka.zk.ZkData, versions 1 to 3.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 
 OFFSETS = "__consumer_offsets"
 OFFSETS_CONFIGURATION = {"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": "104857600"}
-"""What the group coordinator gives the topic that it makes."""
+"""The configuration with which the group coordinator creates the topic."""
 IDS = 1000
-"""Producer ids of a block."""
+"""Producer ids per block."""
 
 
 def lost_zookeeper(disks: Mapping[str, Mapping[str, Any]], known: str) -> list[str]:
-    """Return the nodes whose disks hold topics of a Kafka cluster that ZooKeeper does not know.
+    """Return the nodes whose disks have topics of a Kafka cluster that ZooKeeper does not have.
 
     Args:
-        disks: by node, what the module ``kafka_disk`` returns.
-        known: ``/cluster/id`` of ZooKeeper; empty where there is none.
+        disks: results of the module ``kafka_disk`` by node.
+        known: ``/cluster/id`` of ZooKeeper; empty if there is none.
     """
     return sorted(node for node, disk in disks.items() if disk["topics"] and disk["cluster_id"] != known)
 
@@ -33,26 +33,26 @@ def lost_zookeeper(disks: Mapping[str, Mapping[str, Any]], known: str) -> list[s
 def kafka_restoration(
     disks: Mapping[str, Mapping[str, Any]], known: str, numbers: Mapping[str, int], now: float | None = None
 ) -> dict[str, Any]:
-    """Return what ZooKeeper's shell is to be told (``commands``), which brokers hold it and which are to be emptied.
+    """Return input for ZooKeeper's shell (``commands``), the brokers with data, and those whose disks have to be emptied.
 
-    A partition is led by the disk that has come farthest: by leader epoch, then by its last segment. A broker that does not
-    hold the old cluster, as one whose disk was lost as well, begins empty and copies.
+    The leader of a partition is the broker with the most recent data: by leader epoch, then by the last segment. A broker
+    without data of the old cluster, whose disk was lost as well, starts empty and replicates.
 
     Args:
-        disks: by node, what the module ``kafka_disk`` returns.
-        known: ``/cluster/id`` of ZooKeeper; empty where there is none.
-        numbers: each node's broker id.
+        disks: results of the module ``kafka_disk`` by node.
+        known: ``/cluster/id`` of ZooKeeper; empty if there is none.
+        numbers: broker ids by node.
         now: Unix time in seconds.
 
     Raises:
-        ValueError: the disks are of several clusters.
+        ValueError: the disks belong to several clusters.
     """
     holders = lost_zookeeper(disks, known)
     clusters = sorted({str(disks[node]["cluster_id"]) for node in holders})
     if len(clusters) != 1:
-        raise ValueError(f"{', '.join(holders)} hold topics of {len(clusters)} clusters: {', '.join(clusters)}")
+        raise ValueError(f"{', '.join(holders)} have topics of {len(clusters)} clusters: {', '.join(clusters)}")
     empty = sorted(disks.keys() - set(holders))
-    # Ids given out before are in the logs, with the numbers of their batches: given out again, new batches pass for old ones.
+    # Producer ids must not be reused: with an id and sequence numbers that are in the logs, new batches count as duplicates.
     first = int((time.time() if now is None else now) * 1000)
     block = {"version": 1, "broker": numbers[holders[0]], "block_start": str(first), "block_end": str(first + IDS - 1)}
     nodes: list[tuple[str, Any]] = [
@@ -86,7 +86,7 @@ def kafka_restoration(
 
 
 def _commands(nodes: list[tuple[str, Any]]) -> str:
-    """Return what makes the nodes, for ZooKeeper's shell, which ends a word at a space."""
+    """Return commands of ZooKeeper's shell that create the nodes; JSON must not contain spaces there."""
     made: set[str] = set()
     lines = []
     for path, value in nodes:

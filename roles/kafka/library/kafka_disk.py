@@ -1,23 +1,23 @@
 #!/usr/bin/python3
-"""Tell what a broker's disk holds, from its files alone: whether the broker runs makes no difference."""
+"""Reports the contents of a broker's disk, from its files alone, whether the broker runs or not."""
 
 from __future__ import annotations
 
 DOCUMENTATION = """
 module: kafka_disk
-short_description: Look at what a broker's disk holds; changes nothing
+short_description: Read the contents of a broker's disk; changes nothing
 options:
   directory: {description: The broker's log directory., type: path, required: true}
 author: [Berny (@berny)]
 """
 EXAMPLES = """
-- name: Look
+- name: Read the disk
   kafka_disk: {directory: /data/kafka/log}
 """
 RETURN = """
 cluster_id: {description: The Kafka cluster that the disk belongs to; empty for an empty disk., type: str, returned: always}
 topics:
-  description: 'By name: id, and of each partition the last leader epoch, and first offset and bytes of the last segment.'
+  description: 'By name: id, and for each partition the last leader epoch, and first offset and size of the last segment.'
   type: dict
   returned: always
 """
@@ -28,17 +28,17 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-# What Kafka is about to delete, or has found astray, has a suffix after the number.
+# Partitions that Kafka is deleting, and stray ones, have a suffix after the number and do not match.
 FOLDER = re.compile(r"(?P<topic>[a-zA-Z0-9._-]+)-(?P<partition>\d+)")
 
 
 def lines(path: Path) -> list[str]:
-    """Return the lines of a file, none where there is no file."""
+    """Return the lines of a file, none if it does not exist."""
     return path.read_text().splitlines() if path.exists() else []
 
 
 def last_epoch(folder: Path) -> int:
-    """Return a partition's last leader epoch: ``leader-epoch-checkpoint`` is version, count, then EPOCH OFFSET a line."""
+    """Return a partition's last leader epoch. ``leader-epoch-checkpoint`` has version, count, then lines EPOCH OFFSET."""
     return max((int(line.split()[0]) for line in lines(folder / "leader-epoch-checkpoint")[2:]), default=0)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Have topics with their partitions, replication and retention; never less of any than there is."""
+"""Creates topics with partitions, replication and retention; never reduces partitions or replication."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ DOCUMENTATION = """
 module: kafka_topics
 short_description: Create, alter or delete topics
 description:
-  - Makes missing topics, adds partitions and sets retention. Runs on a node, with the runtime that the role C(node) installs.
-  - Fewer partitions or another replication than the manifest's can't be had without moving data, and is an error.
+  - Creates missing topics, adds partitions and sets retention. Runs on a node, with the runtime that role C(node) installs.
+  - Fewer partitions or another replication require moving data, and are an error.
 options:
   bootstrap_servers: {description: HOST:PORT of brokers., type: str, required: true}
   topics:
@@ -17,20 +17,20 @@ options:
     required: true
   state: {description: C(absent) deletes those of them that exist., choices: [present, absent], type: str, default: present}
   held:
-    description: Topics that brokers' disks hold. One that is missing all the same is not made; what knew of it was lost.
+    description: Topics on the brokers' disks. If one of them is missing in ZooKeeper, which was lost, it is not created.
     type: list
     elements: str
     default: []
 author: [Berny (@berny)]
 """
 EXAMPLES = """
-- name: Have a topic
+- name: Create a topic
   kafka_topics:
     bootstrap_servers: master:9092
     topics: {idfm-realtime: {partitions: 3, replication: 2, keep: 7d, keep_bytes: 256MiB}}
 """
 RETURN = """
-changes: {description: What was changed in words., type: list, returned: always}
+changes: {description: Descriptions of the changes., type: list, returned: always}
 """
 
 import sys
@@ -43,7 +43,7 @@ TIMEOUT = 60
 
 
 def wanted_configuration(topic: dict[str, Any]) -> dict[str, str]:
-    """Return the topic's settings; a segment is no older than a day, since retention drops whole segments."""
+    """Return the topic's settings; segments span at most a day, since retention deletes whole segments."""
     from berny.model.component import seconds, size_in_bytes
 
     keep = seconds(topic["keep"])
@@ -72,13 +72,12 @@ def main() -> None:
         module.exit_json(**(converge if module.params["state"] == "present" else delete)(module, client))
     except KafkaException as error:
         module.fail_json(
-            msg=f"Kafka at {module.params['bootstrap_servers']} refused: {error.args[0].str()}. "
-            "berny-probe kafka says what is missing."
+            msg=f"Kafka at {module.params['bootstrap_servers']} refused: {error.args[0].str()}. See berny-probe kafka."
         )
 
 
 def delete(module: AnsibleModule, client: Any) -> dict[str, Any]:
-    """Delete the topics that exist; return the changes in words."""
+    """Delete the topics that exist; return descriptions of the changes."""
     found = client.list_topics(timeout=TIMEOUT).topics
     there = [name for name in module.params["topics"] if name in found]
     for future in (
@@ -89,7 +88,7 @@ def delete(module: AnsibleModule, client: Any) -> dict[str, Any]:
 
 
 def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:
-    """Make and alter topics; return the changes in words."""
+    """Create and alter topics; return descriptions of the changes."""
     from confluent_kafka.admin import (
         AlterConfigOpType,
         ConfigEntry,
@@ -105,11 +104,11 @@ def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:
         if name not in found:
             if name in module.params["held"]:
                 module.fail_json(
-                    msg=f"topic {name} is on the brokers' disks, and ZooKeeper does not know it. It is not made anew: that "
-                    "would part with its records. If ZooKeeper's disk is not mounted, mount it. If it is lost: "
+                    msg=f"topic {name} is on the brokers' disks, but ZooKeeper does not have it. It is not created, since "
+                    "that would lose its records. If ZooKeeper's disk is not mounted, mount it. If it is lost, "
                     "see docs/recovery.md."
                 )
-            changes.append(f"{name}: made")
+            changes.append(f"{name}: created")
             settings = wanted_configuration(topic)
             new.append(NewTopic(name, topic["partitions"], topic["replication"], config=settings))
             continue

@@ -23,6 +23,7 @@ from grafana_foundation_sdk.models import dashboard as model
 GREEN, ORANGE, RED, NEUTRAL = "green", "orange", "red", "text"
 # Grafana's own time units change with the value (ms, s, mins, hours), and their ticks are round only in seconds.
 MINUTES, SECONDS = "suffix:min", "suffix:s"
+CELSIUS, MILLIMETRES = "suffix:°C", "suffix:mm"
 SHARE, COUNT, CLOCK = "percentunit", "none", "time:HH:mm"
 VALUE_SIZE = 28
 
@@ -33,6 +34,10 @@ class Source:
 
     kind: str
     uid: str
+    text: str = "query"
+    """The key of a panel's query that has its text."""
+    words: tuple[tuple[str, Any], ...] = ()
+    """What a panel's query has besides."""
 
     def reference(self) -> model.DataSourceRef:
         """Return the reference that panels and variables have."""
@@ -65,7 +70,8 @@ class Query(Builder[Dataquery]):
     def build(self) -> Dataquery:
         """Return the query as Grafana keeps it."""
         source = {"type": self.source.kind, "uid": self.source.uid}
-        return UnknownDataquery({"refId": "A", "datasource": source, "query": self.query})
+        own = self.source
+        return UnknownDataquery({"refId": "A", "datasource": source, own.text: self.query, **dict(own.words)})
 
 
 def missing(words: str, colour: str = NEUTRAL) -> model.SpecialValueMap:
@@ -172,8 +178,12 @@ class Lines(timeseries.Panel):
     ) -> Self:
         """Return the panel with its query; ``colours`` are those of the tag's values, ``interval`` the shortest window.
 
+        Without colours each value has one by its name, the same in all panels.
         Each window costs a table of the database, so there are at most 200 in each line, not one for each pixel.
         """
+        scheme = build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME)
+        if colours:
+            scheme = build.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(NEUTRAL)
         made = (
             self.datasource(source.reference())
             .with_target(Query(source, query))
@@ -184,7 +194,7 @@ class Lines(timeseries.Panel):
             .thresholds(thresholds)
             .no_value("no data")
             .display_name(f"${{__field.labels.{tag}}}")
-            .color_scheme(build.FieldColor().mode(model.FieldColorModeId.FIXED).fixed_color(NEUTRAL))
+            .color_scheme(scheme)
             .draw_style(common.GraphDrawStyle.LINE)
             .line_interpolation(common.LineInterpolation.LINEAR)
             .line_width(2)

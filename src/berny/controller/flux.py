@@ -1,4 +1,4 @@
-"""Flux that queries of several pipelines' dashboards contain."""
+"""Parts of Flux queries that the dashboards of several pipelines share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def before_the_end(span: str) -> str:
 
 
 def tag_values(measurement: str, tag: str, where: str = "true") -> str:
-    """Return a query for the values of a tag in the last 7 days: not every version passes variables the time range."""
+    """Return a query for the values of a tag in the last 7 days: not every Grafana passes the time range to variables."""
     return f"""import "influxdata/influxdb/schema"
 
 schema.tagValues(

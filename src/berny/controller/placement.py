@@ -1,4 +1,4 @@
-"""What the inventory places on which node, by owner: whatever has files on a node (``/var/lib/berny/installed``).
+"""What the inventory places on which node, by owner. Owners are recorded on nodes (``/var/lib/berny/installed``).
 
 Owners are services and stages by the name of their unit, components by their name (what clients need), and roles outside
 the catalog, such as ``node``.
@@ -23,7 +23,7 @@ class Need:
     memory: int
     """MiB for its services and stages."""
     jobs: int
-    """MiB that they allocate to applications at most."""
+    """MiB that they may allocate to applications."""
     disks: dict[str, int]
     """GiB by directory."""
     ports: dict[int, str]
@@ -95,7 +95,7 @@ def need(
 
 
 def packaged(catalog: Catalog) -> dict[str, str]:
-    """Return the operating system's units that components mask, each with the packages that it may be of."""
+    """Return the operating system's units that components mask, each with the packages that may contain it."""
     found = [component.packages for component in catalog.components.values() if component.packages]
     return {unit: " or ".join(packages.names) for packages in found for unit in packages.masks}
 

@@ -64,21 +64,23 @@ class Steps:
     @contextmanager
     def step(self, title: str) -> Iterator[Say]:
         """Show a step while the block runs; yields a function that reports its progress."""
-        since = told = time.monotonic()
-        words = ""
+        since = time.monotonic()
+        words, ended = "", threading.Event()
         task = self.live.add_task(title, said="", total=None) if self.live else None
 
         def say(said: str) -> None:
-            nonlocal told, words
+            nonlocal words
             words = said
             if self.live and task is not None:
                 self.live.update(task, said=said)
-            elif time.monotonic() - told >= self.QUIET_SECONDS:
-                told = time.monotonic()
-                self.console.print(
-                    f"  … {title}: {said} ({told - since:.0f} s)", highlight=False, markup=False, soft_wrap=True
-                )
 
+        def remind() -> None:
+            while not ended.wait(self.QUIET_SECONDS):
+                line = f"  … {title}{words and f': {words}'} ({time.monotonic() - since:.0f} s)"
+                self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        if not self.live:
+            threading.Thread(target=remind, daemon=True).start()
         try:
             yield say
         except BaseException:
@@ -93,5 +95,6 @@ class Steps:
             tail = f": {words}" if words else ""
             self.console.print(f"✔ {title} {seconds:.1f} s{tail}", highlight=False, markup=False, soft_wrap=True)
         finally:
+            ended.set()
             if self.live and task is not None:
                 self.live.remove_task(task)

@@ -64,7 +64,7 @@ def plan(
     Args:
         installed: The owners of files by node.
         remembered: Those that were removed and whose data was kept, by node.
-        unrecorded: What a node has without a record.
+        unrecorded: Units of a node that are not recorded.
         of: The pipeline of each owner that is a stage, as recorded on the nodes.
 
     Raises:
@@ -78,8 +78,8 @@ def plan(
     stages = {**{names.unit(p.name, stage): p.name for p in pipelines.values() for stage in p.stages}, **of}
     problems = _check(request, cluster, catalog, pipelines, seen, stages)
     problems += [
-        f"{host}: there is no record (/var/lib/berny) of {', '.join(traces)}, so what they need is not known: run "
-        "site.yml, which records it again, then repeat this"
+        f"{host}: there is no record (/var/lib/berny) of {', '.join(traces)}, so their dependencies are unknown: run "
+        "site.yml, which records them again, then repeat this"
         for host, traces in unrecorded.items()
         if traces
     ]
@@ -99,8 +99,8 @@ def plan(
     if problems:
         raise Refused(problems)
     order = _order(catalog, pipelines, seen, stages)
-    whole = _is_whole(request.pipeline, pipelines, groups, set(installed))
-    shared = request.pipeline if request.data and whole else ""
+    everywhere = _is_removed_everywhere(request.pipeline, pipelines, groups, set(installed))
+    shared = request.pipeline if request.data and everywhere else ""
     return Plan(
         owners=[owner for owner in order if any(owner in owners for owners in hosts.values())],
         hosts={host: [owner for owner in order if owner in owners] for host, owners in hosts.items()},
@@ -184,7 +184,7 @@ def _needed(
     return problems
 
 
-def _is_whole(name: str, pipelines: Mapping[str, Pipeline], groups: Groups, hosts: set[str]) -> bool:
+def _is_removed_everywhere(name: str, pipelines: Mapping[str, Pipeline], groups: Groups, hosts: set[str]) -> bool:
     """Return whether a pipeline is removed from every node that the inventory places it on."""
     if name not in pipelines:
         return False
@@ -203,7 +203,7 @@ def _kept(
     if not request.data:
         kept.append("data is kept (-e data=NAME OF THE CLUSTER removes it as well)")
     elif request.pipeline and not shared:
-        kept.append(f"what {request.pipeline} has in the cluster stays: not all of its nodes are in this play")
+        kept.append(f"resources of {request.pipeline} in the cluster are kept: not all of its nodes are in this play")
     back = sorted({
         owner
         for host, owners in hosts.items()

@@ -90,8 +90,8 @@ def find_setting(settings: Mapping[str, Setting], heaps: Sequence[str], name: st
     return settings.get(HEAP if name in heaps else name)
 
 
-def whole(value: Any) -> int | None:
-    """Return an integer, also one that is given as text (``-e NAME=1``), or None."""
+def integer(value: Any) -> int | None:
+    """Return a value as an integer, also if it is given as text (``-e NAME=1``), or None if it is not one."""
     if isinstance(value, bool):
         return None
     return int(value) if isinstance(value, int) or re.fullmatch(r"-?[0-9]+", str(value)) else None
@@ -108,13 +108,13 @@ def allowed(setting: Setting, groups: Mapping[str, Sequence[str]]) -> str:
     if setting.form == "address":
         return "an IPv4 address of the machine's own, such as 10.0.0.4, which the other nodes reach"
     if setting.form == "memory":
-        least = f", {setting.minimum}m at least" if setting.minimum else ""
+        least = f", at least {setting.minimum}m" if setting.minimum else ""
         return f"memory such as 512m or 2g{least}"
     if setting.type == "int":
         most = maximum(setting, groups)
-        text = f"a whole number, {setting.minimum} at least"
+        text = f"an integer, at least {setting.minimum}"
         if most is not None:
-            text = f"a whole number from {setting.minimum} to {most}"
+            text = f"an integer from {setting.minimum} to {most}"
         return f"{text} (nodes in the group {setting.nodes_of})" if setting.nodes_of else text
     if setting.says or setting.pattern:
         return setting.says or f"text like {setting.pattern}"
@@ -141,7 +141,7 @@ def fits(setting: Setting, value: Any, groups: Mapping[str, Sequence[str]]) -> b
     if setting.type == "bool":
         return isinstance(value, bool) or str(value).lower() in BOOLEANS
     if setting.type == "int":
-        number, most = whole(value), maximum(setting, groups)
+        number, most = integer(value), maximum(setting, groups)
         return number is not None and _between(number, setting.minimum, most) and _chosen(setting, number)
     if value is None or isinstance(value, Mapping | list | tuple | set):
         return False
@@ -219,6 +219,6 @@ def _each(
             continue  # reported already
         else:
             # "1" and 1 are the same number.
-            key = whole(value) if setting.type == "int" else str(value)
+            key = integer(value) if setting.type == "int" else str(value)
             if homes.setdefault(key, host) != host:
                 yield f"{host}: needs a {name} of its own (found {value}, which is that of {homes[key]})"

@@ -23,7 +23,7 @@ from berny.lab.plan import LabError
 
 AGAIN = "again-"
 STEADY_SECONDS = 3
-WHOLE_SECONDS = 300
+HEALTHY_SECONDS = 300
 FRESH_SECONDS = 300
 SETTLE_SECONDS = 300
 SETTLED_PAUSE = 3
@@ -59,7 +59,7 @@ class Outcome:
     wrong: int = 0
     unexpected: int = 0
     given_up: int = 0
-    """Observations that the sinks of one component lost where the case states that they may."""
+    """Observations that the sinks of one component lost, as the case permits."""
     topic_duplicates: int = 0
     """Only counted: topics are transport."""
     silence: float = 0
@@ -69,7 +69,7 @@ class Outcome:
     fresh_bound: float = 0
     caught_up: float | None = None
     """From the healing until every sink was complete; None if that did not happen."""
-    whole: float | None = None
+    healthy: float | None = None
     """From the healing until every probe of every node was healthy, without intervention; None if that did not happen."""
     words: str = ""
     steps: list[str] = field(default_factory=list)
@@ -85,26 +85,26 @@ class Outcome:
     def clean(self) -> bool:
         """Return whether the case passed."""
         enough = bool(self.expected) and self.acknowledged >= self.minimum
-        return self.settled and enough and None not in (self.caught_up, self.whole)
+        return self.settled and enough and None not in (self.caught_up, self.healthy)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as JSON data."""
         return asdict(self)
 
 
-def wait_for_whole(lab: Lab, say: Say, seconds: float = WHOLE_SECONDS) -> None:
-    """Wait until every probe of every node is healthy: a case on an unhealthy cluster proves little.
+def wait_for_healthy(lab: Lab, say: Say, seconds: float = HEALTHY_SECONDS) -> None:
+    """Wait until every probe of every node is healthy, since a case on an unhealthy cluster proves little.
 
     Raises:
-        LabError: the message has the first probe that is not.
+        LabError: they are not; the message has the first one that is not.
     """
     say("waiting for a healthy cluster")
 
     def ask(node: str) -> str:
-        done = lab.run(node, f"sudo berny-probe --all --want whole --wait {seconds:.0f}", seconds + 60)
+        done = lab.run(node, f"sudo berny-probe --all --want healthy --wait {seconds:.0f}", seconds + 60)
         if not done.returncode:
             return ""
-        lacking = [line for line in done.stdout.splitlines() if ": whole: " not in line]
+        lacking = [line for line in done.stdout.splitlines() if ": healthy: " not in line]
         return (lacking or [f"{node}: {done.stderr.strip()}"])[0]
 
     with ThreadPoolExecutor(len(lab.machines)) as pool:
@@ -130,18 +130,16 @@ def load(lab: Lab, run: str, rate: float) -> None:
 
 @contextmanager
 def load_kept(lab: Lab) -> Iterator[None]:
-    """Make all sources serve the final state of what they serve now."""
-    served = {name: simulator.ask("/_simulator/stats") for name, simulator in lab.simulators.items()}
-    try:
+    """Restore the run and the rate of all sources afterwards."""
+    with ExitStack() as stack:
+        for simulator in lab.simulators.values():
+            stack.enter_context(simulator.kept())
         yield
-    finally:
-        for name, simulator in lab.simulators.items():
-            simulator.ask("/_simulator/run", {word: served[name][word] for word in ("run", "rate")})
 
 
 def served_between(lab: Lab, pipeline: str, run: str, since: float, until: float) -> int:
     """Return how many observations of a run were served completely within a time span, each counted once."""
-    whole: set[int] = set()
+    completed: set[int] = set()
     found: dict[str, int] = {}
     with lab.simulators[pipeline].truth.open() as truth:
         for line in truth:
@@ -149,10 +147,10 @@ def served_between(lab: Lab, pipeline: str, run: str, since: float, until: float
                 continue
             entry = json.loads(line)
             if entry.get("served"):
-                whole.add(entry["answer"])
+                completed.add(entry["answer"])
             elif since <= entry.get("at", 0) <= until:
                 found.setdefault(entry["identity"], entry["answer"])
-    return sum(1 for answer in found.values() if answer in whole)
+    return sum(1 for answer in found.values() if answer in completed)
 
 
 def run_case(lab: Lab, case: FaultCase, rate: float, seed: int, say: Say) -> list[Outcome]:
@@ -163,7 +161,7 @@ def run_case(lab: Lab, case: FaultCase, rate: float, seed: int, say: Say) -> lis
     Raises:
         LabError: the lab is not healthy before, or does not recover.
     """
-    wait_for_whole(lab, say)
+    wait_for_healthy(lab, say)
     began = time.time()
     run = f"{case.name}-{began:.0f}"
     outcomes = [
@@ -183,7 +181,7 @@ def run_case(lab: Lab, case: FaultCase, rate: float, seed: int, say: Say) -> lis
                 healed = injected if case.heals_itself else over
                 load(lab, f"after-{run}", 0)
                 _settle(lab, outcomes, case, (injected, over), healed, say)
-                _wait_to_be_whole(lab, outcomes, healed, say)
+                _wait_to_be_healthy(lab, outcomes, healed, say)
                 for outcome in outcomes:
                     served = served_between(lab, outcome.pipeline, run, injected, ended)
                     outcome.acknowledged = max(0, served - outcome.unspooled)
@@ -205,7 +203,7 @@ def _break(lab: Lab, case: FaultCase, outcomes: list[Outcome], seed: int, say: S
             if not watch.fresh_after(now, 60):
                 raise LabError(
                     f"no point of {pipeline} under load before anything is broken: "
-                    "berny lab status shows which stage waits"
+                    "berny lab status shows which stage is waiting"
                 )
         time.sleep(STEADY_SECONDS)
         say(case.about)
@@ -244,15 +242,15 @@ def _hold(say: Say, seconds: float, words: str) -> None:
         time.sleep(min(left, 5))
 
 
-def _wait_to_be_whole(lab: Lab, outcomes: list[Outcome], healed: float, say: Say) -> None:
+def _wait_to_be_healthy(lab: Lab, outcomes: list[Outcome], healed: float, say: Say) -> None:
     try:
-        wait_for_whole(lab, say)
+        wait_for_healthy(lab, say)
     except LabError as error:
         for outcome in outcomes:
             outcome.words = str(error)
         return
     for outcome in outcomes:
-        outcome.whole = round(time.time() - healed, 1)
+        outcome.healthy = round(time.time() - healed, 1)
 
 
 def _settle(
@@ -311,16 +309,16 @@ def _check_again(lab: Lab, outcomes: list[Outcome], say: Say) -> Outcome:
     first, last = outcomes[0], outcomes[-1]
     outcome = Outcome(f"{AGAIN}{first.run}", "", first.seed, first.rate, first.began, first.pipeline)
     outcome.steps = [
-        f"what {len(outcomes)} fault cases served, {first.case} to {last.case}, compared once more after the last"
+        f"observations of {len(outcomes)} fault cases, {first.case} to {last.case}, compared again after the last"
     ]
-    # Each case has counted its own.
+    # Each case has counted its own unspooled responses.
     outcome.unspooled_allowed = sum(one.unspooled_answers + one.unspooled_elsewhere for one in outcomes)
     say(outcome.steps[0])
     now = time.time()
     try:
         report = check(lab, first.pipeline, [one.run for one in outcomes], first.began)
         _count(outcome, report, (first.began, now))
-        outcome.caught_up = outcome.whole = round(time.time() - now, 1)
+        outcome.caught_up = outcome.healthy = round(time.time() - now, 1)
     except (LabError, subprocess.TimeoutExpired) as error:
         outcome.words = str(error)
     return outcome

@@ -1,4 +1,4 @@
-"""The fault cases: for each fault what it does, how it is healed, and what has to be acknowledged during it.
+"""The fault cases: what each one breaks, how it is healed, and what has to be acknowledged during it.
 
 Cases of daemons, stages and machines follow from the catalog, the manifests and the mapping, so a new service has its cases
 automatically. Cases of a single component are in ``roles/COMPONENT/faults.py``: ``fault_cases(targets)`` yields them, and the
@@ -26,16 +26,16 @@ from berny.model.catalog import ROLES
 
 Do = Callable[[Lab], None]
 Draw = Callable[[Lab, random.Random, Say], tuple[list[str], Mapping[str, int]]]
-"""Injects drawn faults; returns which, and by pipeline how many responses they may cost (``FaultCase.unspooled``)."""
+"""Injects random faults; returns their names, and by pipeline how many responses may stay unspooled."""
 HOLD_SECONDS = 30.0
-# With a full disk none of the responses is stored.
+# On a full disk no response can be stored.
 MANY = 10**6
-# Seconds to fresh points: after a killed process, after a node returns, after a node with a spool or all nodes return.
+# Limits for fresh points: after a process was killed, a node returns, a node with a spool or all nodes return.
 PROCESS_SECONDS, NODE_SECONDS, SPOOL_SECONDS = 30.0, 60.0, 120.0
 
 
 def to(do: Callable[..., object], *words: object, **options: object) -> Do:
-    """Return an injection that calls a verb on a lab."""
+    """Return an injection that calls ``do`` with a lab and these arguments."""
 
     def done(lab: Lab) -> None:
         do(lab, *words, **options)
@@ -58,23 +58,23 @@ class FaultCase:
     hold: float = HOLD_SECONDS
     """Seconds from the end of the injection to the start of the healing."""
     fresh: float = NODE_SECONDS
-    """Seconds within which points must be fresh again: from the healing, or from the injection if nothing is healed."""
+    """Seconds within which points have to be fresh again: from the healing, or from the injection if nothing is healed."""
     minimum: int = 1
     """Observations that have to be acknowledged during the fault; 0 if the spool is down as well, or nothing is served."""
     unspooled: int = 0
-    """How many responses may be served completely and yet not be stored: the fault is the stage with the spool, which
-    requests one after the other, or its disk. What was not stored was never acknowledged."""
+    """How many responses may be served completely but not stored, if the fault hits the stage with the spool, which makes one
+    request at a time, or its disk. They were never acknowledged."""
     pipelines: frozenset[str] | None = None
-    """Pipelines that ``minimum`` and ``unspooled`` apply to; the others store all that they are served. None: all."""
+    """Pipelines that ``minimum`` and ``unspooled`` apply to; the others have to store every response. None: all."""
     minimum_of_others: int = 1
     gives_up: str = ""
-    """Data that the mapping can't restore: only the broken node had it. Such a case is healed by the operator's procedure."""
+    """Data that can't be restored, since only the broken node had it. The operator's procedure heals such a case."""
     gives_up_in: str = ""
     """The component whose sinks may lose it."""
     gentle: bool = False
-    """May be drawn in a random run: it destroys nothing."""
+    """Whether random runs may include it: it destroys nothing."""
     draws: Draw | None = None
-    """The injection, if it draws from the run's seed."""
+    """The injection, if it makes random choices."""
 
     @property
     def heals_itself(self) -> bool:
@@ -107,7 +107,7 @@ def _processes(targets: Targets) -> Iterator[FaultCase]:
             )  # fmt: skip
             yield FaultCase(
                 f"freeze-{unit}-{node}",
-                f"all processes of {unit} on {node} stand still for {HOLD_SECONDS:.0f} s",
+                f"all processes of {unit} on {node} are frozen for {HOLD_SECONDS:.0f} s",
                 to(inject.freeze_unit, unit, node), to(inject.thaw_unit, unit, node),
                 minimum=least, unspooled=lost, pipelines=own, gentle=True,
             )  # fmt: skip
@@ -121,12 +121,12 @@ def _machines(targets: Targets) -> Iterator[FaultCase]:
         fresh, least, lost = (SPOOL_SECONDS, 0, 1) if own else (NODE_SECONDS, 1, 0)
         back = to(inject.boot, node)
         yield FaultCase(
-            f"off-{node}", f"{node} ends at once, and is booted after {HOLD_SECONDS:.0f} s",
+            f"off-{node}", f"{node} is killed, and booted after {HOLD_SECONDS:.0f} s",
             to(inject.kill, node), back,
             fresh=fresh, minimum=least, unspooled=lost, pipelines=own or None, gentle=True,
         )  # fmt: skip
         yield FaultCase(
-            f"power-{node}", f"{node} loses its power, and all that its disks had not synced; it is booted after 10 s",
+            f"power-{node}", f"{node} loses power and all data not synced to its disks; it is booted after 10 s",
             to(inject.power_cut, node), back,
             hold=10, fresh=fresh, minimum=least, unspooled=lost, pipelines=own or None,
         )  # fmt: skip
@@ -138,7 +138,7 @@ def _machines(targets: Targets) -> Iterator[FaultCase]:
         order = [*nodes[turn:], *nodes[:turn]]
         yield FaultCase(
             f"power-all-{order[0]}-first",
-            f"all machines lose their power at once; booted in the order {', '.join(order)}, 5 s apart",
+            f"all machines lose power at once; they are booted in the order {', '.join(order)}, 5 s apart",
             to(inject.power_cut, *nodes),
             to(inject.boot, *order, between=5),
             hold=5,
@@ -154,7 +154,7 @@ def _networks(targets: Targets) -> Iterator[FaultCase]:
         own = targets.spooled_on(node)
         least, fresh = (0, SPOOL_SECONDS) if own else (1, NODE_SECONDS)
         ways: dict[str, dict[str, bool]] = {"": {}, "-in": {"outgoing": False}, "-out": {"incoming": False}}
-        words = {"": "both ways", "-in": "what is sent to it", "-out": "what it sends"}
+        words = {"": "in both directions", "-in": "incoming traffic", "-out": "outgoing traffic"}
         for way, options in ways.items():
             yield FaultCase(
                 f"cut-{node}{way}", f"{node}'s network is cut: {words[way]}",
@@ -162,21 +162,21 @@ def _networks(targets: Targets) -> Iterator[FaultCase]:
                 fresh=fresh, minimum=least, unspooled=int(bool(own)), pipelines=own or None, gentle=True,
             )  # fmt: skip
         yield FaultCase(
-            f"loss-{node}", f"5 % of what {node} sends and is sent is lost",
+            f"loss-{node}", f"5 % of the packets that {node} sends and receives are lost",
             to(network.lose, node, 5), network.heal, gentle=True,
         )  # fmt: skip
         yield FaultCase(
-            f"delay-{node}", f"what {node} sends and is sent is delayed by {network.DELAY} ± {network.JITTER} ms",
+            f"delay-{node}", f"packets that {node} sends and receives are delayed by {network.DELAY} ± {network.JITTER} ms",
             to(network.delay, node), network.heal, gentle=True,
         )  # fmt: skip
         yield FaultCase(
-            f"narrow-{node}", f"{node} has a line of {network.RATE.replace('mbit', ' Mbit/s')}",
+            f"narrow-{node}", f"{node}'s bandwidth is {network.RATE.replace('mbit', ' Mbit/s')}",
             to(network.narrow, node), network.heal, gentle=True,
         )  # fmt: skip
     if len(targets.nodes) > 1:
         one, other = sorted(targets.busiest[:2], key=targets.nodes.index)
         yield FaultCase(
-            f"cut-{one}-{other}", f"{one} and {other} are cut from each other alone",
+            f"cut-{one}-{other}", f"{one} and {other} can't reach each other",
             to(network.cut_pair, one, other), network.heal, gentle=True,
         )  # fmt: skip
 
@@ -190,7 +190,7 @@ def full(service: str, node: str) -> FaultCase:
 
 
 def wiped(service: str, node: str) -> FaultCase:
-    """Return the case of a service that returns with an empty data disk; others have what was on it."""
+    """Return the case of a service that returns with an empty data disk, of which others have replicas."""
     return FaultCase(
         f"wipe-{service}-{node}", f"{node} comes back with an empty disk for {service}",
         to(inject.wipe, node, service), to(inject.boot, node), hold=10,
@@ -198,7 +198,7 @@ def wiped(service: str, node: str) -> FaultCase:
 
 
 def rolling(component: str, setting: str) -> FaultCase:
-    """Return the case of a play that restarts a component; ``setting`` changes nothing but its configuration."""
+    """Return the case of a play that restarts a component; ``setting`` is a harmless change of its configuration."""
     return FaultCase(
         f"rolling-{component}", f"`site.yml` restarts {component}, whose configuration has changed",
         to(inject.rolling_restart, component, setting), hold=0,
@@ -206,12 +206,12 @@ def rolling(component: str, setting: str) -> FaultCase:
 
 
 def killed_convergence(setting: str, value: int) -> FaultCase:
-    """Return the case of killed plays; each has another value of a setting, so that it has something to change."""
+    """Return the case of killed plays, each with another value of a setting, so it has something to change."""
 
     def draws(lab: Lab, draw: random.Random, say: Say) -> tuple[list[str], Mapping[str, int]]:
         return inject.killed_convergence(lab, draw, say, setting, value), {}
 
-    about = "`site.yml` is killed at ten moments that are drawn, and run again"
+    about = "`site.yml` is killed at ten random times, and run again"
     return FaultCase("converge-killed", about, nothing, hold=0, draws=draws)
 
 
@@ -226,7 +226,7 @@ def _spool_disks(targets: Targets) -> Iterator[FaultCase]:
 
 
 def _sources(targets: Targets) -> Iterator[FaultCase]:
-    """Yield the cases of failing sources, all that support the kind at once."""
+    """Yield the cases of failing sources; each affects all sources that support the kind."""
     known: dict[str, dict[str, SourceFault]] = {}
     for pipeline, simulation in load_simulations().items():
         for kind, fault in simulation.faults.items() if pipeline in targets.pipelines else []:
@@ -259,7 +259,7 @@ def component_faults(component: str) -> ModuleType | None:
 
 
 def faulty(targets: Targets) -> Iterator[ModuleType]:
-    """Yield the modules of the components that run."""
+    """Yield the modules ``faults`` of the components that run."""
     for component in targets.catalog.components:
         module = component_faults(component)
         if module and targets.runs(component):
@@ -275,7 +275,7 @@ def _all_at_once(targets: Targets) -> Iterator[FaultCase]:
         return inject.restart_all(lab, draw, say, targets), {}
 
     yield FaultCase(
-        "restart-all", "`systemctl restart` of everything, in an order that is drawn", nothing, hold=0,
+        "restart-all", "`systemctl restart` of everything, in a random order", nothing, hold=0,
         fresh=SPOOL_SECONDS, minimum=0, draws=draws,
     )  # fmt: skip
 
@@ -284,7 +284,7 @@ RANDOM_SECONDS = (5.0, 20.0)
 
 
 def random_case(seconds: float, seed: int, targets: Targets | None = None) -> FaultCase:
-    """Return a case that injects random faults every few seconds: into a machine, a process, a link, the sources, or none."""
+    """Return a case that injects faults every few seconds, each time any of: a machine, a process, a link, the sources."""
     targets = targets or load_targets()
     nodes = targets.nodes
     kinds = [list(make(targets)) for make in (_machines, _processes, _networks, _sources)]
@@ -295,7 +295,7 @@ def random_case(seconds: float, seed: int, targets: Targets | None = None) -> Fa
         while (left := until - time.monotonic()) > 0:
             drawn: list[FaultCase] = []
             for kind in kinds:
-                # A machine that is off gets no other fault: it could be neither injected nor healed.
+                # No other fault can be injected into a machine that is off.
                 off = [node for node in nodes if drawn and drawn[0].name == f"off-{node}"]
                 free = [case for case in kind if case.gentle and not any(node in case.name for node in off)]
                 drawn += [draw.choice(free)] if draw.random() < 0.5 else []
@@ -309,16 +309,16 @@ def random_case(seconds: float, seed: int, targets: Targets | None = None) -> Fa
                 case.heal(lab)
         return steps, unspooled
 
-    about = "what was drawn of machines, processes, lines and the sources, another every few seconds, then healed"
+    about = "random faults of machines, processes, links and sources, healed after a few seconds each"
     return FaultCase(f"random-{seed}", about, nothing, heal_all, hold=0, fresh=SPOOL_SECONDS, draws=draw_all)
 
 
 def fault_cases(targets: Targets | None = None) -> dict[str, FaultCase]:
-    """Return all cases by name, in the order in which they run: those that give something up are last."""
+    """Return all cases by name, in the order in which they run; those that give up data are last."""
     targets = targets or load_targets()
     own = _of_components(targets)
     groups = [
-        [FaultCase("none", "nothing at all", nothing, hold=15)],
+        [FaultCase("none", "no fault", nothing, hold=15)],
         _all_at_once(targets),
         [case for case in own if not case.gives_up],
         _processes(targets),
@@ -332,7 +332,7 @@ def fault_cases(targets: Targets | None = None) -> dict[str, FaultCase]:
 
 
 def heal_all(lab: Lab) -> None:
-    """Remove whatever a bench may have left, also a killed one, and restore the lab.
+    """Remove everything that a bench, even a killed one, may have left, and restore the lab.
 
     Raises:
         LabError: a machine does not come up.

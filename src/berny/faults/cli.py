@@ -11,21 +11,22 @@ import typer
 from berny.controller.progress import Steps
 from berny.faults.bench import Outcome, check_again, run_case
 from berny.faults.cases import FaultCase, fault_cases, heal_all, random_case
-from berny.faults.results import PAGE, Results, commit, line, page, several, summary
+from berny.faults.results import PAGE, Results, line, page, several, summary
 from berny.faults.targets import Targets, load_targets, targets_of
 from berny.lab.cli import Name, as_root, console, told
 from berny.lab.lab import Lab
+from berny.lab.measured import commit
 from berny.lab.plan import LabError, load_plan
 
 app = typer.Typer(no_args_is_help=True, help="Inject faults into a lab, and compare every sink with what was served.")
-Rate = Annotated[float, typer.Option(min=1, max=200, help="Observations a second that each source serves.")]
-Seed = Annotated[int, typer.Option(help="The seed of random choices.")]
+Rate = Annotated[float, typer.Option(min=1, max=200, help="Observations per second that each source serves.")]
+Seed = Annotated[int, typer.Option(help="Seed of random choices.")]
 RATE = 40.0
 
 
 @app.command("list")
 def list_(name: Name = "lab") -> None:
-    """Show all fault cases: what each breaks, how long, and what has to be acknowledged during it."""
+    """List all fault cases, with what has to be acknowledged during each and how soon points have to be fresh again."""
     for case in fault_cases(_targets(name)).values():
         words = f"{case.name}: {case.about}; at least {case.minimum} acknowledged, fresh in {case.fresh:.0f} s"
         console.print(words, highlight=False, soft_wrap=True)
@@ -37,9 +38,9 @@ def run(
     name: Name = "lab",
     rate: Rate = RATE,
     seed: Seed = 1,
-    resume: Annotated[bool, typer.Option(help="Skip what has passed already at this commit.")] = False,
+    resume: Annotated[bool, typer.Option(help="Skip cases that have already passed at this commit.")] = False,
 ) -> None:
-    """Run fault cases, one after the other; exits with 0 if every one of them passes."""
+    """Run fault cases, one after the other; exits with 0 if all of them pass."""
     as_root()
     with told():
         lab = Lab.existing(name)
@@ -48,7 +49,7 @@ def run(
 
 @app.command("random")
 def random_(
-    seconds: Annotated[float, typer.Option(min=10, help="How long.")] = 600,
+    seconds: Annotated[float, typer.Option(min=10, help="Duration in seconds.")] = 600,
     name: Name = "lab",
     rate: Rate = RATE,
     seed: Seed = 1,
@@ -62,7 +63,7 @@ def random_(
 
 @app.command()
 def heal(name: Name = "lab") -> None:
-    """Remove whatever a killed bench has left on a lab."""
+    """Remove everything that a killed bench left on a lab."""
     as_root()
     with told(), Steps(console) as steps, steps.step("heal"):
         heal_all(Lab.existing(name))
@@ -102,7 +103,7 @@ def _run(lab: Lab, chosen: list[FaultCase], rate: float, seed: int, resume: bool
             known.setdefault(outcome.case, []).append(outcome)
     outcomes: list[Outcome] = []
     once_more: list[Outcome] = []
-    # When terminated, it heals as it does on Ctrl-C.
+    # On SIGTERM, heal the lab as on Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     with lab.locked():
         heal_all(lab)
@@ -115,10 +116,10 @@ def _run(lab: Lab, chosen: list[FaultCase], rate: float, seed: int, resume: bool
                 shown = run_case(lab, case, rate, seed, say)
             _keep(results, shown)
             outcomes += shown
-            # What a case gave up is also missing from the cases before it.
+            # What a case gave up is also missing for the cases before it.
             once_more = [] if case.gives_up else [*once_more, *shown]
         if len({outcome.case for outcome in once_more}) > 1:
-            with Steps(console) as steps, steps.step("everything once more") as say:
+            with Steps(console) as steps, steps.step("final comparison") as say:
                 shown = check_again(lab, once_more, say)
             _keep(results, shown)
             outcomes += shown

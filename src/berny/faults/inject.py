@@ -1,4 +1,4 @@
-"""How faults are injected into a lab and healed: the verbs that fault cases consist of."""
+"""The primitives of fault cases: how faults are injected into a lab and healed."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def boot(lab: Lab, *nodes: str, between: float = 0) -> None:
 
 
 def power_cut(lab: Lab, *nodes: str) -> None:
-    """Cut the power of machines at the same moment: what was not synced to their disks is lost."""
+    """Cut the power of machines at the same time: data not synced to their disks is lost."""
     machines = [lab.machines[node] for node in nodes]
     _each(machines, Machine.kill)
     _each(machines, Machine.power_cut)
 
 
 def kill(lab: Lab, *nodes: str) -> None:
-    """Kill machines; what they wrote stays in the host's page cache."""
+    """Kill machines; their writes stay in the host's page cache."""
     _each([lab.machines[node] for node in nodes], Machine.kill)
 
 
@@ -126,7 +126,7 @@ def fill(lab: Lab, node: str, service: str) -> None:
     filler = machine.mount_point(disk) / FILLER
     free = os.statvfs(filler.parent)
     with filler.open("wb", buffering=0) as file:
-        # The last blocks are taken by concurrent writes, or by these.
+        # The last blocks are taken by the loop below, or by concurrent writes.
         with suppress(OSError):
             os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - (1 << 20))
         with suppress(OSError):
@@ -158,7 +158,7 @@ def restore(lab: Lab) -> None:
 
 
 def empty_disks(lab: Lab) -> None:
-    """Remove the files that fill disks. What waits for an operator is released, as in docs/recovery.md."""
+    """Remove the files that fill disks."""
     for filler in fillers(lab):
         filler.unlink()
 
@@ -173,7 +173,7 @@ def fillers(lab: Lab) -> list[Path]:
 
 
 def source(lab: Lab, kind: str) -> None:
-    """Make the sources that support a kind of fault fail in that way until they are healed."""
+    """Inject a kind of fault into the sources that support it, until they are healed."""
     for simulator in lab.simulators.values():
         if kind in simulator.simulation.faults:
             simulator.ask("/_simulator/faults", {"kind": kind, "seconds": 3600})
@@ -199,13 +199,13 @@ def heal_refused(lab: Lab, *pipelines: str) -> None:
 
 
 def rolling_restart(lab: Lab, component: str, setting: str) -> None:
-    """Change a variable of a component and change it back: each time all its services are restarted, one by one."""
+    """Change a variable of a component and change it back; each time, all its services are restarted, one by one."""
     _play(lab, "--tags", component, "-e", setting)
     _play(lab, "--tags", component)
 
 
 def killed_convergence(lab: Lab, draw: random.Random, say: Say, setting: str, value: int) -> list[str]:
-    """Kill ``site.yml`` at ten moments, each time with a larger value of a setting, then run it to its end."""
+    """Kill ``site.yml`` at ten random times, each with another value of a setting, then run it to completion."""
     moments = [draw.uniform(2, 45) for _ in range(10)]
     for turn, moment in enumerate(moments):
         say(f"site.yml, to be killed after {moment:.0f} s: {turn + 1} of {len(moments)}")
@@ -214,7 +214,7 @@ def killed_convergence(lab: Lab, draw: random.Random, say: Say, setting: str, va
             time.sleep(moment)
             if playing.poll() is None:
                 os.killpg(playing.pid, signal.SIGKILL)
-    say("site.yml, to its end")
+    say("site.yml, to completion")
     _play(lab)
     return [f"killed after {moment:.1f} s" for moment in moments]
 
@@ -241,7 +241,7 @@ def _play(lab: Lab, *options: str, playbook: str = "site.yml") -> None:
 
 
 def heal(lab: Lab, targets: Targets) -> None:
-    """Heal all faults of the verbs above; every unit runs again afterwards.
+    """Heal all faults of the functions above; every unit runs again afterwards.
 
     Raises:
         LabError: a machine does not come up.

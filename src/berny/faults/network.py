@@ -1,6 +1,6 @@
 """Faults of a lab's network: cuts and loss by a filter of the bridge, low bandwidth by a token bucket at the machine.
 
-The host itself still reaches every machine: its traffic does not cross the bridge, so that a bench can observe.
+The host still reaches every machine, since its own traffic is not forwarded, so the bench can observe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from berny.lab.plan import LabError
 RATE = "1mbit"
 DELAY, JITTER = 200, 50
 """Milliseconds."""
-# Small, or a burst passes at the host's speed; the queue holds half a second, as a modem's does.
+# A small bucket, since bursts pass at the host's speed; the queue holds half a second, like a modem's.
 BUCKET = ["burst", "8kb", "latency", "500ms"]
 
 
@@ -60,13 +60,13 @@ def cut_pair(lab: Lab, one: str, other: str, port: int | None = None) -> None:
 
 
 def lose(lab: Lab, node: str, percent: int) -> None:
-    """Drop a share of what a machine sends and receives."""
+    """Drop a percentage of the packets that a machine sends and receives."""
     drop = f"numgen random mod 100 < {percent} drop"
     _load(lab, [f"ip {way} {_address(lab, node)} {drop}" for way in ("saddr", "daddr")])
 
 
 def narrow(lab: Lab, node: str) -> None:
-    """Limit what a machine sends and receives to ``RATE``."""
+    """Limit the bandwidth of a machine to ``RATE``, in both directions."""
     inside = _inside(lab, node)
     add = ["qdisc", "replace", "dev"]
     run(["tc", *add, _link(lab, node), "root", "tbf", "rate", RATE, *BUCKET])
@@ -74,7 +74,7 @@ def narrow(lab: Lab, node: str) -> None:
 
 
 def delay(lab: Lab, node: str) -> None:
-    """Delay what a machine sends and receives by ``DELAY``: with netem if the kernel has it, else by a relay process."""
+    """Delay the packets that a machine sends and receives: with netem if the kernel has it, else by a relay process."""
     words = ["netem", "delay", f"{DELAY}ms", f"{JITTER}ms"]
     link, inside = _link(lab, node), _inside(lab, node)
     if succeeds(["tc", "qdisc", "replace", "dev", link, "root", *words]):
@@ -113,7 +113,7 @@ def _inside(lab: Lab, node: str) -> list[str]:
 
 
 def _link(lab: Lab, node: str) -> str:
-    """Return the host's end of a machine's link; its name may have been shortened."""
+    """Return the host's end of a machine's link, by its index: its name may have been shortened."""
     (own,) = json.loads(run([*_inside(lab, node), "ip", "-j", "link", "show", "host0"]))
     links = json.loads(run(["ip", "-j", "link"]))
     return next(str(link["ifname"]) for link in links if link["ifindex"] == own["link_index"])

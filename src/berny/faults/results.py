@@ -4,36 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from berny.faults.bench import AGAIN, Outcome
 from berny.faults.cases import FaultCase
+from berny.lab.measured import machine
 from berny.lab.plan import state_folder
 from berny.model.topology import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "faults.md"
-# Measurements do not depend on documentation.
-WORDS = [".", ":!docs", ":!*.md", ":!tests", ":!molecule"]
-
-
-def commit() -> str:
-    """Return the commit that results belong to: the last that changed more than documents, ``-dirty`` if changed since."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.strip()
-
-    dirty = "-dirty" if git("status", "--porcelain", "--", *WORDS) else ""
-    return git("log", "-1", "--format=%h", "--", *WORDS) + dirty
-
-
-def machine() -> str:
-    """Return a description of the host: cores, memory, kernel."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}"
 
 
 def read_lines(file: Path) -> list[Any]:
@@ -103,17 +84,17 @@ def verdict(outcome: Outcome) -> str:
     if outcome.unspooled_elsewhere:
         counts.append(f"{outcome.unspooled_elsewhere} responses unspooled while nothing was broken")
     if outcome.acknowledged < outcome.minimum:
-        counts.append(f"{outcome.acknowledged} acknowledged, {outcome.minimum} wanted")
+        counts.append(f"{outcome.acknowledged} acknowledged, {outcome.minimum} required")
     if outcome.caught_up is None:
         counts.append(f"never caught up{': ' if outcome.words else ''}{outcome.words}")
-    if outcome.whole is None:
-        counts.append(f"not whole again{': ' if outcome.words else ''}{outcome.words}")
-    given_up = f" but for {outcome.given_up} given up" if outcome.given_up else ""
-    return f"FAILED: {', '.join(counts)}" if counts else f"holds{given_up}"
+    if outcome.healthy is None:
+        counts.append(f"not healthy again{': ' if outcome.words else ''}{outcome.words}")
+    given_up = f", {outcome.given_up} given up" if outcome.given_up else ""
+    return f"FAILED: {', '.join(counts)}" if counts else f"passed{given_up}"
 
 
 def several(outcomes: list[Outcome]) -> bool:
-    """Return whether outcomes are of more than one pipeline, so that each has to name its own."""
+    """Return whether outcomes belong to more than one pipeline, so each has to name its own."""
     return len({outcome.pipeline for outcome in outcomes}) > 1
 
 
@@ -125,19 +106,19 @@ def line(outcome: Outcome, name_pipeline: bool = False) -> str:
     slow = (
         ""
         if outcome.fresh is not None and outcome.fresh <= outcome.fresh_bound
-        else f" (bar {outcome.fresh_bound:.0f} s)"
+        else f" (limit {outcome.fresh_bound:.0f} s)"
     )
     return (
         f"{outcome.case}{of}: {verdict(outcome)}; "
-        f"{outcome.expected} expected, {outcome.acknowledged} acknowledged meanwhile; "
+        f"{outcome.expected} expected, {outcome.acknowledged} acknowledged during the fault; "
         f"silent {seconds(outcome.silence)}, fresh after {seconds(outcome.fresh)}{slow}, "
-        f"caught up after {seconds(outcome.caught_up)}, whole after {seconds(outcome.whole)}"
+        f"caught up after {seconds(outcome.caught_up)}, healthy after {seconds(outcome.healthy)}"
     )
 
 
 COLUMNS = [
-    "case", "what", "verdict", "expected", "acknowledged (least)", "silent", "fresh (bar)", "caught up", "whole",
-    "repeated on topics",
+    "case", "what", "verdict", "expected", "acknowledged (minimum)", "silent", "fresh (limit)", "caught up", "healthy",
+    "duplicates on topics",
 ]  # fmt: skip
 
 
@@ -153,13 +134,13 @@ def page(of: str, outcomes: list[Outcome], cases: dict[str, FaultCase]) -> str:
     head = f"""# Faults
 
 Made by `berny faults report`. Commit {of}; {machine()}; seeds {", ".join(map(str, seeds))};
-{sum(1 for name in cases if name in run)} cases run, of {len(cases)}. `{summary(outcomes)}`
+{sum(1 for name in cases if name in run)} of {len(cases)} cases run. `{summary(outcomes)}`
 
-Each case: the simulators serve observations as a run of its own, something is broken, held and healed; then every sink is
-held against what was served. *Acknowledged*: observations that were served whole during the fault, and kept. *Silent*: the
-longest time in which no newer point came. *Fresh*: from the healing to a point recorded after it, and the bar; where nobody
-heals, the longest silence. *Caught up*: until every sink had everything.
-*Whole*: until nothing was missing anywhere. Figures are of one run on a host that all machines share.
+In each case the simulators serve observations as a run of its own while a fault is injected, held and healed; then every
+sink is compared with what was served. *Acknowledged*: observations that were served completely during the fault, and stored
+in the spool. *Silent*: the longest time without a newer point. *Fresh*: the time from the healing to a point recorded after
+it, and its limit; for faults that are not healed, the longest silence. *Caught up*: the time until every sink had
+everything. *Healthy*: the time until all probes were healthy. Figures are from one run, on one host that all machines share.
 
 | {" | ".join(columns)} |
 |{"---|" * len(columns)}
@@ -178,11 +159,17 @@ heals, the longest silence. *Caught up*: until every sink had everything.
             seconds(one.silence),
             f"{seconds(one.fresh)} ({one.fresh_bound:.0f} s)",
             seconds(one.caught_up),
-            seconds(one.whole),
+            seconds(one.healthy),
             str(one.topic_duplicates),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     missing = [f"`{name}`" for name in cases if name not in run]
     tail = f"\nNot run at this commit: {', '.join(missing)}.\n" if missing else ""
-    once_more = "\nA later fault may take what an earlier one left:\n\n" + "\n".join(again) + "\n" if again else ""
+    once_more = (
+        "\nComparisons after the last case, since a later fault may destroy what an earlier one left:\n\n"
+        + "\n".join(again)
+        + "\n"
+        if again
+        else ""
+    )
     return head + "\n".join(lines) + "\n" + once_more + tail

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from berny.controller.artifacts import Store
 from berny.controller.placement import by_load, spools, units
-from berny.lab.plan import Plan
+from berny.lab.plan import Plan, groups_of
 from berny.lab.simulation import select
 from berny.model import names
 from berny.model.catalog import Catalog, load_catalog
@@ -69,15 +69,15 @@ class Targets:
         return frozenset(name for name, stages in self.spools().items() if any(node in at for at in stages.values()))
 
 
-def load_targets(pipelines: Collection[str] | None = None) -> Targets:
-    """Return the targets in the inventory of labs that run these pipelines, or those that a lab runs by default."""
+def load_targets(pipelines: Collection[str] | None = None, groups: Groups | None = None) -> Targets:
+    """Return the targets in a lab that runs these pipelines and has these groups; without them, those of a default lab."""
     catalog, store = load_catalog(), Store()
     absent = [name for name, one in catalog.components.items() if one.optional and not store.find(one.archive)]
     chosen = select("") if pipelines is None else pipelines
     running = {name: one for name, one in load_pipelines().items() if name in chosen}
-    return Targets(catalog, running, read_mapping(), absent)
+    return Targets(catalog, running, groups or groups_of(read_mapping(), chosen), absent)
 
 
 def targets_of(plan: Plan) -> Targets:
     """Return the targets in a lab."""
-    return load_targets(plan.pipelines)
+    return load_targets(plan.pipelines, plan.groups)

@@ -16,7 +16,7 @@ class Watch:
     """Polls the newest point; a machine that is down does not respond, and is polled again."""
 
     def __init__(self, lab: Lab, pipeline: str) -> None:
-        self._command = lab.ssh(harness.node(pipeline), harness.command(pipeline, "newest"))
+        self._command = lab.ssh(harness.node(lab, pipeline), harness.command(pipeline, "newest"))
         # A frozen or cut off machine does not close connections.
         self._command[1:1] = ["-o", "ServerAliveInterval=2", "-o", "ServerAliveCountMax=2"]
         self._process: subprocess.Popen[str] | None = None

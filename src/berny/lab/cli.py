@@ -20,6 +20,10 @@ from berny.lab.simulation import load_simulations, select
 
 app = typer.Typer(no_args_is_help=True, help="Four real systemd machines on this host.")
 Name = Annotated[str, typer.Option("--name", envvar="BERNY_LAB", help="The lab's name; each has its own machines.")]
+Everything = Annotated[
+    bool | None,
+    typer.Option(help="Run every component, also those that no pipeline needs; by default as the lab does already."),
+]
 PIPELINES = "The pipelines to run, 'all' or names such as 'one two'; by default those that it runs already."
 console = Console()
 
@@ -48,17 +52,17 @@ def as_root() -> None:
         os.execvp("sudo", ["sudo", preserve, sys.executable, "-m", "berny.cli", *sys.argv[1:]])
 
 
-def work(name: str, task: Callable[[Lab, Steps], None], pipelines: str = "") -> None:
+def work(name: str, task: Callable[[Lab, Steps], None], pipelines: str = "", everything: bool | None = None) -> None:
     """Run a task on a lab and show its steps."""
     as_root()
     with told(), Steps(console) as steps:
-        task(Lab.named(name, select(pipelines) if pipelines.strip() else ()), steps)
+        task(Lab.named(name, select(pipelines) if pipelines.strip() else (), everything), steps)
 
 
 @app.command()
-def up(name: Name = "lab") -> None:
+def up(name: Name = "lab", everything: Everything = None) -> None:
     """Start the machines and wait for SSH."""
-    work(name, lambda lab, steps: lab.up(steps))
+    work(name, lambda lab, steps: lab.up(steps), everything=everything)
 
 
 @app.command()
@@ -98,10 +102,11 @@ def ssh(node: str, context: typer.Context, name: Name = "lab") -> None:
 @app.command()
 def start(
     name: Name = "lab",
-    rate: Annotated[float, typer.Option(help="Observations a second that each simulator serves.")] = 2.0,
+    rate: Annotated[float, typer.Option(help="Observations per second that each simulator serves.")] = 2.0,
     pipelines: Annotated[str, typer.Option(help=PIPELINES)] = "",
+    everything: Everything = None,
 ) -> None:
-    """From nothing to running pipelines: machines, archives, cluster, pipelines, and where to look."""
+    """Set up machines, archives, cluster and pipelines; then show their status and addresses."""
     from berny.lab.make import make
 
-    work(name, lambda lab, steps: make(lab, steps, console, rate), pipelines)
+    work(name, lambda lab, steps: make(lab, steps, console, rate), pipelines, everything)

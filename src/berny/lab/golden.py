@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -63,10 +64,20 @@ def recipe() -> tuple[list[str], str]:
     return sorted(names), CONTAINER_SETUP + disable
 
 
+def hooks() -> list[str]:
+    """Return the options of mmdebstrap that write the files which components' packages find as they are installed."""
+    files = {path: text for one in of_components() for path, text in one.files.items()}
+    write = 'mkdir -p "$1"{folder} && printf %s {text} > "$1"{path}'
+    return [
+        f"--essential-hook={write.format(folder=Path(path).parent, text=shlex.quote(text), path=path)}"
+        for path, text in sorted(files.items())
+    ]
+
+
 def golden_root() -> Path:
     """Return the folder of the golden root for today's packages and setup, whether it exists or not."""
     names, setup = recipe()
-    key = hashlib.sha256("\n".join([SUITE, setup, *names]).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join([SUITE, setup, *names, *hooks()]).encode()).hexdigest()[:12]
     return cache_folder() / "golden" / f"{SUITE}-{key}"
 
 
@@ -80,7 +91,7 @@ def make_golden(say: Say) -> Path:
     if target.is_dir():
         return target
     with making(target) as root:
-        make_root(root, *recipe(), say)
+        make_root(root, *recipe(), say, *hooks())
     return target
 
 

@@ -13,7 +13,6 @@ from berny.lab.plan import LabError
 from berny.lab.simulation import load_simulations
 from berny.model import names
 from berny.model.manifest import load_pipelines
-from berny.model.topology import read_mapping
 
 PYTHON_PATH = "/opt/berny/berny/python:/opt/berny/runtime/python"
 PYTHON = f"sudo env PYTHONPATH={PYTHON_PATH} python3"
@@ -26,9 +25,9 @@ def command(pipeline: str, *words: str) -> str:
     return f"sudo env PYTHONPATH={path} python3 -u -m berny.runtime.harness {pipeline} {' '.join(words)}"
 
 
-def node(pipeline: str) -> str:
-    """Return the node where a pipeline's harness runs."""
-    return read_mapping()[load_simulations()[pipeline].harness][0]
+def node(lab: Lab, pipeline: str) -> str:
+    """Return the node where the harness of one of a lab's pipelines runs."""
+    return lab.plan.groups[load_simulations()[pipeline].harness][0]
 
 
 def status(lab: Lab, pipeline: str) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def status(lab: Lab, pipeline: str) -> dict[str, Any]:
     Raises:
         LabError: it can't be read; the message has the last line of the output.
     """
-    done = lab.run(node(pipeline), command(pipeline, "status", "--json"))
+    done = lab.run(node(lab, pipeline), command(pipeline, "status", "--json"))
     if done.returncode:
         said = (done.stderr.strip() or "no response").splitlines()[-1]
         raise LabError(f"{pipeline}: {said}")
@@ -51,7 +50,7 @@ def spooled(lab: Lab, pipeline: str, since: float) -> str:
         LabError: a spool can't be read; the message has the node and the last output.
     """
     lines = ""
-    stages = spools(load_pipelines()[pipeline], read_mapping())
+    stages = spools(load_pipelines()[pipeline], lab.plan.groups)
     for host in sorted({host for hosts in stages.values() for host in hosts}):
         done = lab.run(host, command(pipeline, "spooled", f"--since {since:.0f}"), 120)
         if done.returncode:
@@ -65,7 +64,7 @@ def check(
 ) -> subprocess.CompletedProcess[str]:
     """Compare the sinks of a pipeline with its ground truth of some runs; ``spool``: lines of what its spools have stored."""
     words = [f"--run {run}" for run in runs]
-    checking = lab.ssh(node(pipeline), command(pipeline, "check", "--truth -", *words, *options))
+    checking = lab.ssh(node(lab, pipeline), command(pipeline, "check", "--truth -", *words, *options))
     told = lab.simulators[pipeline].truth.read_text() + spool
     return subprocess.run(checking, input=told, capture_output=True, text=True, timeout=CHECK_SECONDS)
 

@@ -1,4 +1,4 @@
-"""A lab: up, down, and what runs in it."""
+"""A lab: its machines, its network and its simulators."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from berny.lab.machines import Machine
 from berny.lab.plan import LabError, Plan, choose_network, load_plan, state_folder
 from berny.lab.simulator import Process, Simulator, started
 from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
-from berny.model.topology import read_mapping
+from berny.model.topology import selected_pipelines
 
 BOOT_SECONDS = 60
 
@@ -36,18 +35,20 @@ class Lab:
         """By pipeline."""
 
     @classmethod
-    def named(cls, name: str, pipelines: tuple[str, ...] = ()) -> Lab:
-        """Return the lab of that name, which may not exist yet; touches nothing.
+    def named(cls, name: str, pipelines: tuple[str, ...] = (), everything: bool | None = None) -> Lab:
+        """Return the lab of that name, which may not exist yet; creates and changes nothing.
 
         Args:
-            name: the lab's.
-            pipelines: what it runs from now on; without, what it runs already, or what a lab runs by default.
+            name: the lab's name.
+            pipelines: the pipelines to run; if empty, those that it runs already, or the default ones.
+            everything: whether to run the components that none of them needs as well; None: as it does already.
 
         Raises:
             LabError: the name is not valid, or no network is free.
         """
         plan = load_plan(name) or Plan(name, choose_network(name, box.routes()))
-        return cls(replace(plan, pipelines=pipelines) if pipelines else plan)
+        everything = plan.everything if everything is None else everything
+        return cls(replace(plan, pipelines=pipelines or plan.pipelines, everything=everything))
 
     @classmethod
     def existing(cls, name: str) -> Lab:
@@ -102,12 +103,13 @@ class Lab:
             self._simulate(steps, rate)
 
     def down(self, steps: Steps, purge: bool = False) -> None:
-        """Shut the machines down and unmount all; with ``purge`` remove their disks, keys and network too."""
+        """Shut the machines down and unmount everything; with ``purge``, also remove their disks, keys and state."""
         with self.locked():
             with steps.step("shut down") as say:
                 self._end_simulators()
-                # The node that runs the most ends last: others need it to end cleanly.
-                last = {by_load(load_catalog(), load_pipelines(), read_mapping())[0]}
+                # The node that runs the most is shut down last: others need it for a clean shutdown.
+                pipelines = selected_pipelines(self.plan.pipelines)
+                last = {by_load(load_catalog(), pipelines, self.plan.groups)[0]}
                 for names in (self.machines.keys() - last, self.machines.keys() & last):
                     say(", ".join(sorted(names)))
                     with ThreadPoolExecutor(len(self.machines)) as pool:
@@ -131,7 +133,7 @@ class Lab:
                 simulator.start("--rate", str(rate))
 
     def _end_simulators(self, keep: Collection[str] = ()) -> None:
-        # By what was started, not by the plan: another checkout may have other pipelines.
+        # By PID files, not by the plan: another checkout may have other pipelines.
         for name in started(self.plan):
             if name not in keep:
                 Process(self.plan, name).stop()

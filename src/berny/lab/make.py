@@ -1,4 +1,4 @@
-"""``make lab``: from nothing to running pipelines."""
+"""``make lab``: set up machines, archives, cluster and pipelines."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from berny.controller.artifacts.cli import fetch_all
-from berny.controller.artifacts.recipes import load_recipes
+from berny.controller.artifacts.recipes import Recipe, load_recipes
 from berny.controller.progress import Say, Steps
 from berny.lab import harness, summary
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
-from berny.model.topology import CHECKOUT
+from berny.model.catalog import load_catalog
+from berny.model.topology import CHECKOUT, Groups, is_selected
 
 FIRST_POINT_SECONDS = 180
 TASK = re.compile(r"^(?:PLAY|TASK|RUNNING HANDLER) \[(?P<title>.*?)\] \**$")
@@ -63,6 +64,18 @@ def play(lab: Lab, playbook: str, say: Say, *options: str) -> str:
     return "".join(lines)
 
 
+def archives(groups: Groups) -> list[str]:
+    """Return the archives that a lab needs: all but those that only on-demand components have which it does not run."""
+    components = load_catalog().components.values()
+    idle = {one.name for one in components if one.on_demand and not is_selected(one, groups)}
+    used = {archive for one in components if one.name not in idle for archive in (one.archive, one.commands.archive)}
+
+    def is_idle(recipe: Recipe) -> bool:
+        return not recipe.pipeline and recipe.file.parents[1].name in idle and recipe.name not in used
+
+    return [name for name, recipe in load_recipes().items() if not is_idle(recipe)]
+
+
 def make(lab: Lab, steps: Steps, console: Console, rate: float) -> None:
     """Start everything and print where to look.
 
@@ -71,7 +84,7 @@ def make(lab: Lab, steps: Steps, console: Console, rate: float) -> None:
     """
     since = time.monotonic()
     lab.up(steps, rate)
-    fetch_all(list(load_recipes()), steps)
+    fetch_all(archives(lab.plan.groups), steps)
     with lab.locked():
         with steps.step("site.yml") as say:
             play(lab, "site.yml", say)
@@ -98,6 +111,6 @@ def _wait_for_observation(lab: Lab, pipeline: str, deadline: float) -> None:
         if time.monotonic() > deadline:
             raise LabError(
                 f"no stored observation of {pipeline} after {FIRST_POINT_SECONDS} s ({said}): "
-                "berny lab status shows which stage waits"
+                "berny lab status shows which stage is waiting"
             )
         time.sleep(1)

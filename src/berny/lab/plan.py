@@ -19,7 +19,7 @@ from berny.lab.simulation import Simulation, load_simulations, select
 from berny.model import names
 from berny.model.catalog import Catalog, load_catalog
 from berny.model.manifest import Pipeline, load_pipelines
-from berny.model.topology import read_mapping
+from berny.model.topology import Groups, demanded_groups, read_mapping, selected_pipelines
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,9}")
 FIRST_NODE = 10
@@ -64,6 +64,24 @@ def disks(groups: Mapping[str, list[str]], catalog: Catalog, pipelines: Mapping[
     return found
 
 
+def groups_of(mapping: Groups, pipelines: Iterable[str], everything: bool = False) -> dict[str, list[str]]:
+    """Return the nodes of each group in a lab that runs these pipelines, or every component of the mapping."""
+    if everything:
+        return {group: list(nodes) for group, nodes in mapping.items()}
+    return demanded_groups(load_catalog(), mapping, selected_pipelines(pipelines).values())
+
+
+def described_groups(mapping: Groups, described: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the nodes of each group in a lab by the content of its ``lab.yml``."""
+    return groups_of(mapping, **_selection(described))
+
+
+def _selection(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``lab.yml`` selects; where it names no pipelines, the default ones."""
+    pipelines = tuple(described.get("pipelines") or select(""))
+    return {"pipelines": pipelines, "everything": bool(described.get("everything"))}
+
+
 def choose_network(name: str, taken: Iterable[str]) -> ipaddress.IPv4Network:
     """Return a /24 of 10.180.0.0/16 for the lab, derived from its name, that overlaps with no network of ``taken``.
 
@@ -87,6 +105,8 @@ class Plan:
     network: ipaddress.IPv4Network
     pipelines: tuple[str, ...] = field(default_factory=lambda: select(""))
     """The pipelines that it runs."""
+    everything: bool = False
+    """Whether it also runs the on-demand components that none of its pipelines needs."""
 
     @property
     def folder(self) -> Path:
@@ -138,8 +158,13 @@ class Plan:
         }
 
     @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """The nodes of each inventory group, and all of them as ``all``; a component that it does not run has none."""
+        return groups_of(read_mapping(), self.pipelines, self.everything)
+
+    @cached_property
     def disks(self) -> list[Disk]:
-        """All data disks."""
+        """The data disks of everything that it may come to run: a machine gets its disks when it boots."""
         return disks(read_mapping(), load_catalog(), load_pipelines())
 
     def describe(self) -> dict[str, Any]:
@@ -150,6 +175,7 @@ class Plan:
             "gateway": self.gateway,
             "nodes": {n.name: {"machine": n.machine, "address": n.address} for n in self.nodes.values()},
             "pipelines": list(self.pipelines),
+            "everything": self.everything,
             "simulations": {name: one.describe(self.simulator) for name, one in self.simulations.items()},
         }
 
@@ -166,4 +192,4 @@ def load_plan(name: str) -> Plan | None:
     if not file.exists():
         return None
     kept = yaml.safe_load(file.read_text())
-    return Plan(name, ipaddress.IPv4Network(kept["network"]), tuple(kept.get("pipelines") or select("")))
+    return Plan(name, ipaddress.IPv4Network(kept["network"]), **_selection(kept))

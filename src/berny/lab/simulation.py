@@ -28,7 +28,7 @@ class SourceFault(_Strict):
     quiet: bool = False
     """Nothing is acknowledged during the fault."""
     refused: bool = False
-    """Nothing either, and the stage that polls the source stops until an operator starts it again."""
+    """As ``quiet``, and the stage that polls the source stops until an operator starts it again."""
 
 
 class Simulation(_Strict):
@@ -40,11 +40,13 @@ class Simulation(_Strict):
     """The inventory group on whose first node the pipeline's harness runs."""
     settings: dict[str, str] = {}
     """The environment of its stages when it polls its simulator."""
+    calendars: dict[str, str] = {}
+    """Calendars of timers in a lab by stage, which override the manifest's: usually shorter."""
     secret: str = ""
     """If the operator has set it, the pipeline polls the real source instead."""
     faults: dict[str, SourceFault] = {}
     default: bool = False
-    """A lab runs it by default."""
+    """Whether a lab runs it by default."""
 
     def describe(self, address: str) -> dict[str, Any]:
         """Return the variables for the inventory ``lab``, for a simulator that listens on an address."""
@@ -54,6 +56,7 @@ class Simulation(_Strict):
             "secret": self.secret,
             "secrets": {self.secret: "simulated"} if self.secret else {},
             "settings": {name: value.replace(URL, url) for name, value in self.settings.items()},
+            "calendars": self.calendars,
         }
 
 

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,9 @@ class Process:
 
 
 class Simulator(Process):
-    """The simulator of a pipeline of this checkout. Each responds at ``/_simulator``:
+    """The simulator of a pipeline of this checkout, controlled at ``/_simulator``:
 
-    ``stats`` returns what it has served, ``run`` names the run and sets the rate, ``faults`` has it fail.
+    ``stats`` returns what it has served, ``run`` names the run and sets the rate, ``faults`` injects faults.
     """
 
     def __init__(self, plan: Plan, pipeline: str, simulation: Simulation) -> None:
@@ -100,6 +101,15 @@ class Simulator(Process):
                 break
             time.sleep(0.1)
         raise LabError(f"the simulator of {self.pipeline} does not respond at {self.url}; see {self.log}")
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Restore the run and the rate of new observations afterwards."""
+        before = self.ask("/_simulator/stats")
+        try:
+            yield
+        finally:
+            self.ask("/_simulator/run", {word: before[word] for word in ("run", "rate")})
 
     def ask(self, path: str, data: dict[str, Any] | None = None) -> Any:
         """Return the JSON of the simulator's response; ``data`` is posted."""

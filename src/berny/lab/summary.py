@@ -16,7 +16,7 @@ from berny.lab import harness
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError
 from berny.model.catalog import load_catalog
-from berny.model.topology import read_mapping
+from berny.model.topology import selected_components
 
 
 def probes(lab: Lab) -> dict[str, list[dict[str, Any]]]:
@@ -55,7 +55,7 @@ def absent(component: str, archive: str) -> str:
 
 def show(lab: Lab, console: Console) -> None:
     """Print the tables."""
-    table = Table("component", "node", "version", "serving", "whole", "memory", "", box=None)
+    table = Table("component", "node", "version", "ready", "healthy", "memory", "", box=None)
     total = 0
     asked = probes(lab)
     for node, answers in asked.items():
@@ -65,8 +65,8 @@ def show(lab: Lab, console: Console) -> None:
             memory = health["memory_bytes"] or 0
             total += memory
             row = [health["service"], node, health["version"]]
-            row += ["yes" if health[word] else "[red]no[/]" for word in ("serving", "whole")]
-            detail = "" if health["whole"] else health["detail"]
+            row += ["yes" if health[word] else "[red]no[/]" for word in ("ready", "healthy")]
+            detail = "" if health["healthy"] else health["detail"]
             table.add_row(*row, f"{memory >> 20} MiB" if memory else "", detail)
     console.print(table)
     console.print(f"memory in total: {total / 2**30:.2f} GiB resident", highlight=False)
@@ -78,7 +78,8 @@ def show(lab: Lab, console: Console) -> None:
             rows.add_row(name, str(error))
     console.print(rows)
     running = {health["service"] for answers in asked.values() for health in answers}
-    groups, catalog = read_mapping(), load_catalog()
+    groups = lab.plan.groups
+    catalog = selected_components(load_catalog(), groups)
     for service in catalog.services.values():
         if catalog.components[service.component].optional and service.name not in running:
             continue

@@ -95,7 +95,7 @@ def check_resources(asked: Mapping[str, Any], kinds: Mapping[str, Kind]) -> Iter
 
 @cache
 def load_catalog(roles: Path = ROLES) -> Catalog:
-    """Read every component with its commands, ordered so that each comes after what it requires.
+    """Read every component with its commands, ordered so that each comes after what it requires or takes from.
 
     Raises:
         CatalogError: a file is malformed, or a component requires one that is missing or that requires it.
@@ -131,7 +131,8 @@ def _ordered(found: Mapping[str, Component], roles: Path) -> dict[str, Component
             raise CatalogError(f"{roles}: components require each other in a circle: {' -> '.join([*path, name])}")
         if name not in found:
             raise CatalogError(f"{roles / path[-1] / 'component.yml'}: requires {name!r}, which is not in the catalog")
-        for other in found[name].requires:
+        givers = [other for other, one in found.items() if {*one.gives} & {*found[name].takes}]
+        for other in [*found[name].requires, *givers]:
             add(other, (*path, name))
         ordered.setdefault(name, found[name])
 
@@ -145,7 +146,7 @@ def _check(catalog: Catalog, roles: Path) -> None:
     taken: dict[tuple[str, object], str] = {}
     for component in catalog.components.values():
         file = roles / component.name / "component.yml"
-        own: list[tuple[str, object]] = [("uid", component.user.uid), ("user", component.user.name)]
+        own = [fact for user in component.users for fact in user.facts]
         own += [("service", name) for name in component.services] + [("group", group) for group in component.groups]
         own += [("kind", name) for name in component.kinds] + [("endpoint", name) for name in component.endpoints]
         for word, value in own:

@@ -66,6 +66,11 @@ class User(Strict):
     name: Name
     uid: int = Field(ge=names.UIDS.start, lt=names.UIDS.stop)
 
+    @property
+    def facts(self) -> list[tuple[str, object]]:
+        """What no other user may have."""
+        return [("uid", self.uid), ("user", self.name)]
+
 
 class BySize(Strict):
     """A number for each node size (``node_size`` of the inventory)."""
@@ -85,6 +90,7 @@ class Service(Strict):
     """Names of ports that are web UIs: the firewall opens them to operators as well."""
     metrics: str = ""
     """The name of the port that serves metrics in Prometheus' format."""
+    metrics_path: str = Field(default="/metrics", pattern=r"^/\S+$")
     heap: BySize | None = None
     """MiB, of a process whose heap is set."""
     memory: BySize | None = None
@@ -97,6 +103,8 @@ class Service(Strict):
     """GiB of the data disk at ``/data/<service>``."""
     keeps: str
     """What it keeps and for how long."""
+    user: User | None = None
+    """Who it runs as, where that is not its component's user."""
     name: Name
     component: Name
 
@@ -170,6 +178,8 @@ class Endpoint(Strict):
     """``hdfs`` gives ``hdfs://HOST:PORT``; without one it is ``HOST:PORT``."""
     every: bool = False
     """Of all nodes, with commas between; else of the first."""
+    part: Literal["", "host", "port"] = ""
+    """This alone, for clients that are given the two apart."""
     text: str = ""
     """For stages alone: ``{user}``, ``{pipeline}`` and ``{stage}`` are the stage's."""
 
@@ -177,6 +187,8 @@ class Endpoint(Strict):
     def _service_or_text(self) -> Endpoint:
         if bool(self.text) == bool(self.service and self.port):
             raise ValueError("service and port, or text")
+        if self.part and (self.scheme or self.every):
+            raise ValueError("part: of one address without a scheme")
         return self
 
 
@@ -250,6 +262,8 @@ class Packages(Strict):
     """Those that have its programs: a start is a function of their content, not of what they depend on."""
     masks: list[Annotated[str, Field(pattern=r"^[\w@.-]+\.(service|socket|timer|path)$")]] = []
     """Units of theirs that never start: the service runs as a unit of the catalog's name."""
+    files: dict[Annotated[str, Field(pattern=r"^/etc(/[\w.-]+)+$")], str] = {}
+    """Texts by path that are there before they are installed: what their installation does depends on them."""
 
 
 class Engine(Strict):
@@ -276,6 +290,10 @@ class Component(Strict):
     user: User
     requires: list[str] = []
     """Components that must be there for it to run."""
+    gives: list[Name] = []
+    """What it has for those that take it, by the name of the template of its role."""
+    takes: list[Name] = []
+    """What it takes from all that give it: it comes after them."""
     restored_after: list[str] = []
     """Components that must be restored before it."""
     services: dict[str, Service]
@@ -286,6 +304,8 @@ class Component(Strict):
     """Generated on the first run, beside the inventory."""
     optional: bool = False
     """Where the store has no archive of it, the rest goes on without it."""
+    on_demand: bool = False
+    """A lab runs it only for pipelines that need it."""
     ephemeral_ports: tuple[Port, Port] | None = None
     endpoints: dict[str, Endpoint] = {}
     kinds: dict[str, Kind] = {}
@@ -296,6 +316,11 @@ class Component(Strict):
     name: Name
     verbs: list[str] = []
     """What its role can do beside converging: the names of its ``tasks/*.yml``."""
+
+    @property
+    def users(self) -> list[User]:
+        """Its own user and those of its services."""
+        return [self.user, *(service.user for service in self.services.values() if service.user)]
 
     @property
     def scripts(self) -> list[str]:
@@ -313,6 +338,9 @@ class Component(Strict):
             raise ValueError(
                 "install: 'archive' and 'venv' need archive, 'packages' needs packages, and none the other"
             )
+        facts = [fact for user in self.users for fact in user.facts]
+        if len({*facts}) < len(facts):
+            raise ValueError("services: two of its users have one name or uid")
         if self.optional and not self.archive:
             raise ValueError("optional: only what is installed from an archive can be missing from the store")
         ports = {name: service.ports for name, service in self.services.items()}

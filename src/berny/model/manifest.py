@@ -174,12 +174,12 @@ def _check_shared(pipelines: Mapping[str, Pipeline], catalog: Catalog, folder: P
     """Refuse users, units and resources that two pipelines, or one and a component, would share."""
     taken: dict[tuple[str, object], str] = {}
     for component in catalog.components.values():
-        taken |= {("uid", component.user.uid): component.name, ("user", component.user.name): component.name}
+        taken |= {fact: component.name for user in component.users for fact in user.facts}
         taken |= {("unit", service): component.name for service in component.services}
         for kind, named in component.resources.items():
             taken |= {(kind, name): component.name for name in named}
     for pipeline in pipelines.values():
-        own: list[tuple[str, object]] = [("uid", pipeline.user.uid), ("user", pipeline.user.name)]
+        own = pipeline.user.facts
         own += [("unit", names.unit(pipeline.name, stage)) for stage in pipeline.stages]
         own += [(kind, name) for kind, named in pipeline.resources.items() for name in named]
         for word, value in own:

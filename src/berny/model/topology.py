@@ -40,6 +40,29 @@ def selected_components(catalog: Catalog, groups: Groups) -> Catalog:
     return Catalog(components={name: one for name, one in catalog.components.items() if is_selected(one, groups)})
 
 
+def demanded_groups(catalog: Catalog, groups: Groups, pipelines: Iterable[Pipeline]) -> dict[str, list[str]]:
+    """Return the groups of an inventory, without the nodes of on-demand components that nothing needs.
+
+    A pipeline needs the components of its resources and of the groups that its stages run on, its engines, and what these
+    require. What a selected component requires that is not on demand is needed as well.
+
+    Args:
+        catalog: all components.
+        groups: the inventory's groups; those that no component has are kept as they are.
+        pipelines: the pipelines that are to run.
+    """
+    owners = {group: component.name for component in catalog.components.values() for group in component.groups}
+    needed = {name for name, one in selected_components(catalog, groups).components.items() if not one.on_demand}
+    for pipeline in pipelines:
+        needed |= pipeline.requires | {catalog.kinds[kind].component for kind in pipeline.resources}
+        needed |= {owners[stage.on] for stage in pipeline.stages.values() if stage.on in owners}
+    # In the catalog's order a component comes after what it requires.
+    for name, component in reversed(catalog.components.items()):
+        needed |= {*component.requires} if name in needed else set()
+    idle = {name for name, one in catalog.components.items() if one.on_demand} - needed
+    return {group: [] if owners.get(group) in idle else list(nodes) for group, nodes in groups.items()}
+
+
 def chosen(pipelines: str | Sequence[str]) -> list[str]:
     """Return the names of the inventory's pipelines; a text (``-e pipelines=a,b``) has them with commas or spaces between."""
     return pipelines.replace(",", " ").split() if isinstance(pipelines, str) else list(pipelines)
@@ -91,6 +114,8 @@ def address(endpoint: Endpoint, catalog: Catalog, groups: Groups, machines: Mapp
     """Return the value of an endpoint of selected components."""
     service = catalog.services[endpoint.service]
     nodes = list(groups[service.group])[: None if endpoint.every else 1]
+    if endpoint.part:
+        return machines[nodes[0]] if endpoint.part == "host" else str(service.ports[endpoint.port])
     scheme = f"{endpoint.scheme}://" if endpoint.scheme else ""
     return ",".join(f"{scheme}{machines[node]}:{service.ports[endpoint.port]}" for node in nodes)
 

@@ -1,8 +1,8 @@
-"""The set checker: the ground truth of what a source served against what each sink holds.
+"""The set checker: compares the contents of each sink with the ground truth of what a source served.
 
-Definitions (docs/architecture.md, "Delivery"): *lost*, acknowledged and not in a sink that should have it (two identities
-that overwrote each other count as lost); *duplicate*, one identity at two points, rows or lines; *wrong*, there with another
-value; *unexpected*, in a sink but never served; *unspooled*, served whole but never kept.
+Definitions (docs/design/delivery.md): *lost*, acknowledged and not in a sink that should have it (two identities that
+overwrote each other count as lost); *duplicate*, one identity at two points, rows or lines; *wrong*, stored with another
+value; *unexpected*, in a sink but never served; *unspooled*, served completely but never stored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class SinkReport:
-    """What is wrong with one sink; ``duplicates_allowed`` for transport, where they are counted and no more."""
+    """Differences found in one sink. ``duplicates_allowed`` is for transport, where duplicates are only counted."""
 
     sink: str
     found: int
@@ -29,11 +29,11 @@ class SinkReport:
     unexpected: frozenset[str]
     duplicates_allowed: bool = False
     component: str = ""
-    """Where the sink is kept."""
+    """Stores the sink."""
 
     @property
     def clean(self) -> bool:
-        """Tell whether nothing is wrong."""
+        """Return whether there are no differences."""
         return not (self.lost or self.wrong or self.unexpected or (self.duplicate and not self.duplicates_allowed))
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class SinkReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All sinks, and what was served whole but never kept."""
+    """The reports of all sinks, and what was served completely but never stored."""
 
     expected: int
     unspooled: frozenset[str]
@@ -63,7 +63,7 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Tell whether nothing is wrong; a run that expected nothing proves nothing and is not clean."""
+        """Return whether there are no differences; a run that expected nothing proves nothing and is not clean."""
         return bool(self.expected) and not self.unspooled and all(sink.clean for sink in self.sinks)
 
     def __str__(self) -> str:
@@ -80,15 +80,15 @@ def check_sink(
     duplicates_allowed: bool = False,
     component: str = "",
 ) -> SinkReport:
-    """Hold a sink's records (identity, value) against what is expected of it.
+    """Compare a sink's records (identity, value) with the expected ones.
 
     Args:
         sink: its name.
-        records: what it holds.
-        expected: the value of each identity that it should hold.
-        served: every identity that was ever served, in whatever run.
+        records: its contents.
+        expected: the value of each identity that it should contain.
+        served: every identity that was ever served, in any run.
         duplicates_allowed: for topics.
-        component: where the sink is kept.
+        component: stores the sink.
     """
     values: dict[str, set[Hashable]] = {}
     counts: Counter[str] = Counter()
@@ -110,37 +110,37 @@ def check_sink(
 # -- the ground truth ----------------------------------------------------------------------------------------------
 
 Expected = Callable[[dict[str, Any]], tuple[Hashable, float | None]]
-"""Returns, of a line of the ground truth that is an observation, its value and the Unix time that it was recorded at."""
+"""Returns, for an observation in the ground truth, its value and the Unix time that it was recorded at."""
 
 
 @dataclass
 class Truth:
-    """What was served: the value by identity, of some runs and of all; when each was served first, in which response."""
+    """What was served, by identity: ``expected`` in some runs, ``served`` in all; and when first, in which response."""
 
     expected: dict[str, Hashable]
     served: set[str]
     at: dict[str, float]
     answer: dict[str, tuple[str, int]]
     spooled: set[str]
-    """What the spool says that it has kept."""
+    """Identities that the spool has stored."""
     recorded: dict[str, float]
     """Unix time."""
 
     def kept(self, seconds: float) -> dict[str, Hashable]:
-        """Return what is expected of a sink that takes nothing older than so many seconds."""
+        """Return what is expected in a sink that accepts nothing older than ``seconds``."""
         too_old = {one for one, moment in self.recorded.items() if moment < self.at[one] - seconds}
         return {one: value for one, value in self.expected.items() if one not in too_old}
 
 
 def read_truth(lines: Iterable[str], expected: Expected, runs: Collection[str] | None = None) -> Truth:
-    """Read a simulator's ground truth; only responses that were written to the socket whole are expected anywhere.
+    """Read a simulator's ground truth; only observations of responses that were sent completely are expected.
 
-    A line is an observation (``run``, ``answer``, ``identity``, ``at`` and what ``expected`` reads), or says that a response
-    was ``served`` whole. The source may repeat itself: an observation belongs to the run that served it first. Lines of
-    ``spooled`` may follow.
+    A line is an observation (``run``, ``answer``, ``identity``, ``at`` and what ``expected`` reads), or records that a
+    response was ``served`` completely. The source may repeat itself: an observation belongs to the run that served it first.
+    Lines of ``spooled`` may follow.
     """
     answers: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    whole: set[tuple[str, int]] = set()
+    completed: set[tuple[str, int]] = set()
     truth = Truth({}, set(), {}, {}, set(), {})
     for line in lines:
         entry = json.loads(line)
@@ -149,7 +149,7 @@ def read_truth(lines: Iterable[str], expected: Expected, runs: Collection[str] |
             continue
         key = (entry["run"], entry["answer"])
         if entry.get("served"):
-            whole.add(key)
+            completed.add(key)
         elif "identity" in entry:
             answers.setdefault(key, []).append(entry)
     first: dict[str, str] = {}
@@ -158,7 +158,7 @@ def read_truth(lines: Iterable[str], expected: Expected, runs: Collection[str] |
             identity = entry["identity"]
             truth.served.add(identity)
             own = first.setdefault(identity, key[0])
-            if key in whole and (runs is None or own in runs):
+            if key in completed and (runs is None or own in runs):
                 truth.expected[identity], recorded = expected(entry)
                 truth.at.setdefault(identity, entry["at"])
                 truth.answer.setdefault(identity, key)
@@ -171,12 +171,12 @@ def read_truth(lines: Iterable[str], expected: Expected, runs: Collection[str] |
 
 
 def same(value: Any) -> Hashable:
-    """Return what a sink is to hold that keeps the value."""
+    """Return what a sink should contain if it stores the value."""
     return value
 
 
 def present(value: Any) -> Hashable:
-    """Return what a sink is to hold of which only the identities are read."""
+    """Return what a sink should contain if only its identities are read."""
     return True
 
 
@@ -186,23 +186,23 @@ class Sink:
 
     name: str
     component: str
-    """Where it is kept."""
+    """Stores it."""
     read: Callable[[float], Iterable[tuple[str, Hashable]]]
-    """Returns identity and value of what it got since a Unix time."""
+    """Returns identity and value of each record that arrived since a Unix time."""
     expects: Callable[[Any], Hashable] = same
-    """Returns, of an observation's value, what the sink is to hold."""
+    """Returns what the sink should contain for an observation's value."""
     transport: bool = False
-    """Delivered to at least once: duplicates are counted and no more."""
+    """Delivery to it is at least once: duplicates are only counted."""
     keep: float = math.inf
-    """It takes nothing that was recorded longer ago than so many seconds."""
+    """Retention in seconds: older observations are not accepted."""
     audit: Callable[[], list[SinkReport]] = list
-    """Reports what the last reading found beside the identities."""
+    """Returns further findings of the last ``read``, beside the identities."""
 
 
 def check(sinks: Iterable[Sink], truth: Truth, since: float = 0) -> Report:
-    """Return the report over what came into all sinks since a Unix time."""
+    """Return the report on what arrived in all sinks since a Unix time."""
     held = [(sink, list(sink.read(since))) for sink in sinks]
-    # The spool forgets in the end: what a sink has was kept as well.
+    # The spool prunes what is delivered: what a sink has was in the spool as well.
     kept = truth.spooled.union(*({identity for identity, _ in records} for _, records in held))
     unspooled = frozenset(truth.expected.keys() - kept)
     reports = []

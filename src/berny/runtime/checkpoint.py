@@ -1,8 +1,8 @@
-"""Where a Spark query goes on reading a topic: found before it starts, so that nothing missing can keep it from starting.
+"""Finds where a Spark query continues in a topic, before it starts, so that missing offsets can't keep it from starting.
 
-A query whose checkpoint names offsets or a topic that are no longer there fails for ever (``failOnDataLoss``), or passes over
-what is missing in silence. So the checkpoint is held against the topic; where it can't be followed, what is gone is recorded
-and the query gets a new one. This is for queries without state: with a checkpoint goes what a query has aggregated.
+A query whose checkpoint refers to offsets or a topic that no longer exist fails for ever (``failOnDataLoss``), or skips the
+missing records silently. So the checkpoint is compared with the topic first. If it can't be followed, the missing ranges are
+recorded, and the query gets a new checkpoint. This is only for stateless queries: aggregations are lost with a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from berny.runtime.topics import TopicWatch, resume, watermarks
 LOGGER = logging.getLogger("checkpoint")
 ORIGIN = "origin.json"
 SETTLE_SECONDS = 10
-"""How long a leader that was just elected may take to know the last offset again."""
+"""How long a newly elected leader may take until it knows the last offset again."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a checkpoint has come: the next offset by partition, in the topic with that id (empty: not known)."""
+    """The position of a checkpoint: the next offset by partition, in the topic with that id (empty if unknown)."""
 
     topic_id: str
     offsets: dict[int, int]
 
 
 class Checkpoint:
-    """A query's checkpoint in HDFS. Spark's own files are only read; beside them is what topic it began with, and where."""
+    """A query's checkpoint in HDFS. Spark's files are only read; ``origin.json`` has the topic and the first offsets."""
 
     def __init__(self, web_url: str, user: str, path: str) -> None:
         self._client = InsecureClient(web_url, user=user, timeout=(5, 30))
@@ -43,13 +43,13 @@ class Checkpoint:
         self._beside = f"{path}.new"
 
     def progress(self, topic: str) -> Progress | None:
-        """Return how far it has come, or None where there is none.
+        """Return its position, or None if there is no checkpoint.
 
         Raises:
-            HdfsError, RequestException: HDFS does not give it.
+            HdfsError, RequestException: it can't be read.
         """
         if self._client.status(self._path, strict=False) is None:
-            # Cut off between the removal of the former one and the renaming of the next.
+            # Interrupted between the removal of the old checkpoint and the renaming of the new one.
             if self._origin(self._beside) is None:
                 return None
             self._client.rename(self._beside, self._path)
@@ -61,7 +61,7 @@ class Checkpoint:
         return origin
 
     def begin(self, progress: Progress) -> None:
-        """Replace it by an empty one that begins there. Cut off at any point, either the former or the new one is found.
+        """Replace it by an empty one that begins there. If interrupted, either the old or the new one is found.
 
         Raises:
             HdfsError, RequestException: HDFS refuses.
@@ -72,7 +72,7 @@ class Checkpoint:
         self._client.rename(self._beside, self._path)
 
     def adopt(self, progress: Progress) -> None:
-        """Note the topic in a checkpoint of an earlier version.
+        """Record the topic in a checkpoint of an earlier version.
 
         Raises:
             HdfsError, RequestException: HDFS refuses.
@@ -103,7 +103,7 @@ def _written(progress: Progress) -> bytes:
 
 
 def topic_offsets(text: str, topic: str) -> dict[int, int]:
-    """Return the next offsets by partition out of a file of a query's offset log, which has one source.
+    """Return the next offsets by partition from a file of a query's offset log.
 
     Source of the format: OffsetSeqLog of Spark, version 1: a line with the version, one with metadata, one for each source.
     """
@@ -117,13 +117,13 @@ def topic_offsets(text: str, topic: str) -> dict[int, int]:
 def where_to_begin(
     known: Progress | None, topic: str, topic_id: str, marks: Mapping[int, tuple[int, int]]
 ) -> tuple[dict[int, int] | None, list[Gap]]:
-    """Return the offsets to begin a new checkpoint at, or None where the one that is there can be followed, and what is gone.
+    """Return the offsets at which a new checkpoint begins, or None if the current one can be followed, and the gaps.
 
     Args:
-        known: how far the checkpoint has come.
+        known: the position of the checkpoint.
         topic: the topic's name.
-        topic_id: that of the topic that is there.
-        marks: by partition, the earliest offset that is there and the one that will be written next.
+        topic_id: the id of the topic that exists now.
+        marks: by partition, the earliest available offset and the next one to be written.
     """
     if known is None or known.topic_id not in ("", topic_id):
         return {partition: low for partition, (low, _) in marks.items()}, []
@@ -141,12 +141,12 @@ def where_to_begin(
 def prepare(
     checkpoint: Checkpoint, watch: TopicWatch, bootstrap_servers: str, skipped: Skipped, stop: threading.Event
 ) -> dict[str, dict[str, int]] | None:
-    """Have a checkpoint that a query can follow; return its ``startingOffsets``, or None if the stage is to stop.
+    """Make sure that a query can follow its checkpoint; return its ``startingOffsets``, or None if the stage has to stop.
 
     Waits while the topic does not exist.
 
     Raises:
-        HdfsError, RequestException, KafkaException: HDFS or Kafka does not answer.
+        HdfsError, RequestException, KafkaException: HDFS or Kafka does not respond.
     """
     topic = watch.topic
     topic_id = watch.begin(stop)
@@ -173,6 +173,7 @@ def prepare(
         if not gaps:
             reason = "there is no checkpoint"
             if known:
-                reason = "offsets are gone that were read" if known.topic_id in ("", topic_id) else "it is another one"
+                same = known.topic_id in ("", topic_id)
+                reason = "offsets that were read are gone" if same else "the topic was recreated"
             log(LOGGER, logging.WARNING, "reading the topic from its beginning", topic=topic, reason=reason)
     return {topic: {str(partition): offset for partition, offset in begin.items()}}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Write a file that is there whole, former or new, whenever the machine ends; once this returns it is the new one."""
+    """Replace a file atomically and durably: after a crash it has the old or the new content; once this returns, the new."""
     beside = path.with_name(f".{path.name}")
     with beside.open("w") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""Kafka in and out: everything acknowledged by all copies, dead letters with reason and origin."""
+"""Publishing to and reading from Kafka: batches acknowledged by all replicas, dead letters with reason and origin."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from berny.runtime.topics import ASK_SECONDS, TopicWatch, client_settings, resum
 
 LOGGER = logging.getLogger("kafka")
 DEAD_LETTERS = ".dlq"
-"""A topic's dead letters go to the topic of its name with this at the end."""
+"""Suffix of the topic that has a topic's dead letters."""
 LETTER_BYTES = 256 << 10
 RECORD_BYTES = 4 << 20
-"""What brokers take at most, key and overhead included (``kafka_message_max_bytes``)."""
+"""The largest record that brokers accept, key and overhead included (``kafka_message_max_bytes``)."""
 
 
 class NotAcknowledged(Exception):
-    """Brokers did not acknowledge a batch; it is to be sent again."""
+    """Brokers did not acknowledge a batch; it has to be sent again."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,21 @@ class Record:
 
     @property
     def is_dead_letter(self) -> bool:
-        """Tell whether its topic is one of dead letters."""
+        """Return whether it goes to a dead-letter topic."""
         return self.topic.endswith(DEAD_LETTERS)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The position of a record. Offsets are valid only in the topic with that id, not in another one of the same name."""
+
+    topic_id: str
+    partition: int
+    offset: int
+
+
 class Publishes(Protocol):
-    """What ``Publisher`` does, for who is handed one."""
+    """The interface of ``Publisher``."""
 
     def publish(self, records: Iterable[Record]) -> int:
         """Publish all records, or raise NotAcknowledged."""
@@ -64,8 +73,8 @@ def dead_letter(
 ) -> Record:
     """Return the record for ``<topic>.dlq``: JSON with reason, origin, time, and the value in base64.
 
-    Of a long value there is the beginning, ``LETTER_BYTES`` of ``value_bytes``: a letter has to fit where what it is about
-    did, and base64 makes four bytes of three. The whole of it stands where the origin says.
+    A long value is truncated to ``LETTER_BYTES`` of its ``value_bytes``, since base64 makes four bytes of three and the
+    letter is subject to the same size limit. The full value is at the origin.
     """
     body = {
         "reason": reason,
@@ -78,7 +87,7 @@ def dead_letter(
 
 
 class Publisher:
-    """Publishes batches; a batch is either acknowledged as a whole or raises and is sent again by the caller."""
+    """Publishes batches. If any record of a batch is not acknowledged, the caller sends the batch again."""
 
     def __init__(self, bootstrap_servers: str, timeout: float = 30) -> None:
         self._settings = client_settings(bootstrap_servers) | {
@@ -120,7 +129,7 @@ class Publisher:
             sent += 1
         producer.flush(self._timeout + 5)
         if errors or acknowledged != sent:
-            # An idempotent producer that gave up on a record can't go on in order: the next batch gets a new one.
+            # An idempotent producer that gave up on a record can't continue in order: the next batch gets a new producer.
             producer.purge()
             self._producer = None
             raise NotAcknowledged(
@@ -130,11 +139,11 @@ class Publisher:
 
 
 class Reader:
-    """Reads a topic as a group, at least once: take a batch, deliver it, commit it.
+    """Reads a topic as a consumer group, at least once: take a batch, deliver it, commit it.
 
-    With each offset the group's commit has the ids of the topic and of the sink. Where one of the two is another one by now
-    (it was deleted and created again), the topic is read from its beginning. Records that are gone before they were read
-    are recorded, and reading goes on after them.
+    Commits carry the ids of the topic and of the sink as metadata. If one of them was deleted and created again since, the
+    topic is read from its beginning. Records that were removed before they were read are recorded as a gap, and reading
+    continues after them.
     """
 
     def __init__(self, bootstrap_servers: str, group: str, topic: str, sink: str, skipped: Skipped) -> None:
@@ -148,17 +157,22 @@ class Reader:
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            # An offset that is not there is an error, or what is missing would be passed over in silence.
+            # With a reset policy, missing records would be skipped silently.
             "auto.offset.reset": "error",
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10000,
             "max.poll.interval.ms": 600000,
         }
 
+    @property
+    def topic_id(self) -> str:
+        """The id of the topic that the last batch came from."""
+        return self._watch.id or ""
+
     def take(self, records: int, seconds: float, stop: threading.Event) -> list[Message]:
-        """Return up to so many records, fewer after that time; waits while the topic does not exist."""
+        """Return at most ``records`` available records; wait ``seconds`` for the first, or until the topic exists."""
         if self._consumer and self._watch.changed():
-            log(LOGGER, logging.ERROR, "the topic was deleted, or is another one by now", topic=self._topic)
+            log(LOGGER, logging.ERROR, "the topic was deleted or recreated", topic=self._topic)
             self.close()
         if not self._consumer:
             stage.READY.set(0)
@@ -169,22 +183,26 @@ class Reader:
             stage.READY.set(1)
         for partition in list(self._lost):
             self._find(self._consumer, partition)
+        # Under light load, waiting for a full batch would delay its first record. Under load, the others are fetched already.
+        found = self._consumer.consume(1, seconds)
+        if found and records > 1:
+            found += self._consumer.consume(records - 1, 0)
         batch = []
-        for message in self._consumer.consume(records, seconds):
+        for message in found:
             error = message.error()
             if not error:
                 batch.append(message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._lost[message.partition()] = message.offset()  # type: ignore[index,assignment]
             elif error.code() != KafkaError._PARTITION_EOF:
-                log(LOGGER, logging.WARNING, "the consumer was told of an error", reason=error.str())
+                log(LOGGER, logging.WARNING, "the consumer reports an error", reason=error.str())
         return batch
 
     def commit(self, batch: list[Message]) -> None:
-        """Commit what was delivered.
+        """Commit the offsets of a delivered batch.
 
         Raises:
-            KafkaException: it was not committed; the next commit covers it.
+            KafkaException: they were not committed; the next commit covers them.
         """
         following: dict[int, int] = {}
         for message in batch:
@@ -218,7 +236,7 @@ class Reader:
             # Commits of earlier versions had no ids.
             elif partition.metadata and partition.metadata != self._ids:
                 log(
-                    LOGGER, logging.ERROR, "the topic or the sink is another one: reading from the beginning",
+                    LOGGER, logging.ERROR, "the topic or the sink was recreated: reading from the beginning",
                     topic=self._topic, partition=partition.partition, was=partition.metadata, now=self._ids,
                 )  # fmt: skip
                 partition.offset = OFFSET_BEGINNING
@@ -229,7 +247,7 @@ class Reader:
             self._lost.pop(partition.partition, None)
 
     def _find(self, consumer: Consumer, number: int) -> None:
-        """Go on where there is something to read; what is gone is recorded first."""
+        """Resume a partition whose next offset does not exist; a gap is recorded first."""
         partition = TopicPartition(self._topic, number)
         wanted = self._lost[number]
         try:

@@ -1,6 +1,6 @@
 """From a source to Kafka and HDFS: poll, spool, publish one record for each observation, land the raw responses.
 
-Polling, publishing and landing go their own ways, joined by the spool alone: while Kafka or HDFS is away the others go on.
+Polling, publishing and landing are independent and share only the spool: while Kafka or HDFS is away, the others continue.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Protocol
 from prometheus_client import Counter, Gauge
 
 from berny.runtime import landing, stage
+from berny.runtime.files import FilesError
 from berny.runtime.kafka import NotAcknowledged, Publishes, Record
-from berny.runtime.landing import LandingError
 from berny.runtime.source import Refused, RetryLater, Source, Unauthorized, backoff
 from berny.runtime.spool import Answer, Spool, SpoolFull, SpoolUnavailable
 from berny.runtime.stage import ConfigurationError, KafkaSettings, log, pause
@@ -27,20 +27,22 @@ from berny.runtime.stage import ConfigurationError, KafkaSettings, log, pause
 LOGGER = logging.getLogger("poller")
 KAFKA = "kafka"
 BATCH_ANSWERS = 50
-# How much longer than the pace a call may be on its way before the stage is overdue.
+# How much longer than the pace a call may take before the stage is overdue.
 LATE_SECONDS = 60
 PRUNE_SECONDS = 60
+IDLE_SECONDS = 0.1
+"""How long a stop may go unnoticed while there is nothing to publish."""
 RETENTION_SECONDS = 3600
 
 POLLS = Counter("berny_polls", "Calls of the source by outcome", ["outcome"])
-SPOOL_ANSWERS = Gauge("berny_spool_answers", "Answers that wait in the spool", ["sink"])
-SPOOL_BYTES = Gauge("berny_spool_bytes", "Bytes of all answers in the spool")
-LANDED = Counter("berny_landed_answers", "Raw answers landed in HDFS")
-REPEATED = Counter("berny_repeated_observations", "Observations that the source had told before")
+SPOOL_ANSWERS = Gauge("berny_spool_answers", "Responses that wait in the spool", ["sink"])
+SPOOL_BYTES = Gauge("berny_spool_bytes", "Bytes of all responses in the spool")
+LANDED = Counter("berny_landed_answers", "Raw responses landed in HDFS")
+REPEATED = Counter("berny_repeated_observations", "Observations that the source had returned before")
 
 
 class PollerSettings(KafkaSettings):
-    """What every poller finds in its environment."""
+    """The environment of every poller."""
 
     berny_data_origin: str = "api"
     berny_spool_dir: Path
@@ -48,13 +50,13 @@ class PollerSettings(KafkaSettings):
 
 
 class Lands(Protocol):
-    """What ``landing.Landing`` does."""
+    """The interface of ``landing.Landing``."""
 
     def land(self, spool: Spool) -> int:
-        """Land one file if one is due; return how many responses it holds; raise LandingError."""
+        """Land one file if one is due; return how many responses it contains; raise FilesError."""
 
     def drop_expired(self, keep_seconds: float) -> list[str]:
-        """Remove days that are over age; return them; raise LandingError."""
+        """Remove expired days; return them; raise FilesError."""
 
 
 @dataclass(frozen=True)
@@ -68,24 +70,24 @@ class Pace:
 
 @dataclass(frozen=True)
 class Raw:
-    """Where the raw responses go, and for how long they stay."""
+    """Where the raw responses go, and how long they are kept."""
 
     landing: Lands
     keep_seconds: float
 
 
 class Poller:
-    """A thread each to poll, to publish and to land, around a spool.
+    """One thread each for polling, publishing and landing, with a spool between them.
 
     Args:
-        settings: where the spool is, and how large it may get.
-        source: what is polled.
-        pace: how often.
-        records: takes a response apart: identity and record of each observation, dead letters with an empty identity.
-        publisher: what records are published by.
-        stop: set once the stage is to end.
-        raw: where the raw responses go, or None where only records are wanted.
-        remember_seconds: how long an identity that was published is not published again: longer than the source repeats it.
+        settings: location and size limit of the spool.
+        source: the source.
+        pace: how often it is polled.
+        records: parses a response: identity and record of each observation, dead letters with an empty identity.
+        publisher: publishes the records.
+        stop: set when the stage has to end.
+        raw: where the raw responses go; None if only records are wanted.
+        remember_seconds: how long a published identity is not published again; longer than the source repeats it.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Poller:
         self._stop = stop
         self._raw = raw
         self._remember_seconds = remember_seconds
+        self._appended = threading.Event()
         self._failure: BaseException | None = None
         self._used_up: dt.date | None = None
 
@@ -119,7 +122,7 @@ class Poller:
         """Run until stopped.
 
         Raises:
-            Refused: the source refuses the key or what is asked.
+            Refused: the source refuses the key or the request.
             SpoolUnavailable: the spool can't be opened.
         """
         self.spool().close()
@@ -147,7 +150,7 @@ class Poller:
     # -- source to spool -----------------------------------------------------------------------------------------------
 
     def poll(self, spool: Spool) -> None:
-        """Poll the source, at its pace and within its quota, and keep every complete response."""
+        """Poll the source, at its pace and within its quota, and store every complete response."""
         failures = 0
         retry_after: float | None = None
         called = time.monotonic()
@@ -173,7 +176,7 @@ class Poller:
             except RetryLater as error:
                 POLLS.labels("retry").inc()
                 failures, retry_after = failures + 1, error.seconds
-                log(LOGGER, logging.WARNING, "the source is to be asked later", reason=error, failures=failures)
+                log(LOGGER, logging.WARNING, "the source failed; trying again later", reason=error, failures=failures)
                 continue
             except SpoolUnavailable as error:
                 POLLS.labels("disk").inc()
@@ -185,10 +188,10 @@ class Poller:
                 POLLS.labels("answer").inc()
 
     def _await_turn(self, spool: Spool, wait: float) -> None:
-        """Wait until ``wait`` seconds have passed since the last call, whatever the clock was when it was made."""
+        """Wait until ``wait`` seconds have passed since the last call, even if the clock was wrong when it was made."""
         ahead = spool.last_call() - time.time()
         if ahead > 0:
-            words = "the last call is on record for the future: the clock was wrong then, or is now"
+            words = "the recorded time of the last call is in the future: the clock was wrong then, or is now"
             log(LOGGER, logging.WARNING, words, ahead_seconds=round(ahead), waiting_seconds=wait)
         pause(self._stop, min(wait, ahead + wait))
 
@@ -198,21 +201,23 @@ class Poller:
         if quota and spool.calls(day.isoformat()) >= quota:
             tomorrow = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), dt.UTC).timestamp()
             if self._used_up != day:
-                log(LOGGER, logging.WARNING, "the daily quota is used up; going on tomorrow (UTC)", quota=quota)
+                log(LOGGER, logging.WARNING, "the daily quota is used up; continuing tomorrow (UTC)", quota=quota)
             self._used_up = day
-            # In steps: the clock may be wrong now, and be set.
+            # In steps: a wrong clock may be corrected meanwhile.
             pause(self._stop, min(self._pace.seconds, tomorrow - time.time()))
             return False
         spool.count_call(day.isoformat(), time.time())
         return True
 
     def _keep(self, spool: Spool, body: bytes, fetched_at: float) -> int | None:
-        """Return the offset of a response in the spool; None where the spool stays full until the stop."""
+        """Store a response and return its offset in the spool; None if the spool is full until the stop."""
         logged = False
-        # At least once: it is here, also where the stop came while the source responded.
+        # Try at least once, even if the stop came while the source responded.
         while True:
             try:
-                return spool.append(body, fetched_at)
+                offset = spool.append(body, fetched_at)
+                self._appended.set()
+                return offset
             except SpoolFull as error:
                 if not logged:
                     log(LOGGER, logging.ERROR, "polling pauses", reason=error)
@@ -225,9 +230,11 @@ class Poller:
     # -- spool to Kafka ------------------------------------------------------------------------------------------------
 
     def publish(self, spool: Spool) -> None:
-        """Publish one record for each observation, in order; one that was published before is not again."""
+        """Publish one record for each observation, in order, and skip those that were published before."""
         pruned = time.monotonic()
         while not self._stop.is_set():
+            # Cleared before the spool is read, so that a response appended meanwhile is noticed.
+            self._appended.clear()
             try:
                 sent = self._publish_some(spool)
                 if time.monotonic() - pruned > PRUNE_SECONDS:
@@ -242,7 +249,7 @@ class Poller:
                 SPOOL_ANSWERS.labels(sink).set(spool.depth(sink))
             stage.LAG.set(spool.depth(KAFKA))
             if not sent:
-                pause(self._stop, 0.1)
+                self._appended.wait(IDLE_SECONDS)
 
     def _publish_some(self, spool: Spool) -> int:
         since = time.monotonic()
@@ -274,7 +281,7 @@ class Poller:
     # -- spool to HDFS -------------------------------------------------------------------------------------------------
 
     def land(self, spool: Spool) -> None:
-        """Land the raw responses; drop the days that are over age."""
+        """Land the raw responses; drop expired days."""
         assert self._raw
         dropped: float | None = None
         while not self._stop.is_set():
@@ -286,7 +293,7 @@ class Poller:
                     if days:
                         log(LOGGER, logging.INFO, "dropped raw days", days=", ".join(days))
                     dropped = time.monotonic()
-            except (LandingError, SpoolUnavailable) as error:
+            except (FilesError, SpoolUnavailable) as error:
                 log(LOGGER, logging.WARNING, "not landed; trying again", reason=error)
                 landed = 0
                 pause(self._stop, 2)

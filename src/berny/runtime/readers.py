@@ -1,4 +1,4 @@
-"""What topics, landed files and buckets hold: the readers that harnesses are made of."""
+"""Readers of topics, landed files and buckets, from which harnesses are built."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from berny.runtime.check import Sink, SinkReport, present, same
 from berny.runtime.landing import FILE
-from berny.runtime.probe import Cluster, NotServing, get_json
+from berny.runtime.probe import Cluster, NotReady, get_json
 from berny.runtime.spool import look
 
 TIMEOUT = 10
@@ -28,7 +28,7 @@ STALE_SECONDS = 86400
 GROUP = "berny-check"
 
 Identities = Callable[[bytes], Iterable[str]]
-"""Returns the identities of the observations in a response, none where it can't be understood."""
+"""Returns the identities of the observations in a response, none if it can't be parsed."""
 
 
 class Unreadable(Exception):
@@ -46,7 +46,7 @@ def url(cluster: Cluster, service: str, port: str) -> str:
 
 
 def spooled(path: Path, since: float, identities: Identities) -> Iterator[str]:
-    """Yield the identities of responses that wait in a spool, and of those that were published and are remembered.
+    """Yield the identities in the responses that wait in a spool, and those that it remembers as published.
 
     Raises:
         sqlite3.Error: the file can't be read.
@@ -76,12 +76,12 @@ class Topic:
         return {p: client.get_watermark_offsets(TopicPartition(self.name, p), timeout=TIMEOUT) for p in partitions}
 
     def count(self) -> int:
-        """Return how many records it has had since its beginning."""
+        """Return how many records it has had since it was created."""
         with closing(self._client()) as client:
             return sum(high for _, high in self._ends(client).values())
 
     def committed(self, group: str) -> dict[int, int]:
-        """Return, by partition, how far a consumer group has come."""
+        """Return a consumer group's offsets by partition."""
         with closing(self._client(group)) as client:
             partitions = [TopicPartition(self.name, p) for p in self._ends(client)]
             return {one.partition: max(one.offset, 0) for one in client.committed(partitions, timeout=TIMEOUT)}
@@ -102,28 +102,28 @@ class Topic:
         return oldest
 
     def records(self, since: float = 0) -> Iterator[dict[str, Any]]:
-        """Yield every JSON record, from the topic's beginning, or a Unix time, to where it ends now.
+        """Yield every JSON record, from the topic's beginning, or a Unix time, to its current end.
 
         Raises:
-            TimeoutError: no record comes, though the end was not reached.
+            TimeoutError: no record arrives, although the end was not reached.
         """
         with closing(self._client()) as client:
             ends = self._ends(client)
             asked = [TopicPartition(self.name, p, int(since * 1000)) for p in ends]
             for found in client.offsets_for_times(asked, timeout=TIMEOUT) if since else []:
-                # Where there is none since, the offset is negative.
+                # The offset is negative if there is no record since then.
                 low, high = ends[found.partition]
                 ends[found.partition] = (max(low, found.offset if found.offset >= 0 else high), high)
             left = {p: high for p, (low, high) in ends.items() if high > low}
             client.assign([TopicPartition(self.name, p, ends[p][0]) for p in left])
             last = time.monotonic()
             while left:
-                # It waits until it has all of them.
+                # The call waits for all 1000 until this time is over.
                 messages = client.consume(1000, AT_ONCE_SECONDS)
                 last = time.monotonic() if messages else last
                 if time.monotonic() - last > TIMEOUT:
                     raise TimeoutError(
-                        f"{self.name}: no record in {TIMEOUT} s, partitions {sorted(left)} are not read to their ends"
+                        f"{self.name}: no record in {TIMEOUT} s, partitions {sorted(left)} are not read to the end"
                     )
                 for message in messages:
                     partition, offset = message.partition(), message.offset()
@@ -143,16 +143,16 @@ class Topic:
         values: Callable[[Iterable[dict[str, Any]]], Iterable[tuple[str, Hashable]]],
         expects: Callable[[Any], Hashable] = same,
     ) -> Sink:
-        """Return it as a sink; ``values`` yields identity and value of the records that have them."""
+        """Return the topic as a sink; ``values`` yields identity and value of the records that have them."""
         return Sink(self.name, "kafka", lambda since: values(self.records(since)), expects, transport=True)
 
 
 def read_by_query(cluster: Cluster, pipeline: str, stage: str) -> dict[int, int]:
-    """Return, by partition, how far a stage that is a Spark query has read, none where it does not respond."""
+    """Return the offsets of a stage that is a Spark query by partition; empty if it does not respond."""
     facts = cluster.facts["pipelines"][pipeline]["stages"][stage]
     try:
         text = str(get_json(cluster.machine(facts["nodes"][0]), facts["metrics_port"], "/metrics"))
-    except NotServing:
+    except NotReady:
         return {}
     lines = [line for line in text.splitlines() if line.startswith("berny_input_offset{")]
     return {int(line.split('partition="')[1].split('"')[0]): int(float(line.rsplit(" ", 1)[1])) for line in lines}
@@ -162,7 +162,7 @@ def read_by_query(cluster: Cluster, pipeline: str, stage: str) -> dict[int, int]
 
 
 class LandedFiles:
-    """Files that ``landing`` has written below a directory of HDFS, a response a line."""
+    """Files that ``landing`` has written below an HDFS directory, one response per line."""
 
     def __init__(self, url: str, user: str, root: str, identities: Identities) -> None:
         self.client = InsecureClient(url, user=user, timeout=30)
@@ -172,7 +172,7 @@ class LandedFiles:
         self._lines: list[bytes] = []
 
     def read(self, since: float = 0) -> Iterator[tuple[str, bool]]:
-        """Yield each identity once; names are looked at of all files, contents of those written since a Unix time."""
+        """Yield each identity once. Only files written since a Unix time are read; the names of all are recorded."""
         self._ranges, self._lines = [], []
         client = self.client
         for folder in client.list(self.root) if client.status(self.root, strict=False) else []:
@@ -185,12 +185,12 @@ class LandedFiles:
                     continue
                 with client.read(f"{self.root}/{folder}/{name}") as reader:
                     self._lines += reader.read().splitlines()
-        # A source repeats what it has served: the lines are what must not be there twice.
+        # A source repeats observations, so identities recur. Lines must not.
         found = {identity for line in self._lines for identity in self.identities(line)}
         yield from ((identity, True) for identity in found)
 
     def audit(self) -> list[SinkReport]:
-        """Report on the files that were read: no offset in two of them, no line twice."""
+        """Report offsets that are in two files, and lines that occur twice."""
         ranges = sorted(self._ranges)
         doubled = sum(1 for (_, last), (first, _) in itertools.pairwise(ranges) if first <= last)
         doubled += len(self._lines) - len(set(self._lines))
@@ -198,7 +198,7 @@ class LandedFiles:
         return [SinkReport("hdfs files", len(ranges), none, doubled, none, none, component="hdfs")]
 
     def sink(self) -> Sink:
-        """Return them as a sink."""
+        """Return the files as a sink."""
         return Sink("hdfs", "hdfs", self.read, present, audit=self.audit)
 
 
@@ -206,13 +206,13 @@ class LandedFiles:
 
 
 class Bucket:
-    """A measurement of a bucket of InfluxDB, whose points have their identity as a field."""
+    """A measurement in an InfluxDB bucket, whose points have their identity as a field."""
 
     def __init__(self, url: str, token: Path, bucket: str, measurement: str) -> None:
         self.url, self.token, self.bucket, self.measurement = url, token, bucket, measurement
 
     def flux(self, start: str, *fields: str, stop: str = "now()") -> str:
-        """Return the beginning of a query: some fields of the points in a range."""
+        """Return the first part of a query: some fields of the points in a range."""
         wanted = " or ".join(f'r._field == "{name}"' for name in fields)
         return (
             f'from(bucket: "{self.bucket}") |> range(start: {start}, stop: {stop})'
@@ -220,13 +220,13 @@ class Bucket:
         )
 
     def query(self, flux: str, seconds: float = TIMEOUT) -> list[Any]:
-        """Return the records that a query gives.
+        """Return the records that a query returns.
 
         Raises:
             Unreadable: InfluxDB does not respond, or refuses.
         """
         try:
-            # Anew each time: an InfluxDB that lost its disk and was restored has another token.
+            # The token is read each time: it changes when InfluxDB is restored after the loss of its disk.
             with self._client(seconds) as client:
                 return [record for table in client.query_api().query(flux) for record in table.records]
         except (ApiException, HTTPError) as error:
@@ -236,19 +236,24 @@ class Bucket:
         return InfluxDBClient(self.url, self.token.read_text().strip(), org="berny", timeout=int(seconds * 1000))
 
     def newest(self, field: str, since: float) -> float | None:
-        """Return the newest time (Unix) of a point that has a field, None where there is none since a Unix time."""
+        """Return the Unix time of the newest point that has a field, None if there is none since a Unix time."""
         last = ' |> last() |> keep(columns: ["_time"]) |> group() |> max(column: "_time")'
         found = self.query(self.flux(str(int(since)), field) + last, 5)
         return float(found[0].get_time().timestamp()) if found else None
 
+    def count(self, field: str, since: float, until: float) -> int:
+        """Return how many points with a field were recorded from a Unix time on and before another."""
+        found = self.query(self.flux(f"{since:.0f}", field, stop=f"{until:.0f}") + " |> group() |> count()", 5)
+        return int(found[0].get_value()) if found else 0
+
     def points(self, field: str, tags: Collection[str], since: float = 0) -> Iterator[tuple[str, float | None]]:
         """Yield identity and a field of every point recorded since a Unix time; a point without the field yields None."""
-        # A clock may have been ahead.
+        # The far end of the range includes points of a clock that was ahead.
         flux = self.flux(str(int(since)), field, "identity", stop="2100-01-01T00:00:00Z")
         found: dict[tuple[str, ...], dict[str, str]] = {}
         columns: list[str] = []
         with self._client(60) as client:
-            # As CSV, a time keeps its nanoseconds.
+            # CSV keeps the nanoseconds of times.
             for row in client.query_api().query_csv(flux, dialect=Dialect(header=True, annotations=[])):
                 if "_field" in row:
                     columns = row
@@ -261,10 +266,10 @@ class Bucket:
                 yield fields["identity"], float(fields[field]) if field in fields else None
 
     def sink(self, field: str, tags: Collection[str], keep: float) -> Sink:
-        """Return it as a sink that keeps points for so many seconds."""
+        """Return the measurement as a sink that keeps points for ``keep`` seconds."""
 
         def read(since: float) -> Iterator[tuple[str, float | None]]:
-            # By the time that points were recorded at: an observation may be served long after.
+            # Points have the time of recording, which may be long before they were served.
             return self.points(field, tags, max(0.0, since - STALE_SECONDS))
 
         return Sink("influxdb", "influxdb", read, keep=keep)

@@ -1,4 +1,4 @@
-"""From a response of a source to records: one for each observation, a dead letter for each part that is none."""
+"""From a response of a source to records: one for each observation, and a dead letter for each malformed part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MalformedResponse(Exception):
 
 @dataclass(frozen=True)
 class Observation:
-    """What a source says of one thing at one moment."""
+    """What a source reports about one object at one time."""
 
     identity: str
     key: str
@@ -31,7 +31,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class BadPart:
-    """A part of a response that is no observation, and why; its neighbours are none the worse."""
+    """A malformed part of a response, and why it is malformed; the other parts are not affected."""
 
     reason: str
     where: str
@@ -40,9 +40,9 @@ class BadPart:
 
 
 def identity(content: Any, *names: str) -> str:
-    """Return the identity of an observation (32 hex digits): what names it, and a digest of all that it says."""
+    """Return the identity of an observation (32 hex digits): a digest of its names and its content."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    # Half a surrogate, which JSON may hold, has no UTF-8 proper.
+    # JSON may contain lone surrogates, which strict UTF-8 can't encode.
     digest = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
     return hashlib.sha256("\n".join([*names, digest]).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -50,17 +50,17 @@ def identity(content: Any, *names: str) -> str:
 def records(
     answer: Answer, topic: str, source: str, data_origin: str, parse: Callable[[Any], Iterable[Observation | BadPart]]
 ) -> list[tuple[str, Record]]:
-    """Return identity and record of each observation of a response, then a dead letter, without identity, of each bad part.
+    """Return identity and record of each observation of a response, then a dead letter without identity for each bad part.
 
-    What is no response becomes one dead letter. A record's value is JSON: identity, observed_at (Unix seconds),
+    A response that can't be parsed becomes one dead letter. A record's value is JSON: identity, observed_at (Unix seconds),
     data_origin, spool_offset and the observation's content.
 
     Args:
-        answer: the response, as the spool has it.
-        topic: where records go; dead letters go to ``<topic>.dlq``.
-        source: its name, for the origin of dead letters.
-        data_origin: tells responses of the API from simulated ones.
-        parse: takes parsed JSON apart, or raises MalformedResponse.
+        answer: the response from the spool.
+        topic: the topic of the records; dead letters go to ``<topic>.dlq``.
+        source: the source's name, for the origin of dead letters.
+        data_origin: distinguishes responses of the API from simulated ones.
+        parse: yields the parts of the parsed JSON, or raises MalformedResponse.
     """
     where = {"source": source, "spool_offset": answer.offset}
     common = {"observed_at": answer.fetched_at, "data_origin": data_origin, "spool_offset": answer.offset}
@@ -80,10 +80,10 @@ def records(
 def _record(topic: str, where: dict[str, Any], part: Observation, common: dict[str, Any]) -> Record:
     value = _json({"identity": part.identity, **common, **part.content})
     if len(value) + len(part.key) > RECORD_BYTES - OVERHEAD_BYTES:
-        return dead_letter(topic, "larger than a record may be", where | {"identity": part.identity}, value)
+        return dead_letter(topic, "larger than the limit for a record", where | {"identity": part.identity}, value)
     return Record(topic, part.key.encode(errors="replace"), value)
 
 
 def _json(value: object) -> bytes:
-    # As ASCII: half a surrogate, which JSON may hold, has no UTF-8.
+    # ASCII escapes also represent lone surrogates, which UTF-8 can't encode.
     return json.dumps(value).encode()

@@ -1,6 +1,6 @@
-"""Records that were gone from a topic before a stage had read them: kept on disk until a person acknowledges them.
+"""Records that were removed from a topic before a stage had read them: kept on disk until a person acknowledges them.
 
-``python3 -m berny.runtime.skipped FOLDER`` acknowledges what the stage with this state directory has skipped.
+``python3 -m berny.runtime.skipped FOLDER`` acknowledges the gaps of the stage with this state directory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Gap:
 
     @property
     def records(self) -> int:
-        """How many offsets it spans."""
+        """The number of offsets in the range."""
         return self.last - self.first + 1
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Skipped:
         self._folder = folder
 
     def all(self) -> list[Gap]:
-        """Return every gap that is on record, acknowledged or not."""
+        """Return every recorded gap, acknowledged or not."""
         try:
             return [Gap(**gap) for gap in json.loads((self._folder / FILE).read_text())]
         except FileNotFoundError:
@@ -68,9 +68,9 @@ class Skipped:
         return [gap for gap in self.all() if not gap.acknowledged]
 
     def add(self, gap: Gap) -> None:
-        """Record a gap, synced to disk; the stage goes on behind it only afterwards.
+        """Record a gap, synced to disk, before the stage continues after it.
 
-        One that was recorded before the stage could go on, and has grown since, takes the place of the former.
+        A recorded gap that has grown since is replaced.
         """
         with self._locked():
             gaps = self.all()
@@ -82,12 +82,12 @@ class Skipped:
                     break
             self._write([*gaps, replace(gap, at=_now())])
         log(
-            LOGGER, logging.ERROR, "records were gone before they were read; going on after them", topic=gap.topic,
+            LOGGER, logging.ERROR, "records were gone before they were read; continuing after them", topic=gap.topic,
             partition=gap.partition, first=gap.first, last=gap.last, records=gap.records,
         )  # fmt: skip
 
     def acknowledge(self) -> list[Gap]:
-        """Acknowledge every open gap; return these."""
+        """Acknowledge all open gaps and return them."""
         with self._locked():
             gaps = self.all()
             now = _now()
@@ -116,14 +116,14 @@ def _now() -> str:
 
 
 class _Metric(Collector):
-    """Reads the record at each scrape: what is acknowledged is gone from the metrics at once."""
+    """Reads the gaps at each scrape, so that acknowledged ones disappear from the metrics at once."""
 
     def __init__(self, skipped: Skipped) -> None:
         self._skipped = skipped
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the metric, one sample for each open gap."""
-        words = "Records that were gone before they were read, until this is acknowledged"
+        words = "Records that were removed before they were read and are not acknowledged"
         family = GaugeMetricFamily(METRIC, words, labels=["topic", "partition", "first", "last"])
         for gap in self._skipped.open():
             family.add_metric([gap.topic, str(gap.partition), str(gap.first), str(gap.last)], gap.records)
@@ -131,14 +131,14 @@ class _Metric(Collector):
 
 
 def watched(folder: Path) -> Skipped:
-    """Return the gaps of the stage with this state directory, and have its metrics show them."""
+    """Return the gaps of the stage with this state directory, and export them as a metric."""
     skipped = Skipped(folder)
     REGISTRY.register(_Metric(skipped))
     return skipped
 
 
 def main() -> None:
-    """Acknowledge, and print what was."""
+    """Acknowledge all open gaps and print them."""
     parser = argparse.ArgumentParser(prog="berny.runtime.skipped", description="Acknowledges skipped records.")
     parser.add_argument("folder", type=Path, help="the stage's state directory")
     for gap in Skipped(parser.parse_args().folder).acknowledge():

@@ -1,4 +1,4 @@
-"""What a pipeline polls: a source returns complete responses, or says why it can't."""
+"""The interface of a pipeline's source: it returns complete responses, or raises one of the errors here."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ CAP_SECONDS = 300.0
 
 
 class Refused(ConfigurationError):
-    """No retry helps: a person has to act. The message says what was asked and what came back."""
+    """A retry does not help: a person has to act. The message has the request and the response."""
 
 
 class Unauthorized(Refused):
     """The key is refused."""
 
 
+class NotFound(Refused):
+    """The requested resource does not exist."""
+
+
 class RetryLater(Exception):
-    """The source can't respond now. ``seconds`` is what it asked to wait, or None."""
+    """The source can't respond now. ``seconds`` is how long it asked to wait, or None."""
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
         super().__init__(reason)
@@ -34,13 +38,13 @@ class Source(Protocol):
 
         Raises:
             Refused: a person has to act.
-            RetryLater: it may pass.
+            RetryLater: the error may be transient.
         """
 
 
 def backoff(attempt: int, retry_after: float | None = None) -> float:
-    """Return the seconds to wait after ``attempt`` failures in a row: exponential with full jitter, 300 at most.
+    """Return the seconds to wait after ``attempt`` failures in a row: exponential with full jitter, at most 300.
 
-    What the source asked for is the least.
+    It is never less than ``retry_after``, which the source asked for.
     """
     return max(retry_after or 0.0, random.uniform(0, min(CAP_SECONDS, 2.0 ** min(attempt, 9))))

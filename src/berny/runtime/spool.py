@@ -1,8 +1,8 @@
-"""The spool: what a source answered, on disk and synced before anything else happens to it.
+"""The spool: responses of a source, stored and synced to disk before anything else is done with them.
 
-SQLite with a write-ahead log and ``synchronous=FULL``: a committed answer survives a power cut. Offsets count up and are
-never used twice, not even by a spool that is made anew after its disk was lost: files in HDFS are named by them. Each sink
-has a cursor: everything up to it has been delivered there.
+SQLite with a write-ahead log and ``synchronous=FULL``: a committed response survives a power cut. Offsets increase and are
+never reused, not even by a new spool after its disk was lost, since files in HDFS are named by them. Each sink has a
+cursor: everything up to it has been delivered.
 """
 
 from __future__ import annotations
@@ -23,8 +23,19 @@ CREATE TABLE IF NOT EXISTS published (identity TEXT PRIMARY KEY, at REAL NOT NUL
 CREATE INDEX IF NOT EXISTS published_at ON published (at);
 CREATE TABLE IF NOT EXISTS files (first INTEGER PRIMARY KEY, last INTEGER NOT NULL, path TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, count INTEGER NOT NULL, last REAL NOT NULL);
+-- The sum of all bodies, since each append compares it with the limit, and an hour of them may wait.
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS size (bytes INTEGER NOT NULL);
+INSERT INTO size SELECT (SELECT coalesce(sum(length(body)), 0) FROM answers) WHERE NOT EXISTS (SELECT 1 FROM size);
+CREATE TRIGGER IF NOT EXISTS appended AFTER INSERT ON answers BEGIN
+    UPDATE size SET bytes = bytes + length(NEW.body);
+END;
+CREATE TRIGGER IF NOT EXISTS pruned AFTER DELETE ON answers BEGIN
+    UPDATE size SET bytes = bytes - length(OLD.body);
+END;
+COMMIT;
 """
-# A new spool counts from the milliseconds of Unix time: the one before it can't have come as far.
+# A new spool starts at the Unix time in milliseconds: the previous one can't have reached that.
 BEGINNING = """
 INSERT INTO sqlite_sequence (name, seq) SELECT 'answers', ? WHERE NOT EXISTS
     (SELECT 1 FROM sqlite_sequence WHERE name = 'answers')
@@ -33,16 +44,16 @@ BUSY_SECONDS = 30
 
 
 class SpoolFull(Exception):
-    """The spool holds as much as it may: its sinks have to catch up first."""
+    """The spool has reached its limit: its sinks have to catch up first."""
 
 
 class SpoolUnavailable(Exception):
-    """The disk refused: nothing was acknowledged."""
+    """The disk or the database failed: nothing was acknowledged."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer of a source."""
+    """A complete response of a source."""
 
     offset: int
     fetched_at: float
@@ -51,12 +62,10 @@ class Answer:
 
 
 def look(path: Path, since: float) -> tuple[list[str], list[Answer]]:
-    """Return the identities that a spool's file says were published since a Unix time, and the answers it has since then.
-
-    The file is looked at, never made or changed: a spool that is not there has kept nothing.
+    """Return the identities published and the responses fetched since a Unix time, from the file of a spool, read-only.
 
     Raises:
-        sqlite3.Error: the file can't be read.
+        sqlite3.Error: the file does not exist or can't be read.
     """
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as database:
         published = database.execute("SELECT identity FROM published WHERE at >= ?", (since,)).fetchall()
@@ -68,9 +77,9 @@ class Spool:
     """One connection to a spool; each thread opens its own.
 
     Args:
-        folder: where ``spool.sqlite`` is.
-        max_bytes: the answers' bytes beyond which nothing is taken in.
-        sinks: who has to have an answer before it may go.
+        folder: the folder of ``spool.sqlite``.
+        max_bytes: the limit for the sum of all responses.
+        sinks: a response is removed when all of them have it.
 
     Raises:
         SpoolUnavailable: the file can't be opened or is damaged.
@@ -113,11 +122,11 @@ class Spool:
             raise SpoolUnavailable(f"{self.path}: {error}; is its disk full? Nothing was acknowledged") from error
 
     def append(self, body: bytes, fetched_at: float) -> int:
-        """Keep an answer; when this returns it is on disk. Returns its offset.
+        """Store a response durably and return its offset.
 
         Raises:
-            SpoolFull: the spool holds ``max_bytes``.
-            SpoolUnavailable: the disk refused.
+            SpoolFull: the spool would exceed ``max_bytes``.
+            SpoolUnavailable: the disk or the database failed.
         """
         if self.bytes() + len(body) > self.max_bytes:
             raise SpoolFull(f"{self.path} holds {self.max_bytes} bytes: its sinks have to catch up")
@@ -127,7 +136,7 @@ class Spool:
         return row.lastrowid
 
     def read(self, after: int, limit: int = 100, max_bytes: int = 1 << 62) -> list[Answer]:
-        """Return answers after an offset, in order: ``limit`` at most, and none after ``max_bytes`` are passed."""
+        """Return responses after an offset, in order: at most ``limit``, and none after ``max_bytes`` are exceeded."""
         rows = self._db.execute(
             'SELECT "offset", fetched_at, body FROM answers WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
             (after, limit),
@@ -141,7 +150,7 @@ class Spool:
         return found
 
     def cursor(self, sink: str) -> int:
-        """Return the offset up to which a sink has everything; 0 at first."""
+        """Return the offset up to which a sink has everything, initially 0."""
         row = self._db.execute('SELECT "offset" FROM cursors WHERE sink = ?', (sink,)).fetchone()
         return int(row[0])
 
@@ -162,56 +171,59 @@ class Spool:
         }
 
     def plan_file(self, first: int, last: int, path: str) -> None:
-        """Record what a file will hold before it is written, so that a second attempt writes the same."""
+        """Record the range of a file before it is written, so that a second attempt writes the same."""
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", (first, last, path))
 
     def planned_file(self, after: int) -> tuple[int, int, str] | None:
-        """Return first offset, last offset and path of the file that was begun after an offset, or None."""
+        """Return first offset, last offset and path of the file planned after an offset, or None."""
         row = self._db.execute(
             "SELECT first, last, path FROM files WHERE first > ? ORDER BY first", (after,)
         ).fetchone()
         return (int(row[0]), int(row[1]), str(row[2])) if row else None
 
     def now(self) -> float:
-        """Return Unix time, or when an identity was published last if that is earlier.
+        """Return the Unix time, or the time of the last publication if that is earlier.
 
-        By this clock nothing is forgotten for a machine's clock that is far ahead for a moment.
+        With this clock, a machine's clock that is far ahead for a moment does not expire identities.
         """
         row = self._db.execute("SELECT max(at) FROM published").fetchone()
         return min(time.time(), time.time() if row[0] is None else float(row[0]))
 
     def prune(self, identities_older_than: float) -> None:
-        """Drop answers that all sinks have, and identities published before a Unix time; give the space back."""
+        """Remove responses that all sinks have, and identities published before a Unix time; release the space."""
         with self._transaction() as db:
             done = min(self.cursor(sink) for sink in self.sinks)
             db.execute('DELETE FROM answers WHERE "offset" <= ?', (done,))
             db.execute("DELETE FROM published WHERE at < ?", (identities_older_than,))
-        # Each step gives one page back, and execute() makes one step of what returns no columns.
+        # Each step of this pragma releases one page, and execute() runs a single step.
         self._db.executescript("PRAGMA incremental_vacuum(2000)")
 
     def depth(self, sink: str) -> int:
-        """Return how many answers a sink does not have yet."""
-        row = self._db.execute('SELECT count(*) FROM answers WHERE "offset" > ?', (self.cursor(sink),)).fetchone()
-        return int(row[0])
+        """Return how many responses a sink does not have yet."""
+        # Each of them alone is found in the index.
+        ends = 'SELECT (SELECT min("offset") FROM answers), (SELECT max("offset") FROM answers)'
+        first, last = self._db.execute(ends).fetchone()
+        # Offsets have no gaps.
+        return 0 if last is None else last - max(first - 1, min(last, self.cursor(sink)))
 
     def oldest(self, sink: str) -> float | None:
-        """Return when the oldest answer was fetched that a sink does not have, or None."""
+        """Return when the oldest response that a sink does not have was fetched, or None."""
         row = self._db.execute(
             'SELECT min(fetched_at) FROM answers WHERE "offset" > ?', (self.cursor(sink),)
         ).fetchone()
         return None if row[0] is None else float(row[0])
 
     def bytes(self) -> int:
-        """Return the bytes of all answers kept."""
-        return int(self._db.execute("SELECT coalesce(sum(length(body)), 0) FROM answers").fetchone()[0])
+        """Return the size of all stored responses."""
+        return int(self._db.execute("SELECT bytes FROM size").fetchone()[0])
 
     # -- calls of the source, kept across restarts -----------------------------------------------------------------
 
     def count_call(self, day: str, now: float) -> int:
-        """Count a call of the source before it is made; returns how many were made that day.
+        """Count a call of the source before it is made; return how many were made that day.
 
-        No call is later than this one: what is on record for the future was counted while the clock was wrong.
+        Recorded calls that are later than this one were counted while the clock was wrong: their time is corrected.
         """
         with self._transaction() as db:
             db.execute(

@@ -1,4 +1,4 @@
-"""What every stage of a pipeline shares: settings from the environment, logs, metrics, an orderly end."""
+"""Common parts of all stages of pipelines: settings from the environment, logs, metrics, orderly shutdown."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ CONFIGURATION_ERROR = 78
 """EX_CONFIG of sysexits.h: units do not restart a program that ends with it."""
 
 READY = Gauge("berny_ready", "1 once the stage does its work")
-RECORDS_IN = Counter("berny_records_in", "Records taken in")
+RECORDS_IN = Counter("berny_records_in", "Records read")
 RECORDS_OUT = Counter("berny_records_out", "Records that the sink has acknowledged")
-DEAD_LETTERS = Counter("berny_dead_letters", "Records that could not be understood and went to a dead-letter topic")
-OVERDUE = Gauge("berny_overdue_seconds", "Seconds since the stage should have done its next work; 0: in time")
+DEAD_LETTERS = Counter("berny_dead_letters", "Records that could not be parsed and went to a dead-letter topic")
+OVERDUE = Gauge("berny_overdue_seconds", "Seconds since the stage should have done its next work; 0 if it is on time")
 LAG = Gauge("berny_lag_records", "Records that wait upstream of this stage")
+WAITS = Gauge("berny_waits", "1 while the stage waits for what the label says", ["what"])
 BATCH_SECONDS = Histogram("berny_batch_seconds", "Time from a batch's first record to its acknowledgement")
 END_TO_END = Histogram(
     "berny_end_to_end_seconds",
-    "Time from an observation's answer being fetched to its acknowledgement by this stage's sink",
+    "Time from the fetch of an observation's response to its acknowledgement by this stage's sink",
     buckets=(0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 300, 3600),
 )
 
@@ -51,14 +52,14 @@ class KafkaSettings(EnvironmentSettings):
 
 
 class ConfigurationError(Exception):
-    """The stage can't go on without a person; the message says what to do."""
+    """The stage can't continue until a person acts; the message says what to do."""
 
 
 def read_settings(model: type[Settings]) -> Settings:
     """Read settings from the environment.
 
     Raises:
-        ConfigurationError: variables are missing or malformed; names all of them.
+        ConfigurationError: variables are missing or malformed; the message names all of them.
     """
     values = {name: os.environ[name.upper()] for name in model.model_fields if name.upper() in os.environ}
     try:
@@ -69,7 +70,7 @@ def read_settings(model: type[Settings]) -> Settings:
 
 
 class LogfmtFormatter(logging.Formatter):
-    """``level=… logger=… message="…" key=value``: one line a record, for the journal."""
+    """``level=… logger=… message="…" key=value``: one line per record, for the journal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; fields come from ``extra={"fields": {…}}``."""
@@ -104,7 +105,7 @@ class Stop(threading.Event):
 
 
 def main(model: type[Settings], run: Callable[[Settings, Stop], None]) -> None:
-    """Run a stage: read its settings, serve its metrics, end with 78 where a person is needed."""
+    """Run a stage: read its settings, serve its metrics, exit with 78 if a person has to act."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(LogfmtFormatter())
@@ -121,14 +122,21 @@ def main(model: type[Settings], run: Callable[[Settings, Stop], None]) -> None:
 
 
 def pause(stop: threading.Event, seconds: float) -> None:
-    """Sleep, but no longer than until the stage is to stop."""
+    """Sleep until the time is over or the stage has to stop."""
     stop.wait(max(0.0, seconds))
 
 
 def expect(seconds: float) -> None:
-    """Promise the stage's next work within so many seconds; once they are over, ``berny_overdue_seconds`` counts."""
+    """Announce that the stage's next work is due in ``seconds``; afterwards, ``berny_overdue_seconds`` increases."""
     due = time.monotonic() + seconds
     OVERDUE.set_function(lambda: max(0.0, time.monotonic() - due))
+
+
+def waits_for(what: str) -> None:
+    """Report what the stage waits for before it can do its work; nothing if the text is empty."""
+    WAITS.clear()
+    if what:
+        WAITS.labels(what).set(1)
 
 
 def since(moment: float) -> float:

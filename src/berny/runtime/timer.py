@@ -1,7 +1,7 @@
-"""A timer's run: it works from where the last one came to, alone, and notes how far it has come once that is done.
+"""A run of a timer: it continues from the last run's watermark, exclusively, and advances it after each completed step.
 
-The calendar is systemd's (``Persistent=true``). A run that was missed, failed or was killed is made up by the next one: the
-watermark in the stage's state directory moves only after the work that it stands for.
+The calendar is systemd's (``Persistent=true``). The next run catches up on one that was missed, failed or was killed: the
+watermark in the stage's state directory advances only after the work.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ FILE = "timer.json"
 
 
 class TimerSettings(EnvironmentSettings):
-    """What every timer finds in its environment."""
+    """The environment of every timer."""
 
     berny_state_dir: Path
 
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a run that is done, and verified where it can be."""
+    """A completed part of a run, verified if possible."""
 
     watermark: Any
     """JSON: everything up to here is done. Take it from the data (an id, an offset): the clock may be wrong."""
     records: int = 0
-    """How many the sink has acknowledged."""
+    """The number of records that the sink has acknowledged."""
 
 
 @dataclass(frozen=True)
 class State:
-    """How far a timer has come."""
+    """The progress of a timer."""
 
     watermark: Any = None
-    """None: it has never done anything."""
+    """None before the first step."""
     completed_at: str = ""
-    """When a run last came to its end, UTC; empty if none has."""
+    """When a run last completed, UTC; empty if none has."""
 
 
 Work = Callable[[Any], Iterable[Step]]
-"""Works from a watermark to now, and yields a step each time that something is done for good."""
+"""Works from a watermark to now, and yields a step whenever a part is done and durable."""
 
 
 def read_state(folder: Path) -> State:
-    """Return how far a timer has come, by its state directory."""
+    """Return the progress of the timer with this state directory."""
     try:
         return State(**json.loads((folder / FILE).read_text()))
     except FileNotFoundError:
@@ -65,14 +65,14 @@ def read_state(folder: Path) -> State:
 
 
 def run(settings: TimerSettings, work: Work, stop: threading.Event) -> bool:
-    """Run a timer once; False where another run of it is at work.
+    """Run a timer once; return False if another run of it is active.
 
-    A run that is stopped ends after the step at hand; one that fails keeps the steps that it has done.
+    A run that is stopped ends after the current step; a run that fails keeps the completed steps.
     """
     folder = settings.berny_state_dir
     with _alone(folder) as alone:
         if not alone:
-            log(LOGGER, logging.WARNING, "a run of this timer is at work: this one does nothing")
+            log(LOGGER, logging.WARNING, "another run of this timer is active: this one does nothing")
             return False
         stage.READY.set(1)
         since = time.monotonic()
@@ -85,7 +85,11 @@ def run(settings: TimerSettings, work: Work, stop: threading.Event) -> bool:
             records += step.records
             if stop.is_set():
                 log(
-                    LOGGER, logging.WARNING, "stopped; the next run goes on", watermark=state.watermark, records=records
+                    LOGGER,
+                    logging.WARNING,
+                    "stopped; the next run continues",
+                    watermark=state.watermark,
+                    records=records,
                 )
                 return True
         _keep(folder, State(state.watermark, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())))
@@ -104,7 +108,7 @@ def _keep(folder: Path, state: State) -> None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Yield whether no other run holds the lock, which ends with the process that has it."""
+    """Yield whether no other run holds the lock, which is released when its process ends."""
     handle = os.open(folder / f"{FILE}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:

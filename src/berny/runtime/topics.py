@@ -1,8 +1,9 @@
-"""Topics as they are now: which one has a name, which offsets are there, and where to go on reading."""
+"""The current state of topics: their ids, the available offsets, and where to continue reading."""
 
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from typing import Any
@@ -14,24 +15,45 @@ from berny.runtime.stage import log, pause
 
 LOGGER = logging.getLogger("kafka")
 ASK_SECONDS = 5.0
-"""What one question may take."""
+"""Time limit of one request."""
 WATCH_SECONDS = 5.0
-"""How often it is asked whether a topic is still the same."""
+"""How often the id of a topic is checked."""
 DOUBT_SECONDS = 3.0
-"""When it is asked again before it is believed: a broker that has just started knows no topic at all for a moment."""
+"""When a change is confirmed by a second check: for a moment after its start, a broker knows no topics."""
 
 
 def client_settings(bootstrap_servers: str) -> dict[str, Any]:
-    """Return the settings that every client of Kafka has; its own come on top."""
+    """Return the settings common to all Kafka clients."""
     return {"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 2000, "log_level": 3}
 
 
-def topic_id(admin: AdminClient, topic: str) -> str | None:
-    """Return the id that Kafka gave a topic when it was created, or None where there is no such topic.
+def reach_controller(admin: AdminClient) -> None:
+    """Learn which broker is the controller, and connect to it once.
+
+    A client that waits for a controller which refuses connections tries again without a pause, and a client learns of
+    another controller only every five minutes: a stage would use a core for as long as a broker is away.
 
     Raises:
-        KafkaException: no broker answers.
+        KafkaException: no broker responds, or the controller does not.
     """
+    cluster = admin.list_topics(timeout=ASK_SECONDS)
+    controller = cluster.brokers.get(cluster.controller_id)
+    if not controller:
+        raise KafkaException(KafkaError(KafkaError._NODE_UPDATE, "no broker is the controller"))
+    try:
+        socket.create_connection((controller.host, controller.port), ASK_SECONDS).close()
+    except OSError as error:
+        words = f"the controller, {controller.host}:{controller.port}, does not respond: {error.strerror or error}"
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT, words)) from error
+
+
+def topic_id(admin: AdminClient, topic: str) -> str | None:
+    """Return the id that Kafka gave a topic when it was created, or None if it does not exist.
+
+    Raises:
+        KafkaException: no broker responds, or the controller does not.
+    """
+    reach_controller(admin)
     described = admin.describe_topics(TopicCollection([topic]), request_timeout=ASK_SECONDS)[topic]
     try:
         return str(described.result().topic_id)
@@ -42,18 +64,18 @@ def topic_id(admin: AdminClient, topic: str) -> str | None:
 
 
 class TopicWatch:
-    """Notices that a topic is gone, or is another one of the same name."""
+    """Detects that a topic was deleted, or recreated under the same name."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self._admin = AdminClient(client_settings(bootstrap_servers) | {"log_level": 0})
         self.topic = topic
         self.id: str | None = None
-        """Of the topic that is there; None while there is none."""
+        """Id of the topic; None while it does not exist."""
         self._doubted = False
         self._next = 0.0
 
     def begin(self, stop: threading.Event) -> str | None:
-        """Wait until the topic exists; return its id, or None if the stage is to stop before."""
+        """Wait until the topic exists; return its id, or None if the stage has to stop first."""
         self.id = None
         told = 0.0
         while not stop.is_set():
@@ -73,17 +95,17 @@ class TopicWatch:
         return None
 
     def same(self) -> bool:
-        """Ask whether the topic is the one that it was in the beginning.
+        """Return whether the topic is still the one that ``begin`` found.
 
         Raises:
-            KafkaException: no broker answers.
+            KafkaException: no broker responds.
         """
         return topic_id(self._admin, self.topic) == self.id
 
     def changed(self) -> bool:
-        """Tell whether the topic is no longer the one that it was in the beginning; asks every few seconds.
+        """Return whether the topic was deleted or recreated; checks every few seconds.
 
-        A broker may not have heard of it yet: only what two questions in a row find is so.
+        A broker's metadata may be out of date: a change counts only if two checks in a row find it.
         """
         if time.monotonic() < self._next:
             return False
@@ -99,10 +121,10 @@ class TopicWatch:
 
 
 def watermarks(bootstrap_servers: str, topic: str) -> dict[int, tuple[int, int]]:
-    """Return, by partition, the earliest offset that is there and the one that will be written next.
+    """Return, by partition, the earliest available offset and the next one to be written.
 
     Raises:
-        KafkaException: a leader does not answer.
+        KafkaException: a leader does not respond.
     """
     client = Consumer(client_settings(bootstrap_servers) | {"group.id": "berny-offsets"})
     try:
@@ -116,13 +138,13 @@ def watermarks(bootstrap_servers: str, topic: str) -> dict[int, tuple[int, int]]
 
 
 def resume(first: int, low: int, high: int) -> tuple[int, int]:
-    """Return where to go on reading a partition, and how many records before that are gone unread.
+    """Return the offset at which to continue reading a partition, and how many records before it were removed unread.
 
     Args:
-        first: the offset that would have been next.
-        low: the earliest that is there.
-        high: the one that will be written next. Where it is before ``first`` what was read is gone again, and what is there
-            may be something else: it is read from its beginning.
+        first: the next offset to read.
+        low: the earliest available offset.
+        high: the next offset to be written. If it is before ``first``, records that were read are lost, and others may have
+            taken their offsets: the partition is read from its beginning.
     """
     if first < low:
         return low, low - first

@@ -133,7 +133,7 @@ class Bundle:
         content = self.tar.extractfile(member) if member else None
         if not content:
             raise SupplyError(
-                f"{self.file}: {name} is missing: the file was not written whole by `berny artifacts bundle`"
+                f"{self.file}: {name} is missing: the file was not completely written by `berny artifacts bundle`"
             )
         return content
 
@@ -171,5 +171,5 @@ def load_bundle(store: Store, file: Path, say: Say) -> tuple[list[Archive], list
                     loaded += [archive] if archive else []
                     lacking += [] if archive or recipe.optional or store.find(name) else [name]
     except (OSError, tarfile.TarError) as error:
-        raise SupplyError(f"{file}: is no bundle, or was cut short ({error}); copy it again") from None
+        raise SupplyError(f"{file}: is not a bundle, or is truncated ({error}); copy it again") from None
     return loaded, lacking

@@ -141,10 +141,9 @@ def lock(names: Names = None) -> None:
     for name in names or [name for name, recipe in load_recipes().items() if recipe.kind in ("jars", "spark")]:
         recipe, since = load_recipes()[name], time.monotonic()
         with tempfile.TemporaryDirectory() as scratch:
-            roots = [*recipe.roots, *(source.split("!")[0] for source in recipe.extra.values())]
-            jars = maven.copy_jars(
-                roots, Path(scratch) / "jars", exclude=recipe.exclude, transitive=recipe.kind == "jars"
-            )
+            roots = [*recipe.roots, *recipe.alone, *(source.split("!")[0] for source in recipe.extra.values())]
+            alone = recipe.alone if recipe.kind == "jars" else None
+            jars = maven.copy_jars(roots, Path(scratch) / "jars", exclude=recipe.exclude, alone=alone)
             locked = {coordinate: sha256_file(path) for coordinate, path in jars.items()}
             if recipe.sdist:
                 locked |= _lock_sdist(f"{recipe.sdist}=={recipe.version}", Path(scratch))

@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -23,11 +23,11 @@ SETTINGS = """<settings><mirrors><mirror>
 """
 
 
-def _pom(coordinates: Iterable[str], exclude: Iterable[str], transitive: bool) -> str:
+def _pom(coordinates: Iterable[str], exclude: Iterable[str], alone: Container[str]) -> str:
     rows = []
     for coordinate in coordinates:
         group, artifact, version, *classifier = coordinate.split(":")
-        exclusions = list(exclude) if transitive else ["*:*"]
+        exclusions = ["*:*"] if coordinate in alone else list(exclude)
         excluded = "".join(
             f"<exclusion><groupId>{g}</groupId><artifactId>{a}</artifactId></exclusion>"
             for g, a in (e.split(":") for e in exclusions)
@@ -50,12 +50,12 @@ def copy_jars(
     target: Path,
     *,
     exclude: Iterable[str] = (),
-    transitive: bool = False,
+    alone: Iterable[str] | None = None,
     say: Say = lambda words: None,
 ) -> dict[str, Path]:
     """Copy the jars of ``coordinates`` (``group:artifact:version[:classifier]``) to ``target``; return them by coordinate.
 
-    With ``transitive``, their runtime dependencies are included.
+    With ``alone``, the runtime dependencies of those that are not among it are included.
 
     Raises:
         ToolMissing: Maven is not installed.
@@ -65,7 +65,7 @@ def copy_jars(
         raise ToolMissing("mvn", "maven")
     with tempfile.TemporaryDirectory(prefix="berny-maven-") as scratch:
         folder = Path(scratch)
-        (folder / "pom.xml").write_text(_pom(coordinates, exclude, transitive))
+        (folder / "pom.xml").write_text(_pom(coordinates, exclude, set(coordinates if alone is None else alone)))
         (folder / "settings.xml").write_text(SETTINGS)
         command = ["mvn", "-B", "-C", "-s", str(folder / "settings.xml"), "-f", str(folder / "pom.xml")]
         command += ["-Daether.dependencyCollector.impl=bf", "-Dmaven.artifact.threads=8"]

@@ -39,15 +39,15 @@ def parse_index(text: str | bytes, where: str, recipe: Recipe) -> Index:
     """Read an index.
 
     Raises:
-        SupplyError: it is malformed, or of another vendor's archive than expected; the message names its location.
+        SupplyError: it is malformed, or was made from another vendor's archive than expected; the message has its location.
     """
     try:
         index = Index.model_validate(json.loads(text))
     except (ValueError, ValidationError) as error:
-        raise SupplyError(f"{where}: is no index of an archive: {' '.join(str(error).split())[:200]}") from None
+        raise SupplyError(f"{where}: is not an index of an archive: {' '.join(str(error).split())[:200]}") from None
     wanted = recipe.vendor.wanted if recipe.vendor else None
     if wanted not in (None, index.source):
-        raise SupplyError(f"{where}: was made from an archive with sha256 {index.source}, wanted is {wanted}")
+        raise SupplyError(f"{where}: was made from an archive with sha256 {index.source}, expected is {wanted}")
     return index
 
 
@@ -82,7 +82,7 @@ def take(name: str, index: Index, beside: Path, say: Say) -> None:
     download(f"{base()}/{name}/{index.file}", beside, index.sha256, say, "the mirror's index")
 
 
-def hold_against_lock(recipe: Recipe, archive: Path) -> None:
+def verify_lock(recipe: Recipe, archive: Path) -> None:
     """Verify every jar of an archive that was built elsewhere against this checkout's lock.
 
     Raises:
@@ -101,7 +101,7 @@ def hold_against_lock(recipe: Recipe, archive: Path) -> None:
     found = _digests(archive, folder)
     for name, (coordinate, digest) in locked.items():
         if name not in found:
-            raise SupplyError(f"{archive.name}: {coordinate} is locked in {recipe.lock_file.name}, but not in it")
+            raise SupplyError(f"{archive.name}: {coordinate} is locked in {recipe.lock_file.name}, but missing")
         if found[name] != digest:
             raise WrongDigest(f"{archive.name}: {coordinate}", digest, found[name], recipe.lock_file)
     # A Python package has jars of its own, which its lock does not name.
@@ -130,4 +130,4 @@ def _digests(archive: Path, folder: str) -> dict[str, str]:
                         found[member.name] = hashlib.sha256(file.read()).hexdigest()
                 return found
         except tarfile.TarError as error:
-            raise SupplyError(f"{archive.name}: is no archive: {error}") from None
+            raise SupplyError(f"{archive.name}: is not an archive: {error}") from None

@@ -70,6 +70,8 @@ class Recipe(_Strict):
     roots: list[str] = []
     """Maven coordinates that the lock is resolved from."""
     exclude: list[str] = []
+    alone: list[str] = []
+    """Coordinates that are locked without what they depend on."""
     extra: dict[str, str] = {}
     """Folders extracted from a jar: name in the archive: ``group:artifact:version:classifier!folder``."""
     sdist: str | None = None
@@ -171,9 +173,9 @@ def write_lock(file: Path, locked: dict[str, str], comment: str) -> None:
 
 def key(recipe: Recipe, *others: str) -> str:
     """Return the digest of a recipe, its lock and ``others`` (a toolchain, say): the key of its archive in the store."""
-    # Whether it is optional, its address and how it is verified do not change the archive.
+    # Whether it is optional, its address, how it is verified and whose dependencies are locked do not change the archive.
     # The index records which one was used: unless the operator names one, the existing one is accepted.
-    beside: dict[str, Any] = {"optional": True, "vendor": set(Vendor.model_fields) - {"members"}}
+    beside: dict[str, Any] = {"optional": True, "alone": True, "vendor": set(Vendor.model_fields) - {"members"}}
     digest = hashlib.sha256(recipe.model_dump_json(exclude=beside).encode())
     for file in recipe.inputs:
         digest.update(file.read_bytes())

@@ -127,7 +127,7 @@ class Store:
             found = sha256_file(beside)
             if found != index.sha256:
                 raise WrongDigest(index.file, index.sha256, found, "its index")
-            mirror.hold_against_lock(recipe, beside)
+            mirror.verify_lock(recipe, beside)
             _sync(beside)
             beside.rename(target)
         finally:

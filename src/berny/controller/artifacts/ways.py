@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 NODES = ("model", "runtime")
 """What all nodes run. Pipelines are in archives of their own: a change to one restarts its stages alone."""
 PYTHON = "3.11"
-"""Of nodes: what packages are chosen for."""
+"""Python of the nodes, for which packages are chosen."""
 PROBES = "berny_probes"
 """The package that ``berny.runtime.probe`` imports components' probes from."""
 
@@ -147,7 +147,7 @@ def pip_download(words: list[str], target: Path, say: Say = lambda words: None) 
 
 
 def packages_lock(recipe: Recipe) -> Path:
-    """Return the requirements that a Python environment is of: the lock beside its recipe, else what all nodes have."""
+    """Return the lock of a Python environment: the file beside its recipe, else that of all nodes."""
     return recipe.lock_file if recipe.lock_file.exists() else CHECKOUT / "requirements" / "node.txt"
 
 
@@ -161,7 +161,7 @@ def wheels(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     command += ["--python-platform", "x86_64-manylinux_2_28"]
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise SupplyError(f"the packages of {lock} can't be had: {done.stderr.strip()[-800:]}")
+        raise SupplyError(f"the packages of {lock} can't be obtained: {done.stderr.strip()[-800:]}")
     dropped = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"}
     return {
         name: path
@@ -191,7 +191,7 @@ def vendors(recipe: Recipe, scratch: Path, say: Say) -> tuple[dict[str, Path], s
         except SupplyError as error:
             variable = f"BERNY_{recipe.name.upper()}"
             by_hand = f"{variable}_ARCHIVE=FILE {variable}_SHA256=DIGEST berny artifacts fetch {recipe.name}"
-            raise SupplyError(f"{away}, and {error}. An archive that was brought here: {by_hand}") from error
+            raise SupplyError(f"{away}, and {error}. To use an archive that you have downloaded: {by_hand}") from error
     say("unpacking")
     assert recipe.vendor
     # With a digest it has been verified already.

@@ -31,7 +31,7 @@ def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterab
     twice, doubled = machines(seen)
     for name, node in nodes.items():
         if node.failure:
-            found.append(Finding("reach", name, f"can't be looked at: {node.failure}"))
+            found.append(Finding("reach", name, f"can't be read: {node.failure}"))
             continue
         found += [*system(name, node), *ports(name, node), *disks(name, node), *limits(name, node)]
         found += [*accounts(name, node), *foreign(name, node), *kept(name, node), *logins(name, node)]

@@ -21,7 +21,7 @@ def machines(nodes: Mapping[str, Node]) -> tuple[list[Finding], set[str]]:
         home = homes.setdefault((node.facts["boot"], node.facts["processes"]), name)
         if home != name:
             doubled |= {home, name}
-            text = f"is the same machine as {home}: give each its own ansible_host, or take one of the two out of hosts.yml"
+            text = f"is the same machine as {home}: give each its own ansible_host, or remove one of the two from hosts.yml"
             found.append(Finding("inventory", name, text))
     return found, doubled
 
@@ -71,7 +71,7 @@ def clocks(readings: Mapping[str, Clock]) -> list[Finding]:
         and abs(median) - max(d for _, d in offsets.values()) > CLOCK_WARN
     ):
         reference, against = median, "most nodes'"
-        text = f"its clock is {_apart(-median)} most nodes': set it (nothing of the cluster depends on it)"
+        text = f"its clock is {_apart(-median)} most nodes': set it (nothing in the cluster depends on it)"
         found.append(Finding("clock", "controller", text, fatal=False))
     for name, (ahead, doubt) in offsets.items():
         certain = abs(ahead - reference) - doubt

@@ -150,9 +150,9 @@ def kept(name: str, node: Node) -> list[Finding]:
             wanted = node.settings.get(setting, value)
             if wanted != value:
                 text = (
-                    f"{setting} is {wanted}, and the data here is that of {value} ({file}), for life: set it to {value}"
+                    f"{setting} is {wanted}, but the data here was created with {value} ({file}), which can't change: "
                 )
-                found.append(Finding("inventory", name, text))
+                found.append(Finding("inventory", name, f"{text}set it to {value}"))
     return found
 
 
@@ -195,7 +195,7 @@ def limits(name: str, node: Node) -> list[Finding]:
     """Check open files: what units need against what systemd may grant and what the kernel allows."""
     facts, units, found = node.facts["limits"], len(node.placed), []
     if facts["nr_open"] < node.nofile:
-        found.append(f"fs.nr_open is {facts['nr_open']}, units want {node.nofile}: sysctl -w fs.nr_open={node.nofile}")
+        found.append(f"fs.nr_open is {facts['nr_open']}, units need {node.nofile}: sysctl -w fs.nr_open={node.nofile}")
     elif facts["hard"] < node.nofile * LEAST_OPEN and not facts["may_raise"]:
         found.append(
             f"systemd may open {facts['hard']} files and not allow units {node.nofile}: raise its limit (ulimit -Hn of "
@@ -203,7 +203,7 @@ def limits(name: str, node: Node) -> list[Finding]:
         )
     if facts["file_max"] < node.nofile * units:
         found.append(
-            f"fs.file-max is {facts['file_max']}, {units} units want {node.nofile} each: "
+            f"fs.file-max is {facts['file_max']}, {units} units need {node.nofile} each: "
             f"sysctl -w fs.file-max={node.nofile * units}"
         )
     return [Finding("limit", name, text) for text in found]
@@ -222,12 +222,12 @@ def orphans(name: str, node: Node, roles: set[str]) -> list[Finding]:
         text += f"ansible-playbook playbooks/reset.yml -e component={owner} --limit {name} (data stays){back}"
         found.append(Finding("orphan", name, text, fatal=bool(running)))
     for unit in node.facts["unrecorded"]:
-        text = f"has {unit}, of which there is no record (/var/lib/berny): "
+        text = f"has {unit}, for which there is no record (/var/lib/berny): "
         if unit in node.placed:
-            text += "this play records it anew; until then a reset refuses"
+            text += "this play records it again; until then a reset is refused"
         else:
             group = node.groups.get(unit)
-            text += f"put {name} into the group {group}, " if group else "have it recorded, "
-            text += "run site.yml with preflight_allow: [orphan], and remove it by playbooks/reset.yml"
+            text += f"put {name} into the group {group}, " if group else "record it again, "
+            text += "run site.yml with preflight_allow: [orphan], and remove it with playbooks/reset.yml"
         found.append(Finding("orphan", name, text, fatal=unit not in node.placed))
     return found

@@ -58,8 +58,8 @@ def forms(value: str) -> set[str]:
         for encode in (base64.standard_b64encode, base64.urlsafe_b64encode):
             encoded = encode(b"\0" * before + data).decode().rstrip("=")
             # The characters at both ends also depend on the neighbouring bytes.
-            whole = 8 * (before + len(data)) // 6
-            own = encoded[(8 * before + 5) // 6 : whole]
+            last = 8 * (before + len(data)) // 6
+            own = encoded[(8 * before + 5) // 6 : last]
             if len(own) >= STABLE:
                 found.add(own)
     return {form for form in found if len(form) >= SHORTEST}

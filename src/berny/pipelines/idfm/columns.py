@@ -6,15 +6,15 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from berny.pipelines.idfm.prim import ARRIVAL, DEPARTURE, TIME
-from berny.runtime.stream import dead_letter_value, json_value
+from berny.runtime.stream import dead_letter_value, json_value, output
 
 OUT = "idfm-processed"
 DEAD = "idfm-realtime.dlq"
 LATE_SECONDS = 300
-"""From here on a train is late: Transilien's own measure of punctuality is under 5 minutes."""
+"""A train is late from this delay on: Transilien counts trains under 5 minutes as punctual."""
 EARLY_SECONDS = -60
 MISSION = "^([A-Z]{4})[0-9]*$"
-"""A VehicleJourneyName that tells the mission (``EKLI07``): a bare number would make a series of every train."""
+"""A VehicleJourneyName with the mission (``EKLI07``). With bare numbers, every train would be a series of its own."""
 
 _VALUE = "STRUCT<value: STRING>"
 _CALL = (
@@ -33,17 +33,17 @@ SCHEMA = (
 )
 
 
-def _told(text: Column) -> Column:
-    """Return text, or null where it is empty: an empty text tells nothing."""
+def _non_empty(text: Column) -> Column:
+    """Return text, or null if it is empty."""
     return F.nullif(text, F.lit(""))
 
 
 def _first(array: str) -> Column:
-    return _told(F.get(F.col(array), F.lit(0))["value"])
+    return _non_empty(F.get(F.col(array), F.lit(0))["value"])
 
 
 def _moment(text: Column) -> Column:
-    """Return the timestamp of a time as ``prim.moment`` has it, or null: Spark's own cast takes much else for one."""
+    """Return the timestamp of a time in the format of ``prim.moment``, or null. Spark's cast alone accepts other formats."""
     return F.when(F.regexp_extract(text, TIME, 0) == text, text.try_cast("timestamp"))
 
 
@@ -52,13 +52,13 @@ def _cancels(status: Column) -> Column:
 
 
 def judged(parsed: DataFrame, visit: str = "r.visit") -> DataFrame:
-    """Return the rows of parsed records ``r`` with what is found out of their visits, by the definition of ``prim.outcome``.
+    """Return the rows of parsed records ``r`` with the outcome of their visits, by the definition of ``prim.outcome``.
 
-    ``recorded`` is the moment of RecordedAtTime. ``delay_sec`` (seconds), ``cancelled`` and ``status`` are the verdict;
-    ``theoretical`` and ``predicted`` the aimed and expected time, ``status_told`` the status that it is about.
+    ``recorded`` is the timestamp of RecordedAtTime. ``delay_sec`` (seconds), ``cancelled`` and ``status`` are the outcome,
+    ``theoretical`` and ``predicted`` the aimed and expected time, and ``status_told`` the status in the source's words.
 
-    In steps: what is used more than once is a column of its own. As one expression it was repeated within itself, until the
-    code that Spark generates of it was longer than a method may be.
+    Expressions that are used more than once are columns of their own: as one expression, the code that Spark generates
+    exceeds the size limit of a method.
     """
     call = f"{visit}.MonitoredVehicleJourney.MonitoredCall"
     departs, arrives, told, cancelled, delay = map(
@@ -67,11 +67,11 @@ def judged(parsed: DataFrame, visit: str = "r.visit") -> DataFrame:
     departure, arrival = F.col("departure_told"), F.col("arrival_told")
 
     def chosen(name: str) -> Column:
-        """The moment of what counts."""
+        """Return the timestamp of the departure or arrival that counts."""
         return F.when(departs, F.col(f"departure_{name}")).otherwise(F.col(f"arrival_{name}"))
 
     def text(name: str) -> Column:
-        """The same as it was told, where it is a time."""
+        """Return its original text if it is a time."""
         of_departure, of_arrival = (F.col(f"{call}.{getattr(one, name)}") for one in (DEPARTURE, ARRIVAL))
         return F.when(chosen(name).isNotNull(), F.when(departs, of_departure).otherwise(of_arrival))
 
@@ -81,7 +81,7 @@ def judged(parsed: DataFrame, visit: str = "r.visit") -> DataFrame:
         for name in ("expected", "aimed")
     }
     told_by = {
-        f"{movement}_told": _told(F.col(f"{call}.{fields.status}"))
+        f"{movement}_told": _non_empty(F.col(f"{call}.{fields.status}"))
         for movement, fields in (("departure", DEPARTURE), ("arrival", ARRIVAL))
     }
     known = {
@@ -93,7 +93,7 @@ def judged(parsed: DataFrame, visit: str = "r.visit") -> DataFrame:
         .when(~arrives & _cancels(departure), departure)
         .otherwise(F.coalesce(arrival, departure))
     )
-    # By whole microseconds: a difference of two fractions of seconds is not what was told.
+    # In integer microseconds: a difference of fractional seconds is not exact.
     microseconds = F.unix_micros(chosen("expected")) - F.unix_micros(chosen("aimed"))
     status = (
         F.when(cancelled, "cancelled")
@@ -116,9 +116,9 @@ def judged(parsed: DataFrame, visit: str = "r.visit") -> DataFrame:
 
 
 def processed(visit: str = "r.visit") -> dict[str, Column]:
-    """Return the columns of ``idfm-processed`` by name, of a record ``r`` that was ``judged``.
+    """Return the columns of ``idfm-processed`` by name, for a record ``r`` that was ``judged``.
 
-    Direction, mission and destination are taken from where the source has them; what is told nowhere is null.
+    Direction, mission and destination are taken from whichever field has them; they are null if none has.
     """
     journey, call = f"{visit}.MonitoredVehicleJourney", f"{visit}.MonitoredVehicleJourney.MonitoredCall"
     return {
@@ -126,15 +126,16 @@ def processed(visit: str = "r.visit") -> dict[str, Column]:
         "line": F.regexp_extract(F.col(f"{journey}.LineRef.value"), r"(C\d+)", 1),
         "stop": F.col(f"{visit}.MonitoringRef.value"),
         "stop_name": _first(f"{call}.StopPointName"),
-        "direction": F.coalesce(_told(F.col(f"{journey}.DirectionRef.value")), _first(f"{journey}.DirectionName")),
+        "direction": F.coalesce(_non_empty(F.col(f"{journey}.DirectionRef.value")), _first(f"{journey}.DirectionName")),
         "destination": F.coalesce(_first(f"{journey}.DestinationName"), _first(f"{call}.DestinationDisplay")),
         "mission": F.coalesce(
             _first(f"{journey}.JourneyNote"),
-            _told(F.regexp_extract(_first(f"{journey}.VehicleJourneyName"), MISSION, 1)),
+            _non_empty(F.regexp_extract(_first(f"{journey}.VehicleJourneyName"), MISSION, 1)),
         ),
         "journey": F.col(f"{journey}.FramedVehicleJourneyRef.DatedVehicleJourneyRef"),
         "platform": F.coalesce(
-            _told(F.col(f"{call}.DeparturePlatformName.value")), _told(F.col(f"{call}.ArrivalPlatformName.value"))
+            _non_empty(F.col(f"{call}.DeparturePlatformName.value")),
+            _non_empty(F.col(f"{call}.ArrivalPlatformName.value")),
         ),
         **{
             name: F.col(name)
@@ -148,10 +149,9 @@ def processed(visit: str = "r.visit") -> dict[str, Column]:
 
 
 def transform(source: DataFrame) -> DataFrame:
-    """Return key, value and topic of what is to be published, for rows as Spark's Kafka source gives them.
+    """Return the output records, for rows of Spark's Kafka source.
 
-    A row that is not understood goes to the dead-letter topic with reason, origin and its value, or of a long one the
-    beginning, in base64: as ``dead_letter`` has it.
+    A row that can't be parsed becomes a dead letter, in the format of ``kafka.dead_letter``.
     """
     parsed = source.withColumn("r", F.from_json(F.col("value").cast("string"), SCHEMA, {"mode": "PERMISSIVE"}))
     found = judged(parsed)
@@ -161,11 +161,11 @@ def transform(source: DataFrame) -> DataFrame:
         & F.col("recorded").isNotNull()
     )
     reason = F.when(F.col("value").isNull(), "empty").otherwise(
-        "no JSON of a visit with identity, call and RecordedAtTime with an offset"
+        "not JSON of a visit with identity, call and RecordedAtTime with an offset"
     )
     good_row = F.coalesce(understood, F.lit(False))
-    return found.select(
-        "key",
-        F.when(good_row, json_value(processed())).otherwise(dead_letter_value(reason)).alias("value"),
-        F.when(good_row, OUT).otherwise(DEAD).alias("topic"),
+    return output(
+        found,
+        F.when(good_row, json_value(processed())).otherwise(dead_letter_value(reason)),
+        F.when(good_row, OUT).otherwise(DEAD),
     )

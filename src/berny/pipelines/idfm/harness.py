@@ -1,4 +1,4 @@
-"""How lab, tests and fault bench know the pipeline: its sinks, its spool, and what flows now."""
+"""The interface of lab, tests and fault bench to the pipeline: its sinks, its spool and its status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOKEN = Path("/etc/berny/influxdb/read.token")
 
 
 def declared(cluster: Cluster, kind: str) -> tuple[str, dict[str, Any]]:
-    """Return the name of the pipeline's one resource of a kind, and what the manifest says of it."""
+    """Return the name of the pipeline's only resource of a kind, and its entry in the manifest."""
     (found,) = cluster.facts["pipelines"][PIPELINE]["resources"][kind].items()
     return str(found[0]), dict(found[1])
 
@@ -41,7 +41,7 @@ def bucket(cluster: Cluster) -> Bucket:
 
 
 def identities(body: bytes) -> set[str]:
-    """Return the identities of a response's visits; what is no response has none."""
+    """Return the identities of a response's visits; none if it is malformed."""
     try:
         return {prim.identity(visit) for visit in prim.visits(json.loads(body))}
     except (ValueError, RecursionError, prim.MalformedAnswer):
@@ -49,7 +49,7 @@ def identities(body: bytes) -> set[str]:
 
 
 def realtime(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, bool]]:
-    """Yield identity, and whether it is the visit's own."""
+    """Yield identity, and whether it matches the visit."""
     for record in records:
         if isinstance(record.get("identity"), str) and isinstance(record.get("visit"), dict):
             yield record["identity"], prim.identity(record["visit"]) == record["identity"]
@@ -63,7 +63,7 @@ def processed(records: Iterable[dict[str, Any]]) -> Iterator[tuple[str, float | 
 
 
 def expected(line: dict[str, Any]) -> tuple[Hashable, float | None]:
-    """Return the delay, and when it was recorded; a cancelled train has no delay."""
+    """Return the delay and the time of recording; a cancelled train has no delay."""
     recorded = prim.moment(line.get("recorded_at"))
     return None if line["cancelled"] else line["delay"], recorded.timestamp() if recorded else None
 
@@ -81,17 +81,22 @@ def sinks(cluster: Cluster) -> list[Sink]:
 
 
 def spooled(since: float) -> Iterator[str]:
-    """Yield what the producer has kept since a Unix time."""
+    """Yield the identities that the producer has stored since a Unix time."""
     return readers.spooled(SPOOL, since, identities)
 
 
 def newest(cluster: Cluster, since: float) -> float | None:
-    """Return when the newest point was recorded; every point says whether its train is cancelled."""
+    """Return when the newest point was recorded, by a field that every point has."""
     return bucket(cluster).newest("cancelled", since)
 
 
+def stored(cluster: Cluster, since: float, until: float) -> int:
+    """Return how many points were recorded from a Unix time on and before another."""
+    return bucket(cluster).count("identity", since, until)
+
+
 def status(cluster: Cluster) -> dict[str, Any]:
-    """Return counts of records since the topics' beginning, ages in seconds, and the median delay by direction."""
+    """Return counts of records since the topics were created, ages in seconds, and the median delay by direction."""
     observed, computed = topic(cluster, REALTIME), topic(cluster, PROCESSED)
     stored, now = computed.committed(GROUP), time.time()
     waits = [observed.oldest(readers.read_by_query(cluster, PIPELINE, "analytics")), computed.oldest(stored)]

@@ -1,4 +1,4 @@
-"""From ``idfm-processed`` to InfluxDB: a point of each record."""
+"""From ``idfm-processed`` to InfluxDB: one point for each record."""
 
 from __future__ import annotations
 

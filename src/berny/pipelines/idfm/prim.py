@@ -21,25 +21,26 @@ TIME = (
     "(19|20|21)[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,9})?)?"
     "(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])"
 )
-"""A time (ISO 8601, for Python and for Spark). One without an offset is none: whether it is UTC or Paris, nobody knows."""
+"""A time (ISO 8601, as Python and Spark parse it). The offset is required: without, it could be UTC or Paris time."""
+_TIME = re.compile(TIME)
 ENVELOPE = ("ItemIdentifier", "ValidUntilTime")
-"""What a visit says of the message and not of the train."""
+"""Fields of a visit that describe the message, not the train."""
 
 
 class MalformedAnswer(MalformedResponse):
-    """A complete answer that is not one of stop monitoring."""
+    """A complete response that is not a response of stop monitoring."""
 
 
-# -- what a response holds ---------------------------------------------------------------------------------------------
+# -- the parts of a response -------------------------------------------------------------------------------------------
 
 
 def read(answer: Any) -> tuple[list[dict[str, Any]], list[BadPart]]:
-    """Return the visits of a parsed response, each ``MonitoredStopVisit`` of each delivery, and the parts that are none.
+    """Return the visits of a parsed response, each ``MonitoredStopVisit`` of each delivery, and its bad parts.
 
-    An ErrorCondition is such a part (Status may still be "true"), and so is a visit or a delivery that is no object.
+    Bad parts are each ErrorCondition (Status may still be "true"), and visits and deliveries that are not objects.
 
     Raises:
-        MalformedAnswer: the shape is another.
+        MalformedAnswer: the structure is not that of stop monitoring.
     """
     try:
         service = answer["Siri"]["ServiceDelivery"]
@@ -49,7 +50,7 @@ def read(answer: Any) -> tuple[list[dict[str, Any]], list[BadPart]]:
         raise MalformedAnswer(f"no Siri.ServiceDelivery.StopMonitoringDelivery list: {wrong!r}") from None
     bad = [BadPart(_error_text(error), "ErrorCondition", error)] if error else []
     if not isinstance(deliveries, list) and not error:
-        raise MalformedAnswer("no Siri.ServiceDelivery.StopMonitoringDelivery list: it is something else")
+        raise MalformedAnswer("Siri.ServiceDelivery.StopMonitoringDelivery is not a list")
     found: list[dict[str, Any]] = []
     for number, delivery in enumerate(deliveries if isinstance(deliveries, list) else []):
         for part in _parts(delivery, f"StopMonitoringDelivery[{number}]"):
@@ -62,7 +63,7 @@ def read(answer: Any) -> tuple[list[dict[str, Any]], list[BadPart]]:
 
 def _parts(delivery: Any, where: str) -> Iterator[dict[str, Any] | BadPart]:
     if not isinstance(delivery, dict):
-        yield BadPart("a delivery that is no object", where, delivery)
+        yield BadPart("the delivery is not an object", where, delivery)
         return
     error = delivery.get("ErrorCondition")
     if error:
@@ -70,11 +71,11 @@ def _parts(delivery: Any, where: str) -> Iterator[dict[str, Any] | BadPart]:
         yield BadPart(_error_text(error), where, rest)
     listed = delivery.get("MonitoredStopVisit")
     if listed is not None and not isinstance(listed, list):
-        yield BadPart("a MonitoredStopVisit that is no list", f"{where}.MonitoredStopVisit", listed)
+        yield BadPart("MonitoredStopVisit is not a list", f"{where}.MonitoredStopVisit", listed)
         return
     for number, visit in enumerate(listed or []):
         inside = f"{where}.MonitoredStopVisit[{number}]"
-        yield visit if isinstance(visit, dict) else BadPart("a visit that is no object", inside, visit)
+        yield visit if isinstance(visit, dict) else BadPart("the visit is not an object", inside, visit)
 
 
 def _error_text(error: Any) -> str:
@@ -90,7 +91,7 @@ def visits(answer: Any) -> list[dict[str, Any]]:
     """Return the visits of a parsed response.
 
     Raises:
-        MalformedAnswer: it is none of stop monitoring.
+        MalformedAnswer: it is not a response of stop monitoring.
     """
     return read(answer)[0]
 
@@ -119,30 +120,30 @@ def stop(visit: dict[str, Any]) -> str:
 def identity(visit: dict[str, Any]) -> str:
     """Return the identity of an observation (32 hex digits): journey, stop, RecordedAtTime and a digest of the visit.
 
-    The digest leaves out ``ENVELOPE``: the same said of the same train under another number is the same observation. It is
-    another one when the source recorded it at another moment, or says anything else.
+    The digest excludes ``ENVELOPE``, so a repetition of the same content under another message number has the same identity.
+    Another RecordedAtTime, or any other content, makes another observation.
     """
     content = {name: value for name, value in visit.items() if name not in ENVELOPE}
     return response.identity(content, journey(visit), stop(visit), _text_inside(visit, "RecordedAtTime"))
 
 
 def observations(answer: Any) -> list[Observation | BadPart]:
-    """Return each visit of a parsed response as an observation, and the parts that are none.
+    """Return each visit of a parsed response as an observation, and the bad parts.
 
     Raises:
-        MalformedAnswer: it is none of stop monitoring.
+        MalformedAnswer: it is not a response of stop monitoring.
     """
     found, bad = read(answer)
     named = [Observation(identity(visit), f"{journey(visit)}|{stop(visit)}", {"visit": visit}) for visit in found]
     return [*named, *bad]
 
 
-# -- what a visit says of its train ------------------------------------------------------------------------------------
+# -- the outcome of a visit --------------------------------------------------------------------------------------------
 
 
 def moment(text: object) -> dt.datetime | None:
-    """Return the moment of a time as ``TIME`` has it, or None where it is not one."""
-    if not isinstance(text, str) or not re.fullmatch(TIME, text):
+    """Parse a time in the format ``TIME``; return None if it is not one."""
+    if not isinstance(text, str) or not _TIME.fullmatch(text):
         return None
     try:
         return dt.datetime.fromisoformat(text)
@@ -164,20 +165,20 @@ ARRIVAL = Movement("ExpectedArrivalTime", "AimedArrivalTime", "ArrivalStatus")
 
 
 def cancels(status: object) -> bool:
-    """Tell whether a status says that the train does not run."""
+    """Return whether a status means that the train does not run."""
     return str(status).lower() == "cancelled"
 
 
 def outcome(visit: dict[str, Any]) -> tuple[float | None, bool]:
-    """Return delay in seconds, None where it is unknown, and whether cancelled. This is the definition:
+    """Return the delay in seconds, None if it is unknown, and whether the train is cancelled. This is the definition:
 
-    - The departure counts where one of its two times is known, else the arrival. A status decides nothing here: the source
-      says ``DepartureStatus: onTime`` of trains that end at the stop.
-    - The train is cancelled where the status of what counts says so; where that is not told, the other one. Of a call with
-      no time at all either will do.
-    - The delay is expected minus aimed time of what counts, where both are known and the train is not cancelled.
+    - The departure counts if one of its two times is known, else the arrival. The status is not considered here, since the
+      source reports ``DepartureStatus: onTime`` for trains that terminate at the stop.
+    - The train is cancelled if the status of the departure or arrival that counts says so, or the other one if that is
+      missing. For a call without any time, either is sufficient.
+    - The delay is expected minus aimed time of what counts, if both are known and the train is not cancelled.
 
-    The columns of the analytics say the same in Spark's words; tests hold both against each other.
+    ``columns.judged`` implements the same definition in Spark; tests compare both.
     """
     call = _inside(visit, "MonitoredVehicleJourney", "MonitoredCall")
     call = call if isinstance(call, dict) else {}
@@ -198,18 +199,18 @@ def outcome(visit: dict[str, Any]) -> tuple[float | None, bool]:
 
 
 class Prim(HttpSource):
-    """The client. ``poll`` returns the body of one complete answer, unparsed.
+    """The client. ``poll`` returns the body of one complete response, unparsed.
 
     Args:
         base_url: the API's address.
-        api_key: the key; no message ever has it.
+        api_key: the key; messages mask it.
         monitoring_ref: the stop.
         line_ref: the line.
-        timeout: seconds to connect, seconds to wait for more.
+        timeout: seconds to connect, seconds to wait for data.
         proxy: address of a proxy, or empty.
 
     Raises:
-        Refused: an address or the key can't be used; nothing was asked.
+        Refused: an address or the key can't be used; no request was made.
     """
 
     prefix = "PRIM"
@@ -233,7 +234,7 @@ class Prim(HttpSource):
         super().__init__(base_url, path, query, api_key, headers=headers, timeout=timeout, proxy=proxy)
 
     def explain(self, body: str) -> str:
-        """Return its ErrorCondition, else all of it."""
+        """Return the text of its ErrorCondition, or else the body."""
         with suppress(ValueError, RecursionError, MalformedAnswer):
             return "; ".join(part.reason for part in read(json.loads(body))[1]) or body
         return body

@@ -1,4 +1,4 @@
-"""From PRIM to ``idfm-realtime``, one record for each visit, and to HDFS, the raw answers."""
+"""From PRIM to ``idfm-realtime``, one record for each visit, and to HDFS, the raw responses."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Settings(PollerSettings, LandingSettings):
     prim_proxy: str = ""
     prim_poll_seconds: float = 90
     prim_daily_quota: int = 1000
-    """Calls a day (UTC); 0 for no limit."""
+    """Calls per day (UTC); 0 for no limit."""
 
 
 def records(answer: Answer, origin: str) -> list[tuple[str, Record]]:
-    """Return identity and record of each visit of an answer; a dead letter, without identity, of each part that is none."""
+    """Return identity and record of each visit of a response, and a dead letter without identity for each bad part."""
     return response.records(answer, TOPIC, "prim", origin, prim.observations)
 
 
@@ -38,7 +38,7 @@ def poller(settings: Settings, stop: threading.Event) -> Poller:
     """Return the producer.
 
     Raises:
-        Refused: the source can't be asked with these settings.
+        Refused: the source can't be called with these settings.
     """
     source = prim.Prim(
         settings.prim_base_url,

@@ -1,1 +1,2 @@
-"""``start-NAME.sh`` and ``stop-NAME.sh``: a component's units on all nodes, driven from one by a key for that alone."""
+"""``start-NAME.sh`` and ``stop-NAME.sh`` control a component's units on all nodes from one, with an SSH key that permits only
+this."""

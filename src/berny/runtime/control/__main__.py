@@ -8,41 +8,41 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from berny.runtime.control import unit
-from berny.runtime.probe import Cluster, NotServing
+from berny.runtime.probe import Cluster, NotReady
 
 SSH_CONFIG = "/etc/berny/control/ssh_config"
 PATIENCE = 150
-"""Seconds that a node has: a service that does not end is killed after 60."""
+"""Time limit for one node in seconds: a service that does not stop is killed after 60."""
 
 
 def ask(cluster: Cluster, node: str, verb: str, service: str) -> tuple[int, str]:
-    """Have a node do it, this one directly; return an exit code and words."""
+    """Run a verb on a node, directly if it is this one; return exit code and message."""
     if node == cluster.here:
         return unit.do(verb, service)
     command = ["ssh", "-F", SSH_CONFIG, cluster.machine(node), f"{verb} {service}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
-        return 1, f"no answer after {PATIENCE} s"
+        return 1, f"no response after {PATIENCE} s"
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
 def main() -> int:
-    """Return 0 where everything is as wanted, 1 where something is not, 2 for a wrong call."""
+    """Return 0 on success, 1 on failure, 2 for wrong arguments."""
     verb, _, name = sys.argv[1].partition("-")
-    told = {
-        "start": "Starts what was stopped so, on all nodes, and waits until it serves.",
-        "stop": f"Stops it on all nodes. It stays stopped, over reboots and over site.yml, until start-{name}.sh.",
+    descriptions = {
+        "start": f"Starts the services that stop-{name}.sh stopped, on all nodes, and waits until they are ready.",
+        "stop": f"Stops the services on all nodes. They stay stopped, over reboots and site.yml, until start-{name}.sh.",
     }
-    # Not wrapped: a name must not be cut at its hyphen.
+    # Unwrapped: a name must not be broken at its hyphen.
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog=f"{verb}-{name}.sh", description=told[verb], formatter_class=form)
+    parser = argparse.ArgumentParser(prog=f"{verb}-{name}.sh", description=descriptions[verb], formatter_class=form)
     if verb == "start":
-        parser.add_argument("--wait", type=float, default=120, metavar="SECONDS", help="at most so long (120)")
+        parser.add_argument("--wait", type=float, default=120, metavar="SECONDS", help="time limit (default: 120)")
     words = parser.parse_args(sys.argv[2:])
     try:
         cluster = Cluster.load()
-    except NotServing as error:
+    except NotReady as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
     failed = 0

@@ -1,6 +1,6 @@
-"""What a node lets that key do: start, stop and status of the services that the scripts drive and that run here.
+"""The forced command of that SSH key: start, stop and status of services that the scripts control and that run here.
 
-The only argument is what the other side asked for, word for word; it is taken from nowhere else.
+The only argument is the client's request, verbatim.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from berny.runtime.probe import Cluster, NotServing
+from berny.runtime.probe import Cluster, NotReady
 
 REQUEST = re.compile(r"(?P<verb>start|stop|status) (?P<service>[a-z][a-z0-9-]*)", re.A)
 
 
 def allowed(cluster: Cluster, request: str) -> tuple[str, str] | None:
-    """Return verb and service of a request that is one of those that this node answers, else None."""
+    """Return verb and service of a request that this node permits, else None."""
     match = REQUEST.fullmatch(request)
     driven = {service for order in cluster.facts.get("control", {}).values() for service in order}
     if not match or match["service"] not in driven or cluster.here not in cluster.nodes(match["service"]):
@@ -25,13 +25,13 @@ def allowed(cluster: Cluster, request: str) -> tuple[str, str] | None:
 
 
 def state(service: str) -> str:
-    """Return what systemd says of a service."""
+    """Return the state of a service according to systemd."""
     command = ["systemctl", "show", "-P", "ActiveState", f"{service}.service"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def do(verb: str, service: str) -> tuple[int, str]:
-    """Do it and return an exit code and words. A service that was stopped stays so, over reboots and over plays."""
+    """Run a verb; return exit code and message. A stopped service stays stopped, over reboots and plays."""
     held = Path(f"/etc/berny/{service}/stopped")
     before = state(service)
     if verb == "status":
@@ -54,18 +54,16 @@ def do(verb: str, service: str) -> tuple[int, str]:
 
 
 def main() -> int:
-    """Return 0 where it was done, 1 where it failed, 2 where it is not allowed."""
+    """Return 0 on success, 1 on failure, 2 if the request is not permitted."""
     request = sys.argv[1] if len(sys.argv) == 2 else ""
     try:
         cluster = Cluster.load()
-    except NotServing as error:
+    except NotReady as error:
         print(error, file=sys.stderr)
         return 1
     found = allowed(cluster, request)
     if not found:
-        print(
-            f"{cluster.here} refuses {request[:80]!r}: only start, stop and status of what runs here", file=sys.stderr
-        )
+        print(f"{cluster.here} refuses {request[:80]!r}: only start, stop and status of services here", file=sys.stderr)
         return 2
     code, words = do(*found)
     print(words)

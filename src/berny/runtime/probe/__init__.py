@@ -1,4 +1,4 @@
-"""Health, asked by protocol: *serving* (able to do its work now) and *whole* (nothing missing)."""
+"""Health by protocol: *ready* (able to do its work now) and *healthy* (nothing missing)."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import Any
 
 CLUSTER_FILE = Path("/etc/berny/cluster.json")
 TIMEOUT = 5.0
-"""Seconds that one question may take."""
+"""Time limit of one request in seconds."""
 
 
-class NotServing(Exception):
-    """What was asked did not answer as it should; the message names host, port, question and answer."""
+class NotReady(Exception):
+    """A service did not respond as it should; the message has host, port, request and response."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """One answer. ``serving`` is about this node's instance where it has one, ``whole`` about all instances."""
+    """The result of a probe. ``ready`` is about this node's instance where it has one, ``healthy`` about all instances."""
 
     service: str
     node: str
     version: str
-    serving: bool
-    whole: bool
+    ready: bool
+    healthy: bool
     detail: str
     instance: bool
     memory_bytes: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the answer for JSON."""
+        """Return the result as JSON data."""
         return asdict(self)
 
 
 class Cluster:
-    """What ``/etc/berny/cluster.json`` says, as seen from this node."""
+    """The contents of ``/etc/berny/cluster.json``, as seen from this node."""
 
     def __init__(self, facts: dict[str, Any], here: str) -> None:
         self.facts = facts
@@ -49,19 +49,19 @@ class Cluster:
         """Read the file that the role ``node`` writes.
 
         Raises:
-            NotServing: it is missing or this machine is not in it.
+            NotReady: it is missing or this machine is not in it.
         """
         import socket
 
         try:
             facts = json.loads(file.read_text())
         except OSError as error:
-            raise NotServing(f"{file}: {error.strerror}; is this a node of the cluster?") from error
+            raise NotReady(f"{file}: {error.strerror}; is this a node of the cluster?") from error
         machine = socket.gethostname()
         for node, where in facts["nodes"].items():
             if where["machine"] == machine:
                 return cls(facts, node)
-        raise NotServing(f"{file} knows no machine {machine!r}")
+        raise NotReady(f"{file} has no machine {machine!r}")
 
     def nodes(self, service: str) -> list[str]:
         """Return the nodes that run a service."""
@@ -76,49 +76,49 @@ class Cluster:
         return self.machine(node or self.nodes(service)[0]), int(self.facts["services"][service]["ports"][port])
 
     def asked(self, service: str) -> str:
-        """Return the node to ask of a service: this one if it runs it, else the first that does."""
+        """Return the node whose instance of a service is probed: this one if it runs it, else the first that does."""
         return self.here if self.here in self.nodes(service) else self.nodes(service)[0]
 
 
 Answer = tuple[bool, str]
 """Whether nothing is missing, and a detail."""
 Probe = Callable[[Cluster, str], Answer]
-"""Asks an instance on a node; raises NotServing where it is not able to do its work."""
+"""Probes an instance on a node; raises NotReady if it is not able to do its work."""
 Resources = Callable[[Cluster, dict[str, Any]], list[str]]
-"""Returns what of a pipeline is missing in a component."""
+"""Returns a pipeline's resources that are missing in a component."""
 
 
 def exists(host: str, port: int, path: str, headers: dict[str, str] | None = None) -> bool:
-    """Tell whether an HTTP server has something: it answers with success, or with 404.
+    """Return whether an HTTP server has a resource: True on success, False for 404.
 
     Raises:
-        NotServing: it does not answer, or with another error.
+        NotReady: it does not respond, or returns another error.
     """
     try:
         get_json(host, port, path, headers)
-    except NotServing as error:
-        if f"{host}:{port}{path} answers 404" in str(error):
+    except NotReady as error:
+        if f"{host}:{port}{path} returned 404" in str(error):
             return False
         raise
     return True
 
 
 def get_json(host: str, port: int, path: str, headers: dict[str, str] | None = None, data: bytes | None = None) -> Any:
-    """Return the JSON (or text) that an HTTP server answers.
+    """Return the JSON (or text) of an HTTP server's response.
 
     Raises:
-        NotServing: it does not answer, or not with success.
+        NotReady: it does not respond, or returns an error.
     """
     request = urllib.request.Request(f"http://{host}:{port}{path}", headers=headers or {}, data=data)
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             body = answer.read()
     except urllib.error.HTTPError as error:
-        raise NotServing(
-            f"{host}:{port}{path} answers {error.code}: {error.read()[:200].decode('utf-8', 'replace')}"
+        raise NotReady(
+            f"{host}:{port}{path} returned {error.code}: {error.read()[:200].decode('utf-8', 'replace')}"
         ) from None
     except OSError as error:
-        raise NotServing(f"{host}:{port}{path} does not answer: {getattr(error, 'reason', error)}") from None
+        raise NotReady(f"{host}:{port}{path} does not respond: {getattr(error, 'reason', error)}") from None
     try:
         return json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""``berny-probe``: ask whether services serve and are whole."""
+"""``berny-probe``: report whether services are ready and healthy."""
 
 from __future__ import annotations
 
@@ -7,33 +7,35 @@ import json
 import sys
 import time
 
-from berny.runtime.probe import Cluster, Health, NotServing
+from berny.runtime.probe import Cluster, Health, NotReady
 from berny.runtime.probe.ask import ask, ask_component, components, names_here
 
 PAUSE = 0.5
 
 
 def main() -> int:
-    """Return 0 where all that was asked is in the wanted state, 1 where not, 2 for a wrong call."""
+    """Return 0 if everything is in the wanted state, 1 if not, 2 for wrong arguments."""
     parser = argparse.ArgumentParser(
         prog="berny-probe",
-        description="Asks services by their own protocol. Serving: able to do its work now. Whole: nothing missing. "
-        "A service of this node is asked as the instance it is, another over the network.",
+        description="Probes services by their own protocol. Ready: able to do its work now. Healthy: nothing missing. "
+        "For a service of this node its own instance is probed, for another one an instance over the network.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="services, components or stages (unit names)")
     parser.add_argument(
         "--component",
         action="store_true",
-        help="names are those of components: one serves where any of its nodes does, this one or another",
+        help="names are components; a component is ready if it is ready on any node",
     )
-    parser.add_argument("--all", action="store_true", help="everything that runs on this node")
+    parser.add_argument("--all", action="store_true", help="everything that runs on this node (the default)")
     parser.add_argument("--json", action="store_true", help="print a list of objects")
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="wait for the wanted state")
-    parser.add_argument("--want", choices=["serving", "whole"], default="serving")
+    parser.add_argument(
+        "--want", choices=["ready", "healthy"], default="ready", help="the wanted state (default: ready)"
+    )
     words = parser.parse_args()
     try:
         cluster = Cluster.load()
-    except NotServing as error:
+    except NotReady as error:
         print(f"berny-probe: {error}", file=sys.stderr)
         return 2
     names = words.names or names_here(cluster)
@@ -60,7 +62,7 @@ def main() -> int:
         print(json.dumps([health.as_dict() for health in done.values()]))
     else:
         for health in done.values():
-            state = ("whole" if health.whole else "serving") if health.serving else "NOT SERVING"
+            state = ("healthy" if health.healthy else "ready") if health.ready else "NOT READY"
             print(f"{health.service} on {health.node}: {state}: {health.detail}")
     return 1 if lacking else 0
 

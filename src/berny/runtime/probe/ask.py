@@ -1,4 +1,4 @@
-"""Ask by name: a service, a component, a pipeline's stage or the firewall."""
+"""Probe by name: a service, a component, a pipeline's stage or the firewall."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from berny.runtime.probe import Cluster, Health, NotServing, Probe, get_json
+from berny.runtime.probe import Cluster, Health, NotReady, Probe, get_json
 from berny.runtime.probe.firewall import UNIT as FIREWALL
 from berny.runtime.probe.firewall import WATCH, firewall
 from berny.runtime.probe.load import component_probe, load, service_probe
@@ -17,7 +17,7 @@ from berny.runtime.timer import read_state
 
 
 def names_here(cluster: Cluster) -> list[str]:
-    """Return what runs on this node: services (of what is optional, what is installed), stages, the firewall if it is on."""
+    """Return the names of everything on this node: services (optional ones if installed), stages, and an active firewall."""
     services = [
         name
         for name, facts in cluster.facts["services"].items()
@@ -58,7 +58,7 @@ def ask(cluster: Cluster, name: str) -> Health:
 
 
 def ask_component(cluster: Cluster, name: str) -> Health:
-    """Return the health of a component: it serves where one of its nodes says so. This node is asked first if it is one.
+    """Return the health of a component, which is ready if it is ready on any node. This node is probed first if it runs it.
 
     Raises:
         KeyError: no component has that name.
@@ -74,7 +74,7 @@ def components(cluster: Cluster) -> set[str]:
 
 
 def _asked_for(cluster: Cluster, component: str) -> str:
-    """Return the service whose nodes are asked of a component.
+    """Return the service on whose nodes a component is probed.
 
     Raises:
         KeyError: no component has that name.
@@ -82,7 +82,7 @@ def _asked_for(cluster: Cluster, component: str) -> str:
     members = [name for name, facts in cluster.facts["services"].items() if facts["component"] == component]
     if not members:
         raise KeyError(component)
-    with suppress(NotServing):
+    with suppress(NotReady):
         probes = load(component)
         return members[0] if probes.component else next(iter(probes.services))
     return members[0]
@@ -91,33 +91,33 @@ def _asked_for(cluster: Cluster, component: str) -> str:
 def _ask_nodes(
     cluster: Cluster, name: str, member: str, find: Callable[[], Probe], asked: Iterable[str], here: bool
 ) -> Health:
-    """Return the answer of the first node that serves; a probe that can't be found is the answer of none."""
+    """Return the health that the first ready node reports; without a probe no node is ready."""
     version = cluster.facts["services"][member]["version"]
     memory = memory_bytes(f"{name}.service") if here else None
     asked = list(asked)
     failure = ""
     for node in asked:
         try:
-            whole, detail = find()(cluster, node)
-            return Health(name, cluster.here if here else node, version, True, whole, detail, here, memory)
-        except NotServing as error:
+            healthy, detail = find()(cluster, node)
+            return Health(name, cluster.here if here else node, version, True, healthy, detail, here, memory)
+        except NotReady as error:
             failure = failure or str(error)
-        except Exception as error:  # a malformed answer is an answer, too
+        except Exception as error:  # malformed responses make a service not ready, too
             failure = failure or f"{type(error).__name__}: {error}"
     return Health(name, cluster.here if here else asked[0], version, False, False, failure, here, memory)
 
 
 def _ask_firewall(cluster: Cluster) -> Health:
-    serving, memory = True, memory_bytes(f"{FIREWALL}.service")
+    ready, memory = True, memory_bytes(f"{FIREWALL}.service")
     try:
-        whole, detail = firewall()
-    except NotServing as error:
-        serving, whole, detail = False, False, str(error)
-    return Health(FIREWALL, cluster.here, "", serving, whole, detail, True, memory)
+        healthy, detail = firewall()
+    except NotReady as error:
+        ready, healthy, detail = False, False, str(error)
+    return Health(FIREWALL, cluster.here, "", ready, healthy, detail, True, memory)
 
 
 def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dict[str, Any]) -> Health:
-    """Return a stage's health: it serves once it says so; it is whole where its resources are there and it missed nothing."""
+    """Return a stage's health: ready if its metrics say so, healthy if its resources exist and it missed nothing."""
     nodes = stage["nodes"]
     here = cluster.here in nodes
     node = cluster.here if here else nodes[0]
@@ -127,13 +127,14 @@ def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dic
         return _ask_timer(name, node, Path(str(stage["state"])) if here else None, lacking, memory)
     try:
         text = str(get_json(cluster.machine(node), int(str(stage["metrics_port"])), "/metrics"))
-    except NotServing as error:
+    except NotReady as error:
         state = _systemctl(f"{name}.service", "ActiveState", "SubState") if here else []
         return Health(name, node, "", False, False, "; ".join([" ".join([*state, str(error)]), *lacking]), here, memory)
     samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
     ready, overdue = float(samples.get("berny_ready", 1)), float(samples.get("berny_overdue_seconds", 0))
     words = [
-        f"{float(samples.get('berny_records_out_total', 0)):.0f} out since its start" if ready else "not ready yet"
+        f"{float(samples.get('berny_records_out_total', 0)):.0f} out since its start" if ready else "not ready yet",
+        *(f"waits for {what}" for name in samples for what in re.findall(r'^berny_waits{what="([^"]*)"}', name)),
     ]
     wrong = [f"its next work is {overdue:.0f} s overdue"] if overdue else []
     wrong += [*lacking, *_skipped(samples, pipeline["name"])]
@@ -141,9 +142,9 @@ def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dic
 
 
 def _ask_timer(name: str, node: str, state: Path | None, lacking: list[str], memory: int | None) -> Health:
-    """Return a timer's health: it serves while its timer is active, and is whole where its last run succeeded."""
+    """Return a timer's health: ready while its timer is active, healthy if its last run succeeded."""
     if not state:
-        return Health(name, node, "", False, False, f"is a timer: ask {node} itself", False, memory)
+        return Health(name, node, "", False, False, f"is a timer: run berny-probe on {node}", False, memory)
     (timer,) = _systemctl(f"{name}.timer", "ActiveState") or ["unknown"]
     result = (_systemctl(f"{name}.service", "Result") or ["unknown"])[0]
     done = read_state(state).completed_at
@@ -155,13 +156,13 @@ def _ask_timer(name: str, node: str, state: Path | None, lacking: list[str], mem
 
 
 def _lacking(cluster: Cluster, pipeline: dict[str, Any], stage: dict[str, Any]) -> list[str]:
-    """Return what of the pipeline is not there in the components that a stage needs."""
+    """Return the pipeline's resources that are missing in the components that a stage needs."""
     found = []
     for component in stage["needs"]:
         try:
             resources = load(component).resources
             found += resources(cluster, pipeline) if resources else []
-        except NotServing as error:
+        except NotReady as error:
             found.append(str(error))
         except Exception as error:  # a malformed response, or a mistake in one component's probe
             found.append(f"{component}: {type(error).__name__}: {error}")
@@ -169,7 +170,7 @@ def _lacking(cluster: Cluster, pipeline: dict[str, Any], stage: dict[str, Any]) 
 
 
 def _skipped(samples: dict[str, str], pipeline: str) -> list[str]:
-    """Return what a stage has missed, as long as nobody has acknowledged it."""
+    """Return what a stage has missed and nobody has acknowledged."""
     found = []
     for name, value in samples.items():
         if name.startswith("berny_skipped_records{"):
@@ -191,7 +192,7 @@ def _systemctl(unit: str, *properties: str) -> list[str]:
 
 
 def memory_bytes(unit: str) -> int | None:
-    """Return the resident memory of a unit's processes, or None where it does not run."""
+    """Return the resident memory of a unit's processes, or None if it does not run."""
     group = _systemctl(unit, "ControlGroup")
     if not group:
         return None

@@ -1,1 +1,1 @@
-"""What batches are written to: one module for each kind of store."""
+"""Sinks of batch consumers: one module for each kind of store."""

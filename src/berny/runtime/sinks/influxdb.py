@@ -1,4 +1,4 @@
-"""InfluxDB as a sink of points: one bucket, written by a token that can do nothing else."""
+"""InfluxDB as a sink of points: one bucket, and a token that is limited to writing to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from influxdb_client import InfluxDBClient, Point
+from influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 from urllib3.exceptions import HTTPError
@@ -30,7 +30,7 @@ class InfluxSettings(BatchSettings):
 
 
 class InfluxSink:
-    """Writes points; a point of the same measurement, tags and time overwrites."""
+    """Writes lines (``lines.line``); a point of the same measurement, tags and time overwrites."""
 
     def __init__(self, settings: InfluxSettings) -> None:
         self.id = settings.influx_bucket_id
@@ -39,16 +39,16 @@ class InfluxSink:
         client = InfluxDBClient(settings.influx_url, settings.influx_token, org=settings.influx_org, timeout=20_000)
         self._client, self._api = client, client.write_api(write_options=SYNCHRONOUS)
 
-    def write(self, items: Sequence[Point]) -> int:
-        """Write points; return how many are older than the bucket keeps.
+    def write(self, items: Sequence[str]) -> int:
+        """Write lines; return how many are older than the bucket's retention.
 
         Raises:
             ConfigurationError: InfluxDB refuses the token or the bucket.
             ItemsRefused: InfluxDB refuses a point.
-            SinkAway: InfluxDB does not respond, or not now.
+            SinkAway: InfluxDB does not respond, or reports a transient error.
         """
         try:
-            self._api.write(self._bucket, record=list(items))
+            self._api.write(self._bucket, record="\n".join(items))
             return 0
         except ApiException as error:
             self._end_without_bucket(error)
@@ -57,20 +57,20 @@ class InfluxSink:
             too_old = expired(error.status, error.body)
             if too_old is None:
                 raise ItemsRefused(f"InfluxDB refuses it: {_text(error.body)[:300]}") from error
-            log(LOGGER, logging.INFO, "records are older than the bucket keeps them", count=too_old)
+            log(LOGGER, logging.INFO, "records are older than the bucket's retention", count=too_old)
             return too_old
         except (HTTPError, OSError) as error:
             raise SinkAway(str(getattr(error, "reason", None) or error)) from error
 
     def check(self) -> None:
-        """Find out about a bucket or a token that is gone before there is something to write.
+        """Detect that the bucket or the token is gone before there is anything to write.
 
         Raises:
             ConfigurationError: InfluxDB refuses the token or the bucket.
             SinkAway: InfluxDB does not respond.
         """
         try:
-            # No point: refused as such, but only after the token was let through.
+            # Not a valid line: it is refused, but only after the token was checked.
             self._api.write(self._bucket, record="{}")
         except ApiException as error:
             self._end_without_bucket(error)
@@ -80,15 +80,15 @@ class InfluxSink:
     def _end_without_bucket(self, error: ApiException) -> None:
         if error.status in NEEDS_A_PERSON:
             raise ConfigurationError(
-                f"InfluxDB at {self._url} answers {error.status} for the bucket "
+                f"InfluxDB at {self._url} returned {error.status} for the bucket "
                 f"{self._bucket}: run site.yml, which creates it and renews INFLUX_TOKEN"
             ) from None
 
 
 def expired(status: int | None, body: object) -> int | None:
-    """Return how many points of a write were older than the bucket keeps them, or None where that is not what was wrong.
+    """Return how many points of a write were older than the bucket's retention, or None for another error.
 
-    InfluxDB says it after it has written all others: 2.7.12, ``v1/coordinator/points_writer.go``.
+    InfluxDB reports it after it has written all other points: 2.7.12, ``v1/coordinator/points_writer.go``.
     """
     found = (
         re.search(r"partial write: dropped (\d+) points outside retention policy", _text(body))

@@ -1,4 +1,4 @@
-"""The dashboard: ``python -m berny.pipelines.idfm.controller.dashboard`` writes ``dashboard.json``, which is in git."""
+"""The dashboard: ``python -m berny.pipelines.idfm.controller.dashboard`` generates ``dashboard.json``, which is in git."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ FILE = Path(__file__).with_name("dashboard.json")
 UID = "rer-b-la-croix-de-berny"
 SOURCE = Source("influxdb", "influxdb")
 LATE = ((LATE_SECONDS // 60, ORANGE), (15, RED))
-"""From how many minutes on a delay is which colour: one rule for every panel, and its first step is that of the status."""
+"""Thresholds of delays in minutes, the same in every panel; the first is also that of the status ``late``."""
 PUNCTUAL = ((0.8, ORANGE), (0.9, GREEN))
-"""From which share of trains under 5 minutes on it is which colour; red below."""
+"""Thresholds of the share of trains under 5 minutes; red below."""
 DIRECTIONS = {"Aller": "blue", "Retour": "purple"}
-"""Colours that mean nothing else."""
+"""Colours that have no other meaning."""
 BY_DIRECTION = ("direction", DIRECTIONS, "2m")
-"""A line for each; the source is polled every 90 s, so the shortest window is longer."""
+"""Tag, colours and shortest window, which is longer than the 90 s between two polls of the source."""
 STATUS = {
     "onTime": ("on time", GREEN),
     "early": ("early", NEUTRAL),
@@ -54,7 +54,7 @@ STATUS = {
     "cancelled": ("cancelled", RED),
     "unknown": ("unknown", NEUTRAL),
 }
-"""What a status of ``idfm-processed`` is shown as."""
+"""Label and colour of each status of ``idfm-processed``."""
 
 
 def _gauges(number: Numbers) -> list[Builder[model.Panel]]:
@@ -63,8 +63,8 @@ def _gauges(number: Numbers) -> list[Builder[model.Panel]]:
         .id(number.next())
         .title("Delay now")
         .description(
-            "Median over trains: of each train recorded in the last 30 minutes the latest delay that was told. Trains "
-            "without a known delay do not count."
+            "Median of the latest delay of each train recorded in the last 30 minutes. Trains without a known delay are "
+            "excluded."
         )
         .decimals(1)
         .showing(SOURCE, queries.MEDIAN, MINUTES, 20, steps(GREEN, *LATE))
@@ -79,14 +79,14 @@ def _gauges(number: Numbers) -> list[Builder[model.Panel]]:
         Gauge()
         .id(number.next())
         .title("Worst delay")
-        .description("The largest of the trains' latest delays, of those recorded in the last 30 minutes.")
+        .description("Largest of the latest delays of all trains recorded in the last 30 minutes.")
         .decimals(1)
         .showing(SOURCE, queries.WORST, MINUTES, 30, steps(GREEN, *LATE))
         .grid_pos(at(12, 0, 6, 5)),
         Gauge()
         .id(number.next())
         .title("Cancelled (1 h)")
-        .description("Trains whose latest record of the last hour says that they do not run.")
+        .description("Number of trains whose latest record in the last hour is a cancellation.")
         .decimals(0)
         .showing(SOURCE, queries.CANCELLED, COUNT, 10, steps(GREEN, (1, ORANGE), (3, RED)))
         .grid_pos(at(18, 0, 6, 5)),
@@ -99,12 +99,11 @@ def _by_direction(number: Numbers) -> list[Builder[model.Panel]]:
         .id(number.next())
         .title("Delay by direction")
         .description(
-            "Median over trains: of each train the last delay that was told in each interval. The dashed lines are 5 and "
-            "15 minutes."
+            "Median of the last delay of each train in each interval. The dashed lines are at 5 and 15 minutes."
         )
         .showing(SOURCE, queries.DELAY_BY_DIRECTION, MINUTES, steps("transparent", *LATE), *BY_DIRECTION)
         .thresholds_style(build_common.GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED))
-        # Whole minutes as ticks, however small the delays are.
+        # Keeps the ticks at full minutes even if all delays are small.
         .axis_soft_min(0)
         .axis_soft_max(10)
         .grid_pos(at(0, 5, 12, 8)),
@@ -146,15 +145,15 @@ def _departures(number: Numbers) -> Builder[model.Panel]:
         .id(number.next())
         .title("Next departures")
         .description(
-            "The next 20 trains by the departure that is expected, else planned, as last told. No delay: it is unknown, or "
-            "the train does not run."
+            "The next 20 trains by expected or else planned departure, as last reported. Without a delay: it is unknown, or "
+            "the train is cancelled."
         )
         .datasource(SOURCE.reference())
         .with_target(Query(SOURCE, queries.DEPARTURES))
         .with_transformation(model.DataTransformerConfig(id_val="organize", options=arranged))
         .thresholds(steps(GREEN, *LATE))
         .mappings([missing("–")])
-        .no_value("no train ahead is known")
+        .no_value("no upcoming trains")
         .show_header(True)
         .align(common.FieldTextAlignment.AUTO)
         .inspect(False)
@@ -173,15 +172,15 @@ def _pipeline(number: Numbers) -> list[Builder[model.Panel]]:
         .id(number.next())
         .title("Records in the last 5 minutes")
         .description(
-            "Records of all trains whose time of recording is in the last 5 minutes. The source is asked every 90 s or so: "
-            "a 0 means that nothing comes."
+            "Number of records of all trains that were recorded in the last 5 minutes. The source is polled every 90 s or "
+            "so: 0 means that nothing arrives."
         )
         .showing(SOURCE, queries.HEARTBEAT, COUNT, steps(ORANGE, (1, GREEN)), missing("no data"))
         .grid_pos(at(0, 23, 12, 3)),
         Number()
         .id(number.next())
-        .title("Newest record, age")
-        .description("Time since the newest record that is stored, of all trains; a day at most.")
+        .title("Age of the newest record")
+        .description("Time since the newest stored record of all trains, up to a day.")
         .showing(SOURCE, queries.AGE, SECONDS, steps(GREEN, (180, ORANGE), (600, RED)), missing("over a day", RED))
         .grid_pos(at(12, 23, 12, 3)),
     ]
@@ -193,7 +192,9 @@ def dashboard() -> model.Dashboard:
     made = (
         build.Dashboard("RER B · La Croix de Berny")
         .uid(UID)
-        .description("Delays of the RER B at La Croix de Berny: predicted minus planned, as the source tells them.")
+        .description(
+            "Delays of the RER B at La Croix de Berny: predicted minus planned time, as reported by the source."
+        )
         .tags(["berny", "idfm"])
         .readonly()
         .timezone("Europe/Paris")
@@ -202,21 +203,26 @@ def dashboard() -> model.Dashboard:
         .timepicker(build.TimePicker().refresh_intervals(["10s", "30s", "1m", "5m", "15m"]))
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .with_variable(
-            SOURCE.variable("direction", "Direction", "As the source names it: Aller, Retour.", queries.DIRECTION)
+            SOURCE.variable("direction", "Direction", "The source's names: Aller, Retour.", queries.DIRECTION)
         )
         .with_variable(
-            SOURCE.variable("mission", "Mission", "The four letters on the train's front: its stops.", queries.MISSION)
+            SOURCE.variable(
+                "mission",
+                "Mission",
+                "The four letters on the front of the train, which stand for its stops.",
+                queries.MISSION,
+            )
         )
     )
     gauges, lines, departures = _gauges(number), _by_direction(number), _departures(number)
     for panel in [*gauges, *lines, departures, *_pipeline(number)]:
         made = made.with_panel(panel)
-    # Grafana has one order for all screens. On a phone the table is below six panels: this shows it alone.
+    # On a phone the table is below six panels, since Grafana has one layout for all screens: this link shows it alone.
     alone = (
         build.DashboardLink("Next departures")
         .type(model.DashboardLinkType.LINK)
         .icon("external link")
-        .tooltip("The table alone, for a phone")
+        .tooltip("Only the table, for phones")
         .url(f"/d/{UID}?viewPanel={departures.build().id_val}")
         .include_vars(True)
         .keep_time(True)
@@ -225,7 +231,7 @@ def dashboard() -> model.Dashboard:
 
 
 def text() -> str:
-    """Return the file's text."""
+    """Return the content of the file."""
     return dashboards.text(dashboard())
 
 

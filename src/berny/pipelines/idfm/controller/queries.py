@@ -1,7 +1,7 @@
 """The queries of the dashboard, in Flux.
 
-A journey is a field and a slot is no journey, so the newest record of each journey is found among records, by the field
-``journey``, and never by taking the last of a series. That ``start`` is near keeps it cheap.
+``journey`` is a field, and several journeys share a slot, so the newest record of each journey is found by that field and not
+as the last point of a series. A recent ``start`` keeps this cheap.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ CHOSEN = "r.direction =~ /^${direction:regex}$/ and r.mission =~ /^${mission:reg
 
 
 def records(start: str, fields: str, where: str = CHOSEN) -> str:
-    """Return Flux for the records from ``start`` to the end of the time range: some fields, of some trains."""
+    """Return Flux for the records from ``start`` to the end of the time range: some fields of the selected trains."""
     asked = " or ".join(f'r._field == "{field}"' for field in fields.split())
     return f"""from(bucket: v.defaultBucket)
   |> range(start: {start}, stop: v.timeRangeStop)
@@ -23,7 +23,7 @@ def records(start: str, fields: str, where: str = CHOSEN) -> str:
 
 
 def newest(start: str, fields: str) -> str:
-    """Return Flux for the newest record of each journey: a row each."""
+    """Return Flux for the newest record of each journey, one row per journey."""
     return f"""{records(start, f"journey cancelled {fields}")}
   |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
   |> group(columns: ["journey"])
@@ -39,7 +39,7 @@ KNOWN = f"""import "date"
 MEDIAN = f"""{KNOWN}
   |> median(column: "delay", method: "exact_mean")
   |> map(fn: (r) => ({{delay: r.delay / 60.0}}))"""
-# No condition in map(): InfluxDB 2.7.12 shows what it gives, and aggregates it as null.
+# Without a condition in map(): InfluxDB 2.7.12 displays its result, but aggregates it as null.
 UNDER = f"map(fn: (r) => ({{r with share: float(v: r.delay < {LATE_SECONDS}.0)}}))"
 PUNCTUALITY = f"""{KNOWN}
   |> {UNDER}
@@ -47,15 +47,15 @@ PUNCTUALITY = f"""{KNOWN}
 WORST = f"""{KNOWN}
   |> max(column: "delay")
   |> map(fn: (r) => ({{delay: r.delay / 60.0}}))"""
-# Where no train was recorded there is no row: that is no data, and not 0.
+# If no train was recorded there is no row, which is shown as missing data, not as 0.
 CANCELLED = f"""import "date"
 
 {newest(before_the_end("1h"), "")}
   |> map(fn: (r) => ({{cancelled: int(v: r.cancelled)}}))
   |> sum(column: "cancelled")"""
-# A train that does not run yet is told once, hours ahead. So the oldest record of a train that is still to come is found
-# first, by one field; from there on everything is read. A column that no train has would not be there: a row that is
-# never shown has them all.
+# A train that does not run yet is reported only once, hours ahead. So the oldest record of a train that is still due is
+# searched first, by a single field; records are read from there on. A row that is never shown has all columns, since a column
+# that no train has would be missing.
 DEPARTURES = f"""import "array"
 import "date"
 
@@ -79,9 +79,9 @@ union(tables: [columns, trains])
   |> limit(n: 20)
   |> map(fn: (r) => ({{r with departure: time(v: r.due_ms * 1000000), delay: r.delay / 60.0}}))
   |> drop(columns: ["due_ms"])"""
-# Of each train the last delay in each window: a train that is told of more often than others counts once. The newest come
-# first, and of each journey the first is kept. A table for each train and window, as aggregateWindow() needs it here, takes
-# three times as long.
+# The last delay of each train in each window, so that every train counts once: records are sorted by time, newest first, and
+# the first of each journey is kept. aggregateWindow() would need a table for each train and window, which takes three times
+# as long.
 BY_TRAIN = f"""{records("v.timeRangeStart", "journey delay")}
   |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
   |> filter(fn: (r) => exists r.delay)
@@ -92,7 +92,7 @@ BY_TRAIN = f"""{records("v.timeRangeStart", "journey delay")}
 
 
 def line(column: str, value: str) -> str:
-    """Return Flux for a line per direction, of one row for each direction and window."""
+    """Return Flux for one line per direction, from one row for each direction and window."""
     return f"""  |> map(fn: (r) => ({{_time: r._stop, _field: "{column}", direction: r.direction, _value: {value}}}))
   |> group(columns: ["_field", "direction"])
   |> sort(columns: ["_time"])"""

@@ -1,8 +1,8 @@
-"""A service day of the RER B at La Croix de Berny, made from a seed.
+"""A service day of the RER B at La Croix de Berny, generated from a seed.
 
-Trains run around the clock, so that there is something to watch at any hour: the hours of service (5 to 1) have the line's
-own frequencies, the hours between have one train in half an hour. What a train does is drawn once, from the seed and its
-number; how its delay drifts is drawn from the seed, its number and how often it has been told.
+Trains run around the clock, so there is something to watch at any hour: in the hours of service (5 to 1) at the line's own
+frequencies, otherwise every half hour. A train's behaviour depends on the seed and its number, the drift of its delay also on
+how often it has been reported.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ UNKNOWN = (*CANCELLED, "no_aimed", "no_expected")
 
 @dataclass(frozen=True)
 class Train:
-    """One train at the station: what it is, when it is due, and what will become of it."""
+    """One train at the station: its identity, its schedule and its behaviour."""
 
     number: int
     direction: str
@@ -67,7 +67,7 @@ class Train:
     seed: str
 
     def delay(self, told: int) -> int | None:
-        """Return the delay in seconds as of the ``told``-th time it is told, or None where it is unknown."""
+        """Return the delay in seconds in the ``told``-th report, or None if it is unknown."""
         if self.kind in UNKNOWN:
             return None
         draw = random.Random(f"{self.seed}/{told}")
@@ -77,7 +77,7 @@ class Train:
 
 
 def train(seed: int, direction: str, number: int, departs: float) -> Train:
-    """Return the train of a direction that departs at a moment; the same arguments give the same train."""
+    """Return the train of a direction that departs at a Unix time; the same arguments return the same train."""
     own = f"{seed}/{direction}/{number}"
     draw = random.Random(own)
     mission, ref, name = draw.choice(DIRECTIONS[direction])
@@ -110,7 +110,7 @@ def _iso(moment: float) -> str:
 
 
 def _names(one: Train, draw: random.Random) -> dict[str, Any]:
-    """Return the fields with direction, mission and destination: each is told at one place, at another, or at both."""
+    """Return the fields with direction, mission and destination, each of which is in one of two fields, or in both."""
     direction, mission, destination = ([{"value": text}] for text in (one.direction, one.mission, one.destination))
     named: dict[str, Any] = {
         "DirectionName": draw.choice([[], direction]),
@@ -152,14 +152,14 @@ def visit(one: Train, told: int, recorded_at: float) -> tuple[dict[str, Any], in
     }
     call |= {name: named.pop(name) for name in ("DestinationDisplay",) if name in named}
     if one.kind == "terminates":
-        # Seen of trains that end at the stop: the status of a departure that there is not.
+        # Observed for trains that terminate at the stop: a departure status without a departure.
         call["DepartureStatus"] = draw.choice(["onTime", ""])
     elif one.kind != "arrival_only":
         call |= {
             "AimedDepartureTime": _iso(departs),
             "ExpectedDepartureTime": _iso(departs + shift),
             "DeparturePlatformName": {"value": one.platform},
-            # As the real API does: it says onTime of trains minutes late.
+            # The real API also reports onTime for trains that are minutes late.
             "DepartureStatus": "delayed" if shift > 600 else "onTime",
         }
     if one.kind == "no_aimed":
@@ -167,7 +167,7 @@ def visit(one: Train, told: int, recorded_at: float) -> tuple[dict[str, Any], in
     if one.kind == "no_expected":
         del call["ExpectedArrivalTime"], call["ExpectedDepartureTime"]
     if one.kind == "starts":
-        # Seen of trains that start at the stop: the status of an arrival that there is not.
+        # Observed for trains that start at the stop: an arrival status without an arrival.
         del call["AimedArrivalTime"], call["ExpectedArrivalTime"]
     if one.kind in CANCELLED:
         call["DepartureStatus"] = call["ArrivalStatus"] = "cancelled"
