@@ -35,7 +35,7 @@ NARROWEST = 300
 """Points that a panel has at least on a page of 1280."""
 ROWS = range(3, 13)
 """Rows that a panel is high, of 38 points each."""
-UNITS = {"suffix:min", "suffix:s", "percentunit", "none", "time:HH:mm"}
+UNITS = {"suffix:min", "suffix:s", "suffix:°C", "suffix:mm", "percentunit", "none", "time:HH:mm"}
 """Units that neither change with the value (as ``s`` does: ms, s, mins) nor have ticks that are no round numbers."""
 JUDGING = {"green", "yellow", "orange", "red"}
 """Colours that say how well or badly it goes."""
@@ -49,7 +49,8 @@ def load(pipeline: str) -> dict[str, Any]:
 
 def queries(dashboard: Mapping[str, Any]) -> dict[str, str]:
     """Return the query of each panel by title, and of each variable by ``$name``."""
-    found = {panel["title"]: panel["targets"][0]["query"] for panel in dashboard["panels"]}
+    targets = {panel["title"]: panel["targets"][0] for panel in dashboard["panels"]}
+    found = {title: target["rawSql"] if "rawSql" in target else target["query"] for title, target in targets.items()}
     return found | {f"${one['name']}": one["query"] for one in dashboard["templating"]["list"]}
 
 
@@ -86,6 +87,30 @@ class Asked:
         asked = re.sub(r"\bv\.(\w+)", lambda match: known[match[1]], self.browser(query))
         assert "${" not in asked, asked
         return asked
+
+
+def in_sql(query: str, start: dt.datetime, stop: dt.datetime, window: int = 900, **chosen: tuple[str, ...]) -> str:
+    """Return a query of SQL with what Grafana replaces: variables (none: all), and its macros for PostgreSQL.
+
+    Source of the macros: "PostgreSQL data source" of Grafana's documentation; windows are of so many seconds.
+    """
+
+    def regex(match: re.Match[str]) -> str:
+        values = [re.sub(r"[\\^$*+?.()|\[\]{}/]", r"\\\g<0>", one) for one in chosen.get(match[1], ())]
+        return ALL if not values else values[0] if len(values) == 1 else f"({'|'.join(values)})"
+
+    begins, ends = (f"'{moment.strftime('%Y-%m-%dT%H:%M:%S.%fZ')}'" for moment in (start, stop))
+    seconds = {"$__interval": window, "1h": 3600}
+    query = re.sub(r"\$\{(\w+):regex\}", regex, query)
+    query = re.sub(
+        r"\$__timeGroupAlias\((\w+), ([$\w]+)\)",
+        lambda match: f'floor(extract(epoch from {match[1]})/{seconds[match[2]]})*{seconds[match[2]]} AS "time"',
+        query,
+    )
+    query = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN {begins} AND {ends}", query)
+    query = query.replace("$__timeFrom()", begins).replace("$__timeTo()", ends)
+    assert "$__" not in query and "${" not in query, query
+    return query
 
 
 @dataclass
@@ -255,7 +280,7 @@ def find_colours(dashboard: Mapping[str, Any]) -> list[str]:
     own: dict[str, set[str]] = {}
     for panel in (one for one in dashboard["panels"] if one["type"] == "timeseries"):
         fixed = {name: its["color"]["fixedColor"] for name, its in by_name(panel).items() if "color" in its}
-        if panel["fieldConfig"]["defaults"]["color"]["mode"] != "fixed":
+        if panel["fieldConfig"]["defaults"]["color"]["mode"] not in ("fixed", "palette-classic-by-name"):
             wrong.append(f"{panel['title']}: colours by the order of lines")
         for name, colour in fixed.items():
             own.setdefault(colour, set()).add(name)

@@ -118,6 +118,9 @@ AFTER = {
 NODES = {
     "sudo systemctl restart berny-idfm-influx-consumer": "worker_2",
     "influx ping": "worker_2",
+    "psql -c '\\l'": "worker_1",
+    "psql -c '\\dt+'": "worker_1",
+    "sudo -u postgres psql -c 'SELECT datname FROM pg_database'": "worker_1",
     "sudo influx query 'from(bucket: \"idfm_metrics\") |> range(start: -1h) |> count()'": "worker_2",
 }
 # Lines that a person ends.

@@ -96,7 +96,7 @@ def expected(points: list[Point], asked: Asked, window: int = 120) -> dict[str, 
             for one in ahead[:20]
         ],
         "Records in the last 5 minutes": sum(stop - 300 <= when for when in everyone),
-        "Newest record, age": stop - max(everyone) if everyone else None,
+        "Age of the newest record": stop - max(everyone) if everyone else None,
     }
 
 
@@ -182,5 +182,5 @@ def crafted(now: dt.datetime) -> list[dict[str, Any]]:
 def slot(journey: str) -> str:
     """Return the slot of a journey, as the consumer writes it."""
     record = {"identity": "any", "recorded_at": "2025-11-24T12:00:00Z", "journey": journey}
-    (found,) = re.findall(r",slot=(\d+)", point(record).to_line_protocol())
+    (found,) = re.findall(r",slot=(\d+)", point(record))
     return str(found)

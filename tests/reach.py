@@ -15,9 +15,9 @@ from pathlib import Path
 
 from berny.lab.box import run
 from berny.lab.lab import Lab
+from berny.lab.plan import Plan
 from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
-from berny.model.topology import read_mapping
+from berny.model.topology import selected_components, selected_pipelines
 
 SCAN = Path(__file__).with_name("scan.py")
 SSH = 22
@@ -27,33 +27,33 @@ ALL_UP_TO, ONE_OF = 10240, 97
 Ports = set[int]
 
 
-def expected(node: str) -> tuple[Ports, Ports]:
-    """Return the ports of a node that members reach, and those that operators reach."""
-    groups = read_mapping()
-    members, operators = set(), {SSH}
-    for component in load_catalog().components.values():
+def expected(plan: Plan, node: str) -> tuple[Ports, Ports]:
+    """Return the ports of a lab's node that cluster nodes reach, and those that operators reach."""
+    groups = plan.groups
+    nodes, operators = set(), {SSH}
+    for component in selected_components(load_catalog(), groups).components.values():
         if component.ephemeral_ports:
             first, last = component.ephemeral_ports
-            members |= set(range(first, last + 1))
+            nodes |= set(range(first, last + 1))
         for service in component.services.values():
             if node in groups[service.group]:
-                members |= set(service.ports.values())
+                nodes |= set(service.ports.values())
                 operators |= {service.ports[page] for page in service.pages}
-    for pipeline in load_pipelines().values():
-        members |= {stage.metrics_port for stage in pipeline.stages.values() if node in groups[stage.on]}
-    return members, operators
+    for pipeline in selected_pipelines(plan.pipelines).values():
+        nodes |= {stage.metrics_port for stage in pipeline.stages.values() if node in groups[stage.on]}
+    return nodes, operators
 
 
-def drivers() -> set[str]:
+def drivers(plan: Plan) -> set[str]:
     """Return the nodes that have ``start-dfs.sh`` or its like, which drive the units of the others."""
-    catalog, groups = load_catalog(), read_mapping()
+    catalog = selected_components(load_catalog(), plan.groups)
     orders = [order for component in catalog.components.values() for order in component.control.values()]
-    return {groups[catalog.services[order[0]].group][0] for order in orders}
+    return {plan.groups[catalog.services[order[0]].group][0] for order in orders}
 
 
-def asked() -> Ports:
+def asked(plan: Plan) -> Ports:
     """Return the ports that are tried."""
-    known = set().union(*(ports for node in read_mapping()["all"] for ports in expected(node)))
+    known = set().union(*(ports for node in plan.nodes for ports in expected(plan, node)))
     near = {port + step for port in known for step in (-1, 0, 1)}
     return {*range(1, ALL_UP_TO), *near, *range(ALL_UP_TO, 65536, ONE_OF), 65535}
 
@@ -99,7 +99,7 @@ def outside(lab: Lab) -> Iterator[list[str]]:
 def differences(lab: Lab) -> list[str]:
     """Return what differs between the catalog and what a scan finds; nothing is what it should be."""
     nodes = {node.name: node.address for node in lab.plan.nodes.values()}
-    ports, problems = asked(), []
+    ports, problems = asked(lab.plan), []
 
     def compare(who: str, found: dict[str, Ports], wanted: dict[str, Ports]) -> None:
         for node, address in nodes.items():
@@ -110,13 +110,13 @@ def differences(lab: Lab) -> list[str]:
 
     with outside(lab) as words:
         compare("from outside", scan(words, nodes.values(), ports), {node: set() for node in nodes})
-    operators = {node: expected(node)[1] for node in nodes}
+    operators = {node: expected(lab.plan, node)[1] for node in nodes}
     compare("as an operator", scan([], nodes.values(), ports), operators)
     for member in ("master", "worker_0"):
         others = [address for node, address in nodes.items() if node != member]
         found = scan(lab.ssh(member), others, ports)
-        also = {SSH} if member in drivers() else set()
-        compare(f"from {member}", found, {node: expected(node)[0] | also for node in nodes})
+        also = {SSH} if member in drivers(lab.plan) else set()
+        compare(f"from {member}", found, {node: expected(lab.plan, node)[0] | also for node in nodes})
     return problems
 
 

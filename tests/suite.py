@@ -82,7 +82,7 @@ class Ledger:
 
 
 class Build:
-    """``berny lab start`` for the tests' lab, beside the tests that need no machine."""
+    """``berny lab start`` of every component for the tests' lab, beside the tests that need no machine."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -90,7 +90,18 @@ class Build:
         self.since = time.monotonic()
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "berny.cli", "lab", "start", "--name", name, "--rate", str(RATE)],
+                [
+                    sys.executable,
+                    "-m",
+                    "berny.cli",
+                    "lab",
+                    "start",
+                    "--name",
+                    name,
+                    "--rate",
+                    str(RATE),
+                    "--everything",
+                ],
                 cwd=CHECKOUT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

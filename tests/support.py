@@ -22,14 +22,14 @@ from berny.controller.artifacts import Store
 from berny.controller.artifacts.cli import fetch_all
 from berny.controller.artifacts.recipes import load_recipes
 from berny.controller.progress import Steps
-from berny.faults.bench import wait_for_whole
+from berny.faults.bench import wait_for_healthy
 from berny.faults.targets import targets_of
 from berny.lab import harness
 from berny.lab.harness import PYTHON as PYTHON
 from berny.lab.lab import Lab
 from berny.lab.plan import LabError, state_folder
 from berny.model.component import Component
-from berny.model.topology import CHECKOUT, read_mapping
+from berny.model.topology import CHECKOUT
 
 NAME = os.environ.get("BERNY_LAB", "test")
 RATE = 5
@@ -46,7 +46,7 @@ since=$1
 shift
 for unit do
     state=$(systemctl is-active "$unit")
-    if health=$(timeout 15 berny-probe "$unit" --want whole 2>&1) && [ "$state" = active ]; then
+    if health=$(timeout 15 berny-probe "$unit" --want healthy 2>&1) && [ "$state" = active ]; then
         journalctl -u "$unit" --since "@$since" --no-pager -o short-iso |
             grep -E "ERROR|FATAL|level=error|Main process exited" | tail -n 4
     else
@@ -145,7 +145,7 @@ class Cluster:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.groups = read_mapping()
+        self.groups = lab.plan.groups
         self._lock = ExitStack()
 
     @contextmanager
@@ -220,7 +220,7 @@ class Cluster:
     def lacking(self, seconds: float) -> str:
         """Return the first thing that is not healthy after that many seconds, or nothing."""
         try:
-            wait_for_whole(self.lab, lambda words: None, seconds)
+            wait_for_healthy(self.lab, lambda words: None, seconds)
         except (LabError, subprocess.TimeoutExpired) as error:
             return str(error)
         return ""

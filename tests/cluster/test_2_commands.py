@@ -22,12 +22,8 @@ from support import Cluster, Play, environment, play
 # Most of a command's time is a JVM's start.
 AT_ONCE = 3
 COMPONENTS = {name: component for name, component in load_catalog().components.items() if component.commands.calls}
-# Stopping is tested in test_C_control.py.
-SCRIPTS = {
-    "start-dfs.sh": ("sudo start-dfs.sh", "hdfs-datanode on worker_1: active already"),
-    "stop-dfs.sh": ("stop-dfs.sh --help", "It stays stopped, over reboots and over site.yml"),
-    "start-yarn.sh": ("sudo start-yarn.sh", "yarn-nodemanager on worker_1: active already"),
-    "stop-yarn.sh": ("stop-yarn.sh --help", "It stays stopped, over reboots and over site.yml"),
+CONTROLLED = {
+    kind: order for component in load_catalog().components.values() for kind, order in component.control.items()
 }
 # Reads a list of classes, and prints those that no jar of a folder has.
 MISSING = """
@@ -52,6 +48,13 @@ def nodes_with(cluster: Cluster, component: Component) -> list[str]:
     return sorted({node for service in component.services.values() for node in cluster.groups[service.group]})
 
 
+def with_machines(cluster: Cluster, text: str) -> str:
+    """Return a text with the machine of a group's first node for ``@GROUP@``."""
+    for group, members in cluster.groups.items():
+        text = text.replace(f"@{group}@", members[0].replace("_", "-")) if members else text
+    return text
+
+
 class Lane:
     """The calls of a component, one after the other, on the nodes that have it in turn."""
 
@@ -64,17 +67,17 @@ class Lane:
     def run(self) -> None:
         """Run them all; one that fails is told where it is waited for."""
         for node, call, printed in zip(itertools.cycle(self.nodes), self.calls, self.printed, strict=False):
-            line = call.run
-            for group, members in self.cluster.groups.items():
-                line = line.replace(f"@{group}@", members[0].replace("_", "-"))
+            line = with_machines(self.cluster, call.run)
             try:
                 printed.set_result(self.cluster.sh(node, line, 240))
             except Exception as error:
                 printed.set_exception(error)
 
 
-def without_archive(component: str) -> str:
-    """Return why a component's commands are not there, or nothing where they are."""
+def not_there(cluster: Cluster, component: str) -> str:
+    """Return why a component's commands are not there, or nothing where they are. The tests' own lab runs everything."""
+    if not nodes_with(cluster, COMPONENTS[component]):
+        return f"no pipeline of the lab {cluster.lab.plan.name} needs {component}"
     archive = COMPONENTS[component].commands.archive
     return not_run(load_recipes()[archive]) if archive and not Store().find(archive) else ""
 
@@ -89,7 +92,7 @@ def lanes(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[dict[str
     }
     # The longest first.
     order = sorted(chosen, key=lambda name: -len(COMPONENTS[name].commands.calls))
-    found = {name: Lane(cluster, name) for name in order if not without_archive(name)}
+    found = {name: Lane(cluster, name) for name in order if not not_there(cluster, name)}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for lane in found.values():
             pool.submit(lane.run)
@@ -106,19 +109,16 @@ def lanes(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[dict[str
 )
 def test_call(cluster: Cluster, lanes: dict[str, Lane], component: str, number: int) -> None:
     """It prints what proves that it worked."""
-    if reason := without_archive(component):
+    if reason := not_there(cluster, component):
         pytest.skip(reason)
     call = COMPONENTS[component].commands.calls[number]
-    shows = call.shows
-    for group, members in cluster.groups.items():
-        shows = shows.replace(f"@{group}@", members[0].replace("_", "-"))
-    assert shows in lanes[component].printed[number].result(600), call.run
+    assert with_machines(cluster, call.shows) in lanes[component].printed[number].result(600), call.run
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_every_node_of_a_component_has_all_its_commands(cluster: Cluster, component: str) -> None:
     """Each may be run by anybody, and each class is in the jars; those that are called are some of these."""
-    if reason := without_archive(component):
+    if reason := not_there(cluster, component):
         pytest.skip(reason)
     commands = COMPONENTS[component].commands
     nodes = nodes_with(cluster, COMPONENTS[component])
@@ -142,16 +142,21 @@ def test_it_is_looked_at_in_silence(looked: Future[Play]) -> None:
 
 
 def test_every_script_is_tested() -> None:
-    assert set(SCRIPTS) == {name for component in load_catalog().components.values() for name in component.scripts}
+    found = {name for component in load_catalog().components.values() for name in component.scripts}
+    assert found == {f"{verb}-{kind}.sh" for verb in ("start", "stop") for kind in CONTROLLED}
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_script(cluster: Cluster, script: str) -> None:
-    """On the node of the first service that it drives."""
-    orders = [order for c in load_catalog().components.values() for kind, order in c.control.items() if kind in script]
-    line, expected = SCRIPTS[script]
-    for node in cluster.groups[load_catalog().services[orders[0][0]].group]:
-        assert expected in cluster.sh(node, line)
+@pytest.mark.parametrize("kind", CONTROLLED)
+def test_scripts(cluster: Cluster, kind: str) -> None:
+    """On the nodes of the first service that they drive; stopping is tested in test_C_control.py."""
+    catalog, order = load_catalog(), CONTROLLED[kind]
+    active = [
+        f"{one} on {node}: active already" for one in order for node in cluster.groups[catalog.services[one].group]
+    ]
+    for node in cluster.groups[catalog.services[order[0]].group]:
+        said = cluster.sh(node, f"sudo start-{kind}.sh")
+        assert all(line in said for line in active), said
+        assert "They stay stopped, over reboots and site.yml" in cluster.sh(node, f"stop-{kind}.sh --help")
 
 
 def test_options_of_hadoop_and_wrong_commands(cluster: Cluster) -> None:

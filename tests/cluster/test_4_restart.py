@@ -69,7 +69,7 @@ def test_a_play_killed_between_two_brokers_is_finished_by_the_next(cluster: Clus
     assert cluster.processes() == after
 
 
-def test_a_broker_that_cannot_start_leaves_the_other_serving(cluster: Cluster) -> None:
+def test_a_broker_that_cannot_start_leaves_the_other_ready(cluster: Cluster) -> None:
     before = cluster.processes()
     broken = play("site.yml", "--tags", "kafka", "-e", "java_options=-XX:+NoSuchOption", ok=False)
     assert broken.code != 0
@@ -81,13 +81,13 @@ def test_a_broker_that_cannot_start_leaves_the_other_serving(cluster: Cluster) -
     (broker,) = gone
     other = ({"master", "worker_2"} - gone).pop()
     assert f"{broker}" in broken.output.split("fatal:")[1][:200], broken.tail
-    cluster.sh(other, "sudo berny-probe kafka --wait 30 --want serving")
+    cluster.sh(other, "sudo berny-probe kafka --wait 30 --want ready")
     stored = cluster.status("idfm")["stored"]
     cluster.load("one-broker", 5)
     wait_until(lambda: cluster.status("idfm")["stored"] > stored, 60, "nothing flows through the other broker")
     # What is down is mended first, without a gate.
     play("site.yml", "--tags", "kafka", "-e", "kafka_log_segment_bytes=16777216")
-    cluster.sh(broker, "sudo berny-probe kafka --wait 60 --want whole")
+    cluster.sh(broker, "sudo berny-probe kafka --wait 60 --want healthy")
     assert cluster.processes()[other, "kafka"] == before[other, "kafka"]
     cluster.settle("one-broker")
 

@@ -60,7 +60,7 @@ def test_debians_own_unit_is_masked_and_never_ran(cluster: Cluster) -> None:
 def test_what_there_is_to_scrape_is_on_every_node(cluster: Cluster) -> None:
     for said in cluster.each("cat /etc/berny/cluster.json").values():
         facts = json.loads(said)["metrics"]
-        assert facts[UNIT] == {"nodes": sorted(cluster.groups["node_exporter"]), "port": PORT}
+        assert facts[UNIT] == {"nodes": sorted(cluster.groups["node_exporter"]), "port": PORT, "path": "/metrics"}
         assert all(unit in cluster.units() for unit in facts)
 
 
@@ -110,4 +110,4 @@ def test_a_reset_unmasks_it_and_a_play_masks_it_again(cluster: Cluster) -> None:
         cluster.sh(node, f"sudo systemctl stop {own}")
         play("site.yml", "--tags", "exporter")
     assert state(cluster, node, own)["LoadState"] == "masked"
-    cluster.sh(node, f"sudo berny-probe {UNIT} --wait 60 --want whole")
+    cluster.sh(node, f"sudo berny-probe {UNIT} --wait 60 --want healthy")

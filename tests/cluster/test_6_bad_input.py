@@ -142,11 +142,11 @@ def test_settings_that_cannot_be_touch_nothing(cluster: Cluster) -> None:
     before = cluster.processes()
     wrong = play("site.yml", "-e", json.dumps(IMPOSSIBLE), "-e", "cluster_name=other", ok=False)
     for words in (
-        "kafka_heap is 10g: allowed is a whole number from 32",
-        "hdfs_replication is 9: allowed is a whole number from 1 to 3",
+        "kafka_heap is 10g: allowed is an integer from 32",
+        "hdfs_replication is 9: allowed is an integer from 1 to 3",
         "firewall_operators is ['203.0.113.7/8']: allowed is a list of addresses",
         "preflight_allow is ['orphn']: allowed is a list of any of",
-        "hdfs_cluster_id is CID-berny-other, and the data here is that of CID-berny-",
+        "hdfs_cluster_id is CID-berny-other, but the data here was created with CID-berny-",
     ):
         assert words in wrong.output, (words, wrong.output[-6000:])
     assert wrong.code != 0 and "PLAY [Converge the cluster]" not in wrong.output, wrong.tail
@@ -162,7 +162,7 @@ def test_a_brokers_number_is_for_life(cluster: Cluster, tmp_path: Path) -> None:
     hosts.write_text(hosts.read_text().replace("kafka_broker_id: 2", "kafka_broker_id: 3"))
     wrong = play("site.yml", ok=False, inventory=str(inventory))
     assert wrong.code != 0, wrong.tail
-    assert "worker_2: kafka_broker_id is 3, and the data here is that of 2" in wrong.output, wrong.tail
+    assert "worker_2: kafka_broker_id is 3, but the data here was created with 2" in wrong.output, wrong.tail
     assert cluster.processes() == before
 
 
@@ -190,4 +190,4 @@ def test_a_taken_port_is_told_before_and_after(cluster: Cluster) -> None:
         taken.tail
     )
     play("site.yml", "--tags", "zookeeper")
-    cluster.sh("master", "sudo berny-probe zookeeper kafka --wait 90 --want whole")
+    cluster.sh("master", "sudo berny-probe zookeeper kafka --wait 90 --want healthy")

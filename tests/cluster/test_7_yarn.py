@@ -137,7 +137,7 @@ def kill_node_manager(cluster: Cluster, node: str) -> set[str]:
     pid, before = main_process(cluster, node, unit), containers(cluster, node)
     cluster.sh(node, f"sudo kill -9 {pid}")
     wait_until(lambda: main_process(cluster, node, unit) not in (pid, "0"), 60, "it is not started again")
-    cluster.sh(node, f"sudo berny-probe {unit} --wait 120 --want whole", timeout=150)
+    cluster.sh(node, f"sudo berny-probe {unit} --wait 120 --want healthy", timeout=150)
     return before & containers(cluster, node)
 
 
@@ -233,7 +233,7 @@ def test_a_job_goes_on_where_it_was_when_the_resource_manager_is_restarted(clust
     job = streaming(cluster, "restart")
     cluster.sh(
         "master",
-        "sudo systemctl restart yarn-resourcemanager && sudo berny-probe yarn --wait 120 --want whole",
+        "sudo systemctl restart yarn-resourcemanager && sudo berny-probe yarn --wait 120 --want healthy",
         timeout=150,
     )
     assert job.facts()["state"] in ("ACCEPTED", "RUNNING"), "it was over before"

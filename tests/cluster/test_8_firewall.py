@@ -75,7 +75,7 @@ def test_nodes_open_what_the_catalog_says_and_nothing_else(cluster: Cluster) -> 
 
 def health(cluster: Cluster) -> tuple[int, str]:
     """Return what berny-probe ends with and says of the firewall."""
-    done = cluster.lab.run(NODE, "sudo berny-probe berny-firewall --want whole")
+    done = cluster.lab.run(NODE, "sudo berny-probe berny-firewall --want healthy")
     return done.returncode, done.stdout
 
 
@@ -87,9 +87,9 @@ def test_rules_are_back_by_themselves_and_health_says_so_while_they_are_not(clus
         ("nft flush ruleset", "the table inet berny is not loaded: every port is open"),
         (
             "nft insert rule inet berny input accept",
-            "the table inet berny is not what /etc/berny/firewall/rules.nft says",
+            "the table inet berny differs from /etc/berny/firewall/rules.nft",
         ),
-        ("nft flush set inet berny members", "the table inet berny is not what"),
+        ("nft flush set inet berny nodes", "the table inet berny differs from"),
         ("systemctl enable --now nftables", "is not loaded"),
         ("systemctl reload nftables", "is not loaded"),
         ("systemctl restart nftables", "is not loaded"),
@@ -98,7 +98,7 @@ def test_rules_are_back_by_themselves_and_health_says_so_while_they_are_not(clus
         cluster.sh(NODE, f"sudo systemctl kill -s STOP berny-firewall && sudo {command}")
         assert rules(cluster) != before, command
         code, words = health(cluster)
-        assert code == 1 and "NOT SERVING" in words and said in words, (command, words)
+        assert code == 1 and "NOT READY" in words and said in words, (command, words)
         cluster.sh(NODE, "sudo systemctl kill -s CONT berny-firewall")
         wait_until(lambda: rules(cluster) == before, 5, f"after {command} the rules are not back")
         assert health(cluster)[0] == 0, (command, health(cluster))
@@ -109,7 +109,7 @@ def test_check_and_status_say_that_the_rules_are_gone(cluster: Cluster) -> None:
     cluster.sh(NODE, "sudo systemctl kill -s STOP berny-firewall && sudo nft flush ruleset")
     try:
         told = play("playbooks/check.yml", "--limit", NODE, "-e", "check_wait=1", ok=False)
-        assert told.code != 0 and "berny-firewall on worker_0: NOT SERVING" in told.output, told.tail
+        assert told.code != 0 and "berny-firewall on worker_0: NOT READY" in told.output, told.tail
     finally:
         cluster.sh(NODE, "sudo systemctl kill -s CONT berny-firewall")
     play("playbooks/check.yml", "--limit", NODE)
@@ -123,7 +123,7 @@ def test_a_watch_that_is_killed_or_stopped(cluster: Cluster) -> None:
     cluster.sh(NODE, "sudo systemctl stop berny-firewall")
     assert rules(cluster) == before
     code, words = health(cluster)
-    assert code == 1 and ": serving: " in words and "nobody brings them back" in words, words
+    assert code == 1 and ": ready: " in words and "nothing restores them" in words, words
     cluster.sh(NODE, "sudo nft flush ruleset")
     assert firewall("--check", "--diff")[0] == 1
     assert rules(cluster) == ""
@@ -218,4 +218,4 @@ def test_rules_are_there_before_the_network_after_a_power_cut(cluster: Cluster) 
     loaded, network = (dict(line.split("=") for line in block.split()) for block in said.strip().split("\n\n"))
     assert int(loaded["ActiveEnterTimestampMonotonic"]) < int(network["InactiveExitTimestampMonotonic"])
     assert firewall()[0] == 0
-    cluster.sh(NODE, "sudo berny-probe --all --wait 120 --want whole", timeout=180)
+    cluster.sh(NODE, "sudo berny-probe --all --wait 120 --want healthy", timeout=180)

@@ -18,6 +18,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from berny.controller.artifacts.recipes import load_recipes, not_run
 from berny.lab import summary
 from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 from berny.pipelines.idfm import harness
 from berny.pipelines.idfm.points import MEASUREMENT, point
 from berny.runtime.check import read_truth
@@ -188,7 +189,9 @@ def ask_grafana(cluster: Cluster, url: str, asked: Asked) -> None:
     said = session.post(f"{url}/login", json={"user": "admin", "password": password}, timeout=10)
     assert said.status_code == 200, said.text
     sources = session.get(f"{url}/api/datasources", timeout=10).json()
-    assert [source["uid"] for source in sources] == ["influxdb"]
+    tables = [name for name, one in load_pipelines().items() if one.resources.get("postgresql")]
+    wanted = {"influxdb", *(f"postgresql-{name}" for name in tables if name in cluster.lab.plan.pipelines)}
+    assert {source["uid"] for source in sources} == wanted
     for source in sources:
         health = session.get(f"{url}/api/datasources/uid/{source['uid']}/health", timeout=30).json()
         assert health["status"] == "OK", health

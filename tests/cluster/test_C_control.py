@@ -34,14 +34,14 @@ def test_stopped_hdfs_stays_so_until_it_is_started(cluster: Cluster) -> None:
         assert list(dict.fromkeys(order)) == SERVICES and len(order) == 5, said
         assert states(cluster) == {"inactive"}
         refused = play("site.yml", "--tags", "hdfs", ok=False)
-        assert refused.code != 0 and "sudo start-dfs.sh lets it run" in refused.output, refused.tail
+        assert refused.code != 0 and "sudo start-dfs.sh starts it" in refused.output, refused.tail
         assert states(cluster) == {"inactive"}
         assert "inactive already" in cluster.sh("master", "stop-dfs.sh", timeout=200)
     finally:
         said = cluster.sh("master", "start-dfs.sh", timeout=300)
-    assert said.splitlines()[-1].startswith("hdfs on ") and "NOT SERVING" not in said, said
+    assert said.splitlines()[-1].startswith("hdfs on ") and "NOT READY" not in said, said
     assert states(cluster) == {"active"}
-    cluster.sh("master", "sudo berny-probe hdfs --want whole --wait 120", timeout=150)
+    cluster.sh("master", "sudo berny-probe hdfs --want healthy --wait 120", timeout=150)
     assert "active already" in cluster.sh("master", "start-dfs.sh")
     after = cluster.processes()
     assert {key: after.get(key) for key in before} == before

@@ -104,10 +104,10 @@ def health(cluster: Cluster, node: str, *units: str) -> dict[str, dict[str, Any]
     return {one["service"]: one for one in found}
 
 
-def whole(cluster: Cluster, seconds: float = 120) -> None:
-    """Wait until all stages are whole."""
+def wait_for_healthy(cluster: Cluster, seconds: float = 120) -> None:
+    """Wait until all stages are healthy."""
     for node, units in (("master", f"{ANALYTICS} {PRODUCER}"), ("worker_2", CONSUMER)):
-        cluster.sh(node, f"sudo berny-probe {units} --want whole --wait {seconds}", timeout=seconds + 60)
+        cluster.sh(node, f"sudo berny-probe {units} --want healthy --wait {seconds}", timeout=seconds + 60)
 
 
 def topic(cluster: Cluster, words: str) -> str:
@@ -157,18 +157,16 @@ def test_a_topic_deleted_by_hand(cluster: Cluster) -> None:
 
     def told() -> bool:
         found = health(cluster, "worker_2", CONSUMER)[CONSUMER]
-        return (
-            not found["serving"] and "the topic idfm-processed does not exist; site.yml creates it" in found["detail"]
-        )
+        return not found["ready"] and "the topic idfm-processed does not exist; site.yml creates it" in found["detail"]
 
     wait_until(told, 30, lambda: str(health(cluster, "worker_2", CONSUMER)))
-    assert not health(cluster, "master", PRODUCER)[PRODUCER]["whole"]
+    assert not health(cluster, "master", PRODUCER)[PRODUCER]["healthy"]
     play("playbooks/cluster.yml", "--tags", "kafka")
     run += "-again"
     cluster.load(run, RATE)
     cluster.serve(RATE * 3)
     cluster.settle(run)
-    whole(cluster)
+    wait_for_healthy(cluster)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +177,7 @@ def test_a_topic_deleted_by_hand(cluster: Cluster) -> None:
     ],
 )
 def test_records_that_were_gone_before_they_were_read(cluster: Cluster, node: str, stage: str, name: str) -> None:
-    """The stage goes on after them, counts them, and is not whole until they are acknowledged."""
+    """The stage goes on after them, counts them, and is not healthy until they are acknowledged."""
     cluster.sh(node, f"sudo systemctl stop {stage}")
     try:
         begin = ends = end(cluster, name)
@@ -209,7 +207,7 @@ def test_records_that_were_gone_before_they_were_read(cluster: Cluster, node: st
     missed, found = missing()
     assert unread in (None, missed), found
     assert "-e pipeline=idfm -e do=acknowledge" in found
-    assert ": serving: " in cluster.sh(node, f"sudo berny-probe {stage} --want whole; [ $? = 1 ]")
+    assert ": ready: " in cluster.sh(node, f"sudo berny-probe {stage} --want healthy; [ $? = 1 ]")
     port = 9301 if stage == ANALYTICS else 9302
     code = f"import urllib.request as u; print(u.urlopen('http://localhost:{port}/metrics').read().decode())"
     metrics = cluster.sh(node, f'python3 -c "{code}"')
@@ -227,7 +225,7 @@ def test_records_that_were_gone_before_they_were_read(cluster: Cluster, node: st
     assert "were gone before" in cluster.sh(node, f"sudo berny-probe {stage} --wait 120", timeout=150)
     acknowledged = play("playbooks/pipelines.yml", "-e", "pipeline=idfm", "-e", "do=acknowledge")
     assert acknowledged.output.count(f"acknowledged: {name} partition ") == len(samples), acknowledged.tail
-    whole(cluster, 30)
+    wait_for_healthy(cluster, 30)
     again = play("playbooks/pipelines.yml", "-e", "pipeline=idfm", "-e", "do=acknowledge")
     assert again.recap("changed") == 0
 
@@ -235,8 +233,13 @@ def test_records_that_were_gone_before_they_were_read(cluster: Cluster, node: st
 @pytest.mark.second_tier
 def test_records_gone_under_a_running_query(cluster: Cluster) -> None:
     """It fails, is started again, and goes on after them."""
-    processes = f"$(cat /sys/fs/cgroup{{,/systemd}}/system.slice/{ANALYTICS}.service/cgroup.procs 2>/dev/null)"
-    cluster.sh("master", f"sudo bash -c {shlex.quote(f'kill -STOP {processes}')}")
+
+    def signal(name: str) -> None:
+        """Send a signal to the executors, which read without the driver."""
+        for node in ("worker_1", "worker_2"):
+            cluster.sh(node, f"sudo pkill -{name} -f [C]oarseGrainedExecutorBackend", ok=False)
+
+    signal("STOP")
     try:
         cluster.load(f"gone-{time.time():.0f}", RATE)
         cluster.serve(RATE * 3)
@@ -244,14 +247,14 @@ def test_records_gone_under_a_running_query(cluster: Cluster) -> None:
         time.sleep(5)
         remove_all_records(cluster, "idfm-realtime")
     finally:
-        cluster.sh("master", f"sudo bash -c {shlex.quote(f'kill -CONT {processes}')}")
+        signal("CONT")
     run = f"after-{time.time():.0f}"
     cluster.load(run, RATE)
     cluster.serve(RATE * 3)
     cluster.settle(run)
     assert "were gone before they were read" in health(cluster, "master", ANALYTICS)[ANALYTICS]["detail"]
     play("playbooks/pipelines.yml", "-e", "pipeline=idfm", "-e", "do=acknowledge")
-    whole(cluster)
+    wait_for_healthy(cluster)
 
 
 @pytest.mark.second_tier
@@ -259,10 +262,10 @@ def test_a_directory_deleted_by_hand(cluster: Cluster) -> None:
     """What the login user's trash or a job's staging needs, and nothing writes by itself."""
     cluster.sh("master", "sudo -u hdfs hdfs dfs -rm -r -skipTrash /user/idfm")
     found = health(cluster, "master", PRODUCER)[PRODUCER]
-    assert found["serving"] and not found["whole"], found
+    assert found["ready"] and not found["healthy"], found
     assert "the directory /user/idfm of HDFS does not exist; site.yml creates it" in found["detail"]
     play("playbooks/deploy.yml")
-    whole(cluster)
+    wait_for_healthy(cluster)
 
 
 @pytest.mark.second_tier
@@ -282,12 +285,12 @@ def test_a_bucket_deleted_by_hand(cluster: Cluster) -> None:
 
     def told() -> bool:
         found = health(cluster, "worker_2", CONSUMER)[CONSUMER]
-        return not found["serving"] and "the bucket idfm_metrics with its token does not exist" in found["detail"]
+        return not found["ready"] and "the bucket idfm_metrics with its token does not exist" in found["detail"]
 
     wait_until(told, 60, lambda: str(health(cluster, "worker_2", CONSUMER)))
     assert "run site.yml" in cluster.sh("worker_2", f"sudo journalctl -u {CONSUMER} -n 20 --no-pager")
     play("site.yml", "--tags", "influxdb,pipeline")
-    whole(cluster)
+    wait_for_healthy(cluster)
     wait_until(lambda: cluster.check(run)[0], 120, lambda: cluster.check(run)[1])
 
 
@@ -305,7 +308,7 @@ def test_a_stage_waits_for_kafka_and_not_for_the_broker_beside_it(cluster: Clust
     finally:
         cluster.sh("worker_2", "sudo systemctl start kafka")
     cluster.settle(run)
-    cluster.sh("master", "sudo berny-probe kafka --wait 90 --want whole", timeout=120)
+    cluster.sh("master", "sudo berny-probe kafka --wait 90 --want healthy", timeout=120)
 
 
 @pytest.mark.second_tier
@@ -320,9 +323,9 @@ add rule inet berny_test out tcp dport {ports} reject"
 
         def told() -> bool:
             found = health(cluster, "worker_0", "yarn-nodemanager")["yarn-nodemanager"]
-            return "by an earlier process, not by the one that runs" in found["detail"] and not found["serving"]
+            return "by an earlier process, not the current one" in found["detail"] and not found["ready"]
 
         wait_until(told, 60, lambda: str(health(cluster, "worker_0", "yarn-nodemanager")))
     finally:
         cluster.sh("worker_0", "sudo nft delete table inet berny_test")
-    cluster.sh("worker_0", "sudo berny-probe yarn-nodemanager --want whole --wait 120", timeout=150)
+    cluster.sh("worker_0", "sudo berny-probe yarn-nodemanager --want healthy --wait 120", timeout=150)

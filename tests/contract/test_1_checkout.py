@@ -177,7 +177,7 @@ lab = Lab.existing(sys.argv[1])
 print(json.dumps({
     "disks": sorted(disk.service for disk in lab.machines["worker_0"].disks),
     "simulators": {name: one.url for name, one in lab.simulators.items()},
-    "asked": harness.node("toy"),
+    "asked": harness.node(lab, "toy"),
     "spools": sum(spools(load_pipelines()["toy"], read_mapping()).values(), []),
 }))
 """
@@ -197,6 +197,38 @@ def test_fault_cases_follow(scratch: Scratch, state: dict[str, str]) -> None:
     expected |= {"rolling-shelf", f"full-shelf-{NODE}", "source-500", "source-bad_parts"}
     assert expected <= listed, expected - listed
     assert not [name for name in support.berny("faults", "list", **state).split() if "toy" in name or "shelf" in name]
+
+
+def test_a_lab_without_its_pipeline_does_not_run_the_component(scratch: Scratch, state: dict[str, str]) -> None:
+    """It is on demand: neither plays nor the lab nor the fault bench know it there; its disk is there for later."""
+    code = """
+import json, sys, yaml
+from dataclasses import replace
+from berny.faults.cases import fault_cases
+from berny.faults.targets import targets_of
+from berny.lab.plan import load_plan
+plan = replace(load_plan(sys.argv[1]), pipelines=("idfm",))
+folder = plan.folder.parents[2] / "without" / "berny" / "labs" / plan.name
+folder.mkdir(parents=True)
+(folder / "lab.yml").write_text(yaml.safe_dump(plan.describe()))
+print(json.dumps({
+    "state": str(folder.parents[2]),
+    "groups": [plan.groups["shelf"], plan.groups["all"]],
+    "disk": "shelf" in {disk.service for disk in plan.disks},
+    "cases": [name for name in fault_cases(targets_of(plan)) if "shelf" in name],
+    "everything": replace(plan, everything=True).groups["shelf"],
+}))
+"""
+    found = scratch.python(code, LAB, **state)
+    assert found["groups"] == [[], ["master", "worker_0", "worker_1", "worker_2"]]
+    assert found["disk"] and found["cases"] == [] and found["everything"] == [NODE]
+    listing = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", "inventory/lab", "--list"]
+    for folder, nodes in ((found["state"], []), (state["XDG_STATE_HOME"], [NODE])):
+        done = support.on_controller(listing, checkout=scratch.path, **state | {"XDG_STATE_HOME": folder})
+        assert done.returncode == 0, done.stdout
+        listed = json.loads(done.stdout)
+        assert listed.get("shelf", {}).get("hosts", []) == nodes
+        assert ("shelf" in listed["_meta"]["hostvars"][NODE]["catalog"]["components"]) is bool(nodes)
 
 
 def test_its_simulator_is_a_command(scratch: Scratch) -> None:

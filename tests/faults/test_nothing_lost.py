@@ -11,9 +11,10 @@ import pytest
 from berny.faults.bench import Outcome, check_again, run_case
 from berny.faults.cases import FaultCase, fault_cases, heal_all
 from berny.faults.inject import shell
-from berny.faults.results import Results, commit, line, several
+from berny.faults.results import Results, line, several
 from berny.faults.targets import targets_of
 from berny.lab.lab import Lab
+from berny.lab.measured import commit
 from support import Cluster, console, steps
 
 RATE = 40
@@ -47,7 +48,7 @@ def outcomes() -> list[Outcome]:
     "name", [name if name in SELECTION else pytest.param(name, marks=pytest.mark.second_tier) for name in fault_cases()]
 )
 def test_nothing_is_lost(cluster: Cluster, outcomes: list[Outcome], name: str) -> None:
-    """Nor doubled, nor wrong, and the cluster is whole again by itself: the next case waits for that before it begins."""
+    """Nor doubled, nor wrong, and the cluster is healthy again by itself: the next case waits for that before it begins."""
     heal_all(cluster.lab)
     case = fault_cases(targets_of(cluster.lab.plan))[name]
     with steps(f"fault {name}") as shown, shown.step(name) as say:

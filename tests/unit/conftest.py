@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import databases
+import hadoop
+import hbases
 import pytest
+import weather
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from simulated import NOON, Clock, Served
@@ -44,6 +48,27 @@ def probe_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     sys.path.remove(str(package.parent))
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[databases.Postgres]:
+    """A PostgreSQL for all tests; each makes databases of its own."""
+    with databases.postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hdfs() -> Iterator[hadoop.Hdfs]:
+    """An HDFS for all tests; each has a directory of its own."""
+    with hadoop.hdfs() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def hbase() -> Iterator[hbases.HBase]:
+    """An HBase for all tests; each makes tables of its own."""
+    with hbases.hbase() as running:
+        yield running
+
+
 @pytest.fixture
 def clock() -> Clock:
     """A clock that stands still until a test moves it."""
@@ -64,6 +89,20 @@ def serve(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., Served]]:
     yield start
     for one in begun:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def weather_database() -> Iterator[weather.Database]:
+    """One database of openweather for all tests of a module."""
+    with weather.database() as one:
+        yield one
+
+
+@pytest.fixture
+def database(weather_database: weather.Database) -> weather.Database:
+    """The database of openweather without rows."""
+    weather_database.empty()
+    return weather_database
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,8 @@ class Group:
 class Reader:
     """What ``kafka.Reader`` does."""
 
+    topic_id = "id"
+
     def __init__(self, group: Group) -> None:
         self._group = group
         self._next = group.committed

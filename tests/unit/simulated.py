@@ -1,4 +1,4 @@
-"""The simulator of PRIM behind real HTTP, and a clock that a test moves."""
+"""Simulators behind real HTTP, and a clock that a test moves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 
 from aiohttp import web
 
-from berny.pipelines.idfm.controller.simulator import Simulator
+from berny.controller.simulator import Simulator
 
 NOON = 1_763_985_600.0
 """A moment with nothing special about it: 2025-11-24 12:00 UTC, a Monday."""

@@ -205,7 +205,7 @@ def test_index_can_not_lead_out_of_the_store(full: Store, empty: Store, tmp_path
     key = f"tool/{ways.key(full.recipe('tool'))}.json"
     facts = {"file": name, "sha256": "0" * 64, "bytes": 6, "version": "1"}
     rewrite(file, {key: json.dumps(facts).encode(), f"tool/{name}": b"outside"})
-    with pytest.raises(SupplyError, match="is no index"):
+    with pytest.raises(SupplyError, match="is not an index"):
         load_bundle(empty, file, lambda words: None)
     assert "tool" not in found(empty)
 
@@ -327,7 +327,7 @@ def test_malformed_index_of_the_mirror_is_told(empty: Store, mirror: Path, next_
         index.write_text("<html>Log in</html>")
     said: list[str] = []
     empty.fetch("packages", said.append)
-    assert next_way == ["packages"] and any("is no index" in words for words in said)
+    assert next_way == ["packages"] and any("is not an index" in words for words in said)
 
 
 def test_cut_download_is_continued(empty: Store, full: Store, mirror: Path, next_way: list[str]) -> None:
@@ -390,7 +390,7 @@ def test_another_vendors_archive_is_not_taken(
     """An operator who gives a digest wants that archive and no other."""
     write_bundle(page, ["page"], tmp_path / "page.tar", lambda words: None)
     monkeypatch.setenv("BERNY_PAGE_SHA256", "6" * 64)
-    with pytest.raises(SupplyError, match=f"made from an archive with sha256 {'5' * 64}, wanted is {'6' * 64}"):
+    with pytest.raises(SupplyError, match=f"made from an archive with sha256 {'5' * 64}, expected is {'6' * 64}"):
         load_bundle(empty, tmp_path / "page.tar", lambda words: None)
     assert "page" not in found(empty)
 
@@ -414,4 +414,4 @@ def test_commands_say_what_is_wrong(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "berny.cli", "artifacts", "load", str(tmp_path / "broken.tar")]
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1 and "is no bundle" in done.stdout and "Traceback" not in done.stdout + done.stderr
+    assert done.returncode == 1 and "is not a bundle" in done.stdout and "Traceback" not in done.stdout + done.stderr

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Message
 from memory import Crash, Group, Topics
 from prometheus_client import REGISTRY
 
 from berny.runtime import batch
 from berny.runtime.batch import BatchConsumer, BatchSettings, ItemsRefused, SinkAway
+from berny.runtime.kafka import Origin
 from berny.runtime.stage import ConfigurationError
 
 TOPIC = "toys"
@@ -66,9 +66,9 @@ class Table:
             raise self.wrong
 
 
-def item(record: dict[str, Any], message: Message) -> int:
+def item(record: dict[str, Any], origin: Origin) -> int:
     """Return the number of a record."""
-    assert message.topic() == TOPIC
+    assert (origin.topic_id, origin.partition) == ("id", 0) and origin.offset >= 0
     return int(record["number"])
 
 
@@ -273,3 +273,32 @@ def test_what_is_too_old_for_the_sink_is_counted(caplog: pytest.LogCaptureFixtur
     bench.run_until_all_is_committed()
     assert (counted("berny_expired_records") - expired, counted("berny_records_out") - out) == (1, 2)
     assert sorted(bench.table.rows) == [1, 3] and bench.letters == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1.5, "b": [null, true, "\\u00e9"], "a": 2}',
+        '{"surrogate": "\\ud800"}',
+        '{"big": 123456789012345678901234567890, "exact": 0.1, "small": 1e-400, "large": 1e400}',
+        '{"not a number": NaN, "minus": -Infinity}',
+        '{"nested": ' + "[" * 500 + "]" * 500 + "}",
+        "[1]",
+        "null",
+        "{",
+        '{"a": 1} x',
+        '{"a": "\udcff"}',
+    ],
+)
+def test_records_are_parsed_as_by_pythons_own_parser(text: str) -> None:
+    """Also what the quicker one refuses."""
+    value = text.encode(errors="surrogateescape")
+    try:
+        expected = json.loads(value)
+    except ValueError:
+        expected = None
+    if isinstance(expected, dict):
+        assert repr(batch.parse(value)) == repr(expected)
+    else:
+        with pytest.raises(ValueError):
+            batch.parse(value)

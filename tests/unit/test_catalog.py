@@ -163,12 +163,10 @@ def test_role_runs_the_service(checkout: Path, name: str) -> None:
 def test_role_installs_the_commands_that_the_catalog_tells(checkout: Path, name: str) -> None:
     """All of ``commands.yml``, by one expression; or one by one, where a command has a template of its own."""
     tasks = yaml.safe_load((checkout / "roles" / name / "tasks" / "main.yml").read_text())
-    given = [
-        commands
-        for task in tasks
-        for commands in (task.get("berny_files", {}).get("commands"), task.get("vars", {}).get("service_commands"))
-        if commands
-    ]
+    found = [task.get("vars", {}) for task in tasks]
+    clients = [one.get("services_clients", {}) for one in found] + [task.get("berny_files", {}) for task in tasks]
+    lists = [one.get("commands") for one in clients] + [one.get("service_commands") for one in found]
+    given = [commands for commands in lists if commands]
     names = set(CATALOG.components[name].commands.names)
     if isinstance(given[0] if given else {}, dict):
         assert {command for commands in given for command in commands} == names
@@ -263,7 +261,8 @@ def test_small_heaps_fit_the_lab() -> None:
 
 def test_uids_and_users_are_unique() -> None:
     """A data disk that moves must not become another service's."""
-    users = [owner.user for owner in (*CATALOG.components.values(), *load_pipelines().values())]
+    users = [user for component in CATALOG.components.values() for user in component.users]
+    users += [pipeline.user for pipeline in load_pipelines().values()]
     assert len({user.uid for user in users}) == len(users)
     assert len({user.name for user in users}) == len(users)
 
@@ -302,6 +301,25 @@ def test_components_are_ordered_by_what_they_require(tmp_path: Path) -> None:
     write(tmp_path, "mill", "anvil")
     write(tmp_path, "zinc")
     assert list(load_catalog(tmp_path).components) == ["zinc", "anvil", "mill"]
+
+
+def test_components_come_after_those_that_they_take_from(tmp_path: Path) -> None:
+    """Of all that give it, and none of them is required."""
+    for name, line in (("anvil", "takes: [datasource]"), ("mill", "gives: [datasource]"), ("zinc", "gives: [plans]")):
+        file = write(tmp_path, name)
+        file.write_text(f"{file.read_text()}{line}\n")
+    assert list(load_catalog(tmp_path).components) == ["mill", "anvil", "zinc"]
+    (tmp_path / "mill" / "component.yml").unlink()
+    load_catalog.cache_clear()
+    assert list(load_catalog(tmp_path).components) == ["anvil", "zinc"]
+
+
+@pytest.mark.parametrize("name", [name for name, component in CATALOG.components.items() if component.gives])
+def test_what_is_given_has_a_template(checkout: Path, name: str) -> None:
+    """And somebody takes it."""
+    for gift in CATALOG.components[name].gives:
+        assert (checkout / "roles" / name / "templates" / f"{gift}.yml.j2").is_file()
+        assert [one.name for one in CATALOG.components.values() if gift in one.takes]
 
 
 @pytest.mark.parametrize(
@@ -489,6 +507,28 @@ def test_what_is_taken_can_not_be_taken_twice(tmp_path: Path, word: str, told: s
     mine = {"NAME": "mill", "UID": "6901", "SERVICE": "mill", "GROUP": "mill", "ENDPOINT": "MILL", "KIND": "flour"}
     whole(tmp_path, "mill", **{**mine, word: WORDS[word]})
     refused(tmp_path, whole(tmp_path, "tool"), told)
+
+
+@pytest.mark.parametrize(
+    ("user", "told"),
+    [
+        ("{name: keeper, uid: 6901}", ""),
+        ("{name: keeper, uid: 6900}", "two of its users have one name or uid"),
+        ("{name: tool, uid: 6901}", "two of its users have one name or uid"),
+        ("{name: mill, uid: 6901}", "user mill is that of mill"),
+        ("{name: keeper, uid: 6902}", "uid 6902 is that of mill"),
+    ],
+)
+def test_a_service_may_have_a_user_of_its_own(tmp_path: Path, user: str, told: str) -> None:
+    """Which nobody else has: no other component, and not its own."""
+    mine = {"NAME": "mill", "UID": "6902", "SERVICE": "mill", "GROUP": "mill", "ENDPOINT": "MILL", "KIND": "flour"}
+    whole(tmp_path, "mill", **mine)
+    file = whole(tmp_path, "tool", ("keeps: nothing", f"keeps: nothing\n    user: {user}"))
+    if told:
+        refused(tmp_path, file, told)
+    else:
+        load_catalog.cache_clear()
+        assert [one.name for one in load_catalog(tmp_path).components["tool"].users] == ["tool", "keeper"]
 
 
 def test_a_missing_requirement_names_the_file(tmp_path: Path) -> None:

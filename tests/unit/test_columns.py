@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import datetime
 import itertools
 import json
 import random
@@ -18,9 +19,12 @@ from simulated import NOON
 from berny.pipelines.idfm import points, prim, producer
 from berny.pipelines.idfm.controller.timetable import CANCELLED, KINDS, STOP, UNKNOWN, Train, visit
 from berny.runtime.kafka import LETTER_BYTES, RECORD_BYTES, dead_letter
+from berny.runtime.progress import source_of
 from berny.runtime.spool import Answer
 
 TELLINGS = (0, 1, 2, 30)
+WRITTEN = datetime.datetime(2025, 11, 24, 12, 0, 1, 250_000, tzinfo=datetime.UTC)
+"""When all records were written to Kafka."""
 Row = tuple[bytes | None, bytes | None]
 """Key and value, as they are in ``idfm-realtime``."""
 Result = tuple[bytes | None, str, dict[str, Any]]
@@ -224,13 +228,16 @@ def results(given: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Resul
             builder = builder.config(name, value)
         spark = builder.getOrCreate()
         rows = [
-            (key and bytearray(key), None if value is None else bytearray(value), "idfm-realtime", 2, number)
+            (key and bytearray(key), None if value is None else bytearray(value), "idfm-realtime", 2, number, WRITTEN)
             for number, (key, value) in enumerate(given)
         ]
-        schema = "key BINARY, value BINARY, topic STRING, partition INT, offset BIGINT"
+        schema = "key BINARY, value BINARY, topic STRING, partition INT, offset BIGINT, timestamp TIMESTAMP"
         found = transform(spark.createDataFrame(rows, schema)).collect()
         spark.stop()
-    assert {tuple(row.asDict()) for row in found} == {("key", "value", "topic")}
+    assert {tuple(row.asDict()) for row in found} == {("key", "value", "topic", "headers")}
+    headers = [[(header.key, bytes(header.value)) for header in row.headers] for row in found]
+    milliseconds = int(WRITTEN.timestamp() * 1000)
+    assert [source_of(one) for one in headers] == [(2, number, milliseconds) for number in range(len(given))]
     made = [(row.key and bytes(row.key), row.topic, json.loads(row.value)) for row in found]
     return dict(zip(given, made, strict=True))
 
@@ -342,7 +349,7 @@ def test_points_of_the_day_are_right(day: Day) -> None:
     places = set()
     for rows in day.values():
         for one, delay, processed in rows:
-            _, tags, fields, moment = parse_line(points.point(processed).to_line_protocol())
+            _, tags, fields, moment = parse_line(points.point(processed))
             assert fields["identity"] == f'"{prim.identity(one)}"'
             assert (float(fields["delay"]) if "delay" in fields else None) == delay
             places.add((tuple(sorted(tags.items())), moment))
@@ -391,7 +398,7 @@ def test_visit_with_the_least_is_processed(results: Results, one: Visit) -> None
     assert processed["identity"] == prim.identity(one)
     assert (processed["delay_sec"], processed["status"], processed["cancelled"]) == (None, "unknown", False)
     assert processed["at_stop"] is False
-    assert parse_line(points.point(processed).to_line_protocol())[1]["line"] == "unknown"
+    assert parse_line(points.point(processed))[1]["line"] == "unknown"
 
 
 # -- dead letters ------------------------------------------------------------------------------------------------------

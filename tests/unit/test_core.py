@@ -23,12 +23,17 @@ CORE = [
 CLIENTS = {
     "batch.py": {"kafka", "kafka_bootstrap_servers"},
     "checkpoint.py": {"hdfs"},
+    "files.py": {"hdfs"},
     "kafka.py": {"kafka"},
     "landing.py": {"hdfs", "hdfs_user", "hdfs_web_url"},
+    "mapreduce.py": {"hadoop", "yarn"},
     "poller.py": {"hdfs", "kafka"},
+    "progress.py": {"kafka"},
     "readers.py": {"hdfs", "influxdb", "kafka"},
     "response.py": {"kafka"},
+    "sinks/hbase.py": {"hbase"},
     "sinks/influxdb.py": {"influx_url", "influxdb"},
+    "sinks/postgresql.py": {"pg_dsn", "postgresql"},
     "spool.py": {"hdfs"},
     "stage.py": {"hdfs", "kafka_bootstrap_servers"},
     "stream.py": {"hdfs_user", "hdfs_web_url", "kafka", "kafka_bootstrap_servers", "spark"},
@@ -56,7 +61,8 @@ def known() -> set[str]:
     """Return what components and pipelines are called: themselves, services, groups, users, archives, endpoints."""
     catalog, found = load_catalog(), set[str]()
     for component in catalog.components.values():
-        found |= {component.name, *component.services, *component.groups, component.user.name, component.archive}
+        found |= {component.name, *component.services, *component.groups, component.archive}
+        found |= {user.name for user in component.users}
         found |= {name.lower() for name in component.endpoints}
     for pipeline in load_pipelines().values():
         found |= {pipeline.name, pipeline.user.name}

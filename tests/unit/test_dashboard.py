@@ -53,7 +53,7 @@ def test_order_of_the_page() -> None:
     assert kinds == ["gauge"] * 4 + ["timeseries"] * 2 + ["table"] + ["stat"] * 2
     heights = {panel["type"]: panel["gridPos"]["h"] for panel in PANELS.values()}
     assert heights["stat"] < heights["gauge"] < heights["timeseries"]
-    assert [*PANELS][-1] == "Newest record, age"
+    assert [*PANELS][-1] == "Age of the newest record"
 
 
 def test_a_phone_has_the_departures_alone() -> None:
@@ -81,7 +81,7 @@ def test_departures_have_their_columns() -> None:
     places = arranged["options"]["indexByName"]
     shown = [arranged["options"]["renameByName"][name] for name in sorted(places, key=places.__getitem__)]
     assert shown == ["Departure", "Delay", "Status", "Destination", "Mission", "Platform", "Direction"]
-    assert panel["fieldConfig"]["defaults"]["noValue"] == "no train ahead is known"
+    assert panel["fieldConfig"]["defaults"]["noValue"] == "no upcoming trains"
     (asked,) = re.findall(r"rows: \[\{(due_ms[^}]*)\}\]", QUERIES["Next departures"])
     # The row that is never shown has every column, so that none disappears with its last value.
     names = {pair.split(":")[0].strip() for pair in asked.split(",")}
@@ -103,7 +103,7 @@ def test_every_status_has_words(checkout: Any) -> None:
 
 
 def test_an_age_of_over_a_day_is_red() -> None:
-    (mapping,) = PANELS["Newest record, age"]["fieldConfig"]["defaults"]["mappings"]
+    (mapping,) = PANELS["Age of the newest record"]["fieldConfig"]["defaults"]["mappings"]
     assert mapping["options"]["result"]["color"] == "red"
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,10 +20,11 @@ from berny.controller.placement import units
 from berny.faults import bench, cli, inject, network, results
 from berny.faults.bench import Outcome
 from berny.faults.cases import FaultCase, fault_cases, nothing, random_case
-from berny.faults.targets import Targets
+from berny.faults.targets import Targets, load_targets
 from berny.faults.watch import Watch
 from berny.lab.lab import Lab
 from berny.lab.simulation import load_simulations
+from berny.lab.simulator import Simulator
 from berny.model.catalog import load_catalog, parse, read_yaml
 from berny.model.manifest import Pipeline, load_pipelines
 from berny.model.topology import read_mapping
@@ -32,14 +34,14 @@ HOLDS: dict[str, Any] = {
     "acknowledged": 40,
     "minimum": 1,
     "caught_up": 12.0,
-    "whole": 14.0,
+    "healthy": 14.0,
     "fresh": 2.0,
     "fresh_bound": 30,
 }
 
 
 def outcome(**changes: Any) -> Outcome:
-    """Return the outcome of a case that holds, but for what is changed."""
+    """Return the outcome of a case that passed, but for what is changed."""
     return Outcome(**{"case": "none", "run": "none-1", "seed": 1, "rate": 40.0, "began": 1e9, **HOLDS, **changes})
 
 
@@ -49,8 +51,9 @@ def outcome(**changes: Any) -> Outcome:
 def test_each_daemon_and_each_stage_is_killed_and_frozen_where_it_runs() -> None:
     """A new service has its cases without anybody thinking of it."""
     optional = {s for c in load_catalog().components.values() if c.optional for s in c.services}
-    names, groups = fault_cases().keys(), read_mapping()
-    for unit, group in units(load_catalog(), load_pipelines()).items():
+    names, targets = fault_cases().keys(), load_targets()
+    groups = targets.groups
+    for unit, group in units(load_catalog(), targets.pipelines).items():
         for node in groups[group]:
             if unit not in optional:
                 assert {f"kill-{unit}-{node}", f"freeze-{unit}-{node}"} <= names
@@ -206,11 +209,19 @@ def test_page_names_pipelines_where_there_are_several(tmp_path: Path) -> None:
     assert results.summary(found) == "faults: 1 cases, 1 lost, 0 duplicate, 0 wrong"
     known = {"none": FaultCase("none", "nothing at all", nothing)}
     made = results.page("abc", found, known)
-    assert "| case | pipeline | what |" in made and "1 cases run, of 1" in made
+    assert "| case | pipeline | what |" in made and "1 of 1 cases run" in made
     assert (
-        "| none | one | nothing at all | holds |" in made and "| none | two | nothing at all | FAILED: 1 lost |" in made
+        "| none | one | nothing at all | passed |" in made
+        and "| none | two | nothing at all | FAILED: 1 lost |" in made
     )
     assert "| case | what |" in results.page("abc", found[:1], known)
+
+
+def simulator(ask: Callable[..., Any]) -> Simulator:
+    """Return a simulator that no process runs for."""
+    made = object.__new__(Simulator)
+    made.ask = ask  # type: ignore[method-assign]
+    return made
 
 
 def test_all_pipelines_are_held_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +236,7 @@ def test_all_pipelines_are_held_once_more(monkeypatch: pytest.MonkeyPatch) -> No
     def ask(path: str, words: dict[str, Any] | None = None) -> dict[str, Any]:
         return {"run": "", "rate": 2}
 
-    lab = cast(Lab, SimpleNamespace(simulators=dict.fromkeys(("one", "two"), SimpleNamespace(ask=ask))))
+    lab = cast(Lab, SimpleNamespace(simulators=dict.fromkeys(("one", "two"), simulator(ask))))
     monkeypatch.setattr(bench, "check", check)
     ran = [outcome(case=case, run=f"{case}-1", pipeline=name) for case in "ab" for name in ("one", "two")]
     again = bench.check_again(lab, ran, lambda words: None)
@@ -236,9 +247,9 @@ def test_all_pipelines_are_held_once_more(monkeypatch: pytest.MonkeyPatch) -> No
 # -- verdicts ----------------------------------------------------------------------------------------------------------
 
 
-def test_case_that_holds() -> None:
+def test_case_that_passes() -> None:
     assert outcome().clean
-    assert results.verdict(outcome()) == "holds"
+    assert results.verdict(outcome()) == "passed"
 
 
 @pytest.mark.parametrize(
@@ -250,9 +261,9 @@ def test_case_that_holds() -> None:
         ({"unexpected": 3}, "3 unexpected"),
         ({"unspooled": 5, "unspooled_answers": 1}, "5 unspooled in 1 responses"),
         ({"unspooled_elsewhere": 2}, "2 responses unspooled while nothing was broken"),
-        ({"acknowledged": 0}, "0 acknowledged, 1 wanted"),
+        ({"acknowledged": 0}, "0 acknowledged, 1 required"),
         ({"caught_up": None, "words": "no answer"}, "never caught up: no answer"),
-        ({"whole": None, "words": "1 of 2 brokers"}, "not whole again: 1 of 2 brokers"),
+        ({"healthy": None, "words": "1 of 2 brokers"}, "not healthy again: 1 of 2 brokers"),
         ({"expected": 0}, "nothing was served"),
         ({"expected": 0, "words": "worker_1: its disk can't be filled"}, "worker_1: its disk"),
     ],
@@ -271,7 +282,7 @@ def test_answer_that_was_under_way_when_the_producer_died_was_never_acknowledged
 def test_late_points_are_shown_and_fail_nothing() -> None:
     """A figure of one run on a shared box is no reason to fail."""
     late = outcome(fresh=99.0)
-    assert late.clean and "(bar 30 s)" in results.line(late)
+    assert late.clean and "(limit 30 s)" in results.line(late)
     assert "(bar" not in results.line(outcome())
 
 
@@ -313,7 +324,7 @@ def test_all_cases_are_held_once_more_at_their_end(monkeypatch: pytest.MonkeyPat
         rates.extend([words["rate"]] if words else [])
         return {"run": "", "rate": 2}
 
-    lab = cast(Lab, SimpleNamespace(simulators={"idfm": SimpleNamespace(ask=ask)}))
+    lab = cast(Lab, SimpleNamespace(simulators={"idfm": simulator(ask)}))
     monkeypatch.setattr(bench, "check", check)
     ran = [outcome(run="a-1", unspooled_answers=1, unspooled_allowed=1), outcome(case="b", run="b-2", began=1e9 + 60)]
     (again,) = bench.check_again(lab, ran, lambda words: None)
@@ -356,8 +367,8 @@ def test_page_tells_what_was_run_and_what_was_not() -> None:
     drawn = dataclasses.replace(outcome(), case="random-7", seed=7, steps=["cut-master", "none"])
     made = results.page("abc", [outcome(), drawn], known)
     assert "Commit abc" in made and "seeds 1, 7" in made
-    assert "| none | nothing at all | holds | 100 | 40 (1) |" in made
-    assert "| random-7 | cut-master; none | holds |" in made
+    assert "| none | nothing at all | passed | 100 | 40 (1) |" in made
+    assert "| random-7 | cut-master; none | passed |" in made
     assert "Not run at this commit: `other`." in made
 
 

@@ -43,9 +43,9 @@ def opened(filters: ModuleType, node: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("node", read_mapping()["all"])
-def test_members_reach_what_runs_on_the_node(filters: ModuleType, node: str) -> None:
+def test_cluster_nodes_reach_what_runs_on_the_node(filters: ModuleType, node: str) -> None:
     """Each port of each service and stage there, none of a service elsewhere, and the range of applications."""
-    ports = opened(filters, node)["members"]
+    ports = opened(filters, node)["nodes"]
     for service in load_catalog().services.values():
         here = node in read_mapping()[service.group]
         assert all((str(port) in ports) is here for port in service.ports.values()), service.name
@@ -64,7 +64,7 @@ def test_operators_reach_pages_alone(filters: ModuleType, node: str) -> None:
     """Nothing that takes data is a page: no broker, no database, no metadata."""
     found = opened(filters, node)
     services = load_catalog().services
-    assert set(found["operators"]) <= set(found["members"])
+    assert set(found["operators"]) <= set(found["nodes"])
     for service in services.values():
         closed = [str(port) for name, port in service.ports.items() if name not in service.pages]
         assert not set(closed) & set(found["operators"])
@@ -80,7 +80,7 @@ def test_a_page_is_a_port() -> None:
         Service(**facts, pages=["wbe"])
 
 
-def test_members_are_addresses_each_once(filters: ModuleType) -> None:
+def test_cluster_nodes_are_addresses_each_once(filters: ModuleType) -> None:
     """A name that Ansible connects to is no address; nftables takes none twice."""
     given = ["10.0.0.10", "10.0.0.9", "vm.example", "10.0.0.10", "fd00::1"]
     assert filters.ipv4(given) == ["10.0.0.9", "10.0.0.10"]
@@ -129,8 +129,8 @@ def test_the_connection_is_found_above_sudo(checkout: Path) -> None:
 RULES = """table inet berny
 delete table inet berny
 table inet berny {
-    set members { type ipv4_addr; elements = { 10.0.0.2, 10.0.0.1 } }
-    chain input { type filter hook input priority filter; policy drop; ip saddr @members tcp dport { 9866, 22 } accept; }
+    set nodes { type ipv4_addr; elements = { 10.0.0.2, 10.0.0.1 } }
+    chain input { type filter hook input priority filter; policy drop; ip saddr @nodes tcp dport { 9866, 22 } accept; }
 }
 """
 # In a network of its own: rules are loaded, taken away in each way, and asked for at once and after the watch has looked.
@@ -139,7 +139,7 @@ nft -f rules.nft
 sh watch.sh check
 sh watch.sh > log 2> /dev/null &
 watch=$!
-for change in "flush ruleset" "flush set inet berny members" "insert rule inet berny input accept"; do
+for change in "flush ruleset" "flush set inet berny nodes" "insert rule inet berny input accept"; do
     kill -STOP $watch
     nft $change
     sh watch.sh check || echo wrong
@@ -167,13 +167,13 @@ def test_rules_that_are_taken_away_are_loaded_again(checkout: Path, tmp_path: Pa
     )
     open_, other = (
         "the table inet berny is not loaded: every port is open",
-        f"the table inet berny is not what {tmp_path}",
+        f"the table inet berny differs from {tmp_path}",
     )
     said = done.stdout.splitlines()
     assert said[:10] == [
         "its rules are loaded",
         open_, "wrong", "its rules are loaded",
-        f"{other}/rules.nft says", "wrong", "its rules are loaded",
-        f"{other}/rules.nft says", "wrong", "its rules are loaded",
+        f"{other}/rules.nft", "wrong", "its rules are loaded",
+        f"{other}/rules.nft", "wrong", "its rules are loaded",
     ], done.stdout  # fmt: skip
-    assert said[10:] == [f"the table inet berny was not what {tmp_path}/rules.nft says: loaded it again"] * 3
+    assert said[10:] == [f"the table inet berny differed from {tmp_path}/rules.nft: loaded it again"] * 3

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from berny.runtime.http_source import HttpSource
-from berny.runtime.source import RetryLater, Unauthorized
+from berny.runtime.source import NotFound, RetryLater, Unauthorized
 
 KEY = "a+key/nobody may=see"
 
@@ -67,9 +67,23 @@ def test_key_is_in_no_message() -> None:
     for error in (refused, away):
         assert KEY not in str(error.value) and sent not in str(error.value)
     assert "***" in str(refused.value)
-    assert "?q=Évry answers 401: you asked /data?" in str(refused.value)
+    assert "?q=Évry returned 401: you asked /data?" in str(refused.value)
     assert str(refused.value).endswith(
         "TOY_API_KEY is wrong. Get a key, run site.yml with it, then start the pipeline again"
+    )
+
+
+def test_several_requests_of_one_source() -> None:
+    """Each has its own path and parameters, and the key; a message is about the one that failed."""
+    with serving(200) as (url, asked):
+        toy = Toy(url)
+        assert toy.get("/one", {"lat": "48.85"}).startswith(b"you asked /one?lat=48.85&appid=")
+        toy.poll()
+    assert [urlsplit(path).path for path in asked] == ["/one", "/data"]
+    with serving(404) as (url, _), pytest.raises(NotFound) as missing:
+        Toy(url).get("/two", {"q": "Nowhere"})
+    assert str(missing.value).startswith(
+        f"{url}/two?q=Nowhere returned 404: you asked /two?q=Nowhere&appid=***. Correct"
     )
 
 

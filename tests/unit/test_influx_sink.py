@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import requests
 from archives import unpacked
-from influxdb_client import InfluxDBClient, Point, WritePrecision
+from influxdb_client import InfluxDBClient
 
 from berny.controller.artifacts import Store
 from berny.runtime.batch import ItemsRefused, SinkAway
+from berny.runtime.lines import line
 from berny.runtime.sinks.influxdb import InfluxSettings, InfluxSink
 from berny.runtime.stage import ConfigurationError
 
@@ -80,10 +81,10 @@ def ready(url: str) -> bool:
         return False
 
 
-def point(measurement: str, value: object, age: float = 0, tag: str = "one") -> Point:
-    """Return a point of so many seconds ago."""
+def point(measurement: str, value: int | str, age: float = 0, tag: str = "one") -> str:
+    """Return the line of a point of so many seconds ago."""
     moment = (int(time.time()) - int(age)) // 3600 * 3600 * 10**9
-    return Point(measurement).tag("tag", tag).field("value", value).time(moment, WritePrecision.NS)
+    return line(measurement, {"tag": tag}, {"value": value}, moment)
 
 
 def test_points_that_are_written_again_overwrite(server: Server) -> None:
@@ -110,7 +111,7 @@ def test_points_older_than_the_bucket_keeps_are_counted(server: Server, caplog: 
     old = [point("old", number, 30 * DAY, str(number)) for number in range(2)]
     assert server.sink().write([old[0], point("old", 7), old[1]]) == 2
     assert server.values("old") == [7]
-    assert "records are older than the bucket keeps them" in caplog.messages
+    assert "records are older than the bucket's retention" in caplog.messages
 
 
 @pytest.mark.parametrize("wrong", [{"influx_token": "another"}, {"influx_bucket": "gone"}])

@@ -84,8 +84,10 @@ def test_two_namenodes_are_one_too_many(preflight: ModuleType) -> None:
 def test_no_broker_is_one_too_few(preflight: ModuleType, change: dict[str, list[str]]) -> None:
     """An empty group and a missing one are the same mistake."""
     groups = {name: nodes for name, nodes in mapping().items() if name != "kafka"} | change
-    [problem] = problems(preflight, groups)
-    assert problem == "the pipeline idfm requires kafka, which no node runs: put nodes into its groups (kafka)"
+    needing = [name for name, pipeline in load_pipelines().items() if "kafka" in pipeline.requires]
+    assert "idfm" in needing and problems(preflight, groups) == [
+        f"the pipeline {name} requires kafka, which no node runs: put nodes into its groups (kafka)" for name in needing
+    ]
 
 
 def test_unknown_group_names_the_nearest(preflight: ModuleType) -> None:
@@ -236,7 +238,8 @@ def test_components_own_their_directories(filters: ModuleType, hdfs: ModuleType)
     assert found["/app-logs"] == {"owner": "yarn", "mode": "1777"}
     assert found["/mr-history/done"] == {"owner": "yarn", "mode": "750"}
     assert found["/spark"] == {"owner": "spark", "mode": "755"}
-    gone = {service.group for service in CATALOG.components["yarn"].services.values()}
+    assert found["/hbase"] == {"owner": "hbase", "mode": "751"}
+    gone = {service.group for name in ("hbase", "yarn") for service in CATALOG.components[name].services.values()}
     without = {name: nodes for name, nodes in mapping().items() if name not in gone}
     assert set(hdfs.hdfs_wanted(filters.asked_of([], "hdfs", without))) == {"/spark", "/spark/events"}
 
@@ -369,13 +372,13 @@ def test_values_that_cannot_be_are_told_with_what_is_allowed(checkout: Path, tmp
     assert code != 0
     for line in (
         "firewall_operators is ['203.0.113.7/8']: allowed is a list of addresses and networks such as 203.0.113.7",
-        "kafka_heap is -5: allowed is a whole number from 32 to 1048576",
-        "hdfs_namenode_heap is 10g: allowed is a whole number from 32",
-        "hdfs_replication is 9: allowed is a whole number from 1 to 3 (nodes in the group datanode)",
-        "worker_1: spark_cores_max is 0: allowed is a whole number, 1 at least",
+        "kafka_heap is -5: allowed is an integer from 32 to 1048576",
+        "hdfs_namenode_heap is 10g: allowed is an integer from 32",
+        "hdfs_replication is 9: allowed is an integer from 1 to 3 (nodes in the group datanode)",
+        "worker_1: spark_cores_max is 0: allowed is an integer, at least 1",
         "preflight_allow is ['orphn']: allowed is a list of any of clock, disk,",
         "cluster_name is my cluster: allowed is up to 40 letters",
-        "kafka_flush_messages is empty: allowed is a whole number, 1 at least",
+        "kafka_flush_messages is empty: allowed is an integer, at least 1",
         "pipeline_secrets_given is no mapping: allowed is a mapping",
         "worker_2: needs a kafka_broker_id of its own (found 1, which is that of master)",
     ):

@@ -144,6 +144,7 @@ def test_simulation_is_read_and_described_for_the_inventory(tmp_path: Path) -> N
         "secret": "key",
         "secrets": {"key": "simulated"},
         "settings": {"SOURCE": "http://10.0.0.5:8200/v1", "PACE": "1"},
+        "calendars": {},
     }
 
 
@@ -327,7 +328,7 @@ loader = DataLoader()
 values = {name: trusted(value) for name, value in yaml.safe_load(Path(sys.argv[1]).read_text()).items()}
 values |= json.loads(sys.argv[2])
 templar = Templar(loader=loader, variables=values)
-names = ("pipeline_environment", "pipeline_secrets_given")
+names = ("pipeline_environment", "pipeline_calendars", "pipeline_secrets_given")
 print(json.dumps({name: templar.template(values[name]) for name in names}))
 """
 
@@ -346,9 +347,10 @@ def test_pipeline_watches_its_simulator_until_its_secret_is_given(checkout: Path
     secret = load_simulations()["idfm"].secret
     simulated = pipelines_are_given(checkout, LAB, {"admin_token": "x", secret: ""})
     assert simulated["pipeline_environment"]["idfm"]["PRIM_BASE_URL"] == f"http://{LAB.simulator}:8099"
+    assert simulated["pipeline_calendars"] == {name: one.calendars for name, one in LAB.simulations.items()}
     assert simulated["pipeline_secrets_given"] == {secret: "simulated"}
     real = pipelines_are_given(checkout, LAB, {"admin_token": "x", secret: "a key"})
-    assert real == {"pipeline_environment": {}, "pipeline_secrets_given": {}}
+    assert real == {"pipeline_environment": {}, "pipeline_calendars": {}, "pipeline_secrets_given": {}}
 
 
 # -- network -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Raw answers on their way to HDFS: when a file is due, and which days go. HDFS itself is asked on the lab."""
+"""Raw answers on their way to HDFS: when a file is due, and that it is there once, whatever ends in between."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hadoop import Hdfs
 
-from berny.runtime.landing import Landing, expired
+from berny.runtime.files import FilesError
+from berny.runtime.landing import Landing
 from berny.runtime.spool import Spool
 
 DAY = 86400.0
 NOW = 20_000 * DAY
 """A day's first second: 2024-10-04 UTC."""
-KEEP = 90 * DAY
 
 
 @pytest.fixture
@@ -23,43 +24,6 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     made = Spool(tmp_path, 1 << 30, ["hdfs"])
     yield made
     made.close()
-
-
-# -- retention ---------------------------------------------------------------------------------------------------------
-
-
-def days(*ages: float) -> dict[str, float]:
-    """Return days by name that were last written to so many days ago."""
-    return {f"dt={age:g}": NOW - age * DAY for age in ages}
-
-
-def test_days_go_when_they_are_over_age() -> None:
-    """Counted from the newest day but one."""
-    assert expired(days(0, 1, 90, 91, 92, 200), NOW, KEEP) == ["dt=200", "dt=92"]
-    assert expired(days(0), NOW, KEEP) == expired({}, NOW, KEEP) == []
-
-
-@pytest.mark.parametrize("ahead", [1 * DAY, 400 * DAY, 40_000 * DAY])
-def test_clock_that_is_far_ahead_drops_no_day(ahead: float) -> None:
-    """For a second, with nothing written; and after it, or still in it, with a day that it has written."""
-    kept = days(0, 1, 40, 89)
-    assert expired(kept, NOW + ahead, KEEP) == []
-    written = kept | {"dt=ahead": NOW + ahead}
-    assert expired(written, NOW + ahead, KEEP) == []
-    assert expired(written | {"dt=next": NOW + ahead + DAY}, NOW, KEEP) == []
-
-
-def test_clock_that_is_behind_drops_no_day() -> None:
-    """It keeps more than it has to, never less; and what was written under an old name is new."""
-    assert expired(days(0, 1, 91, 200), NOW - 150 * DAY, KEEP) == []
-    assert expired(days(0, 1) | {"dt=1970-01-01": NOW}, NOW, KEEP) == []
-
-
-def test_pipeline_that_was_off_for_long_drops_nothing_at_once() -> None:
-    """What it had stays until it has written two new days."""
-    assert expired(days(100, 101, 150), NOW, KEEP) == []
-    assert expired(days(0, 100, 101, 150), NOW, KEEP) == []
-    assert expired(days(0, 1, 100, 101, 150), NOW, KEEP) == ["dt=100", "dt=101", "dt=150"]
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -90,3 +54,27 @@ def test_a_file_holds_neighbours_of_one_day(spool: Spool) -> None:
     spool.advance("hdfs", today[-1])
     found = planned(spool)
     assert found and found[:2] == (ahead, ahead) and "/dt=2025-11-08/" in found[2]
+
+
+def test_a_file_is_there_once(spool: Spool, hdfs: Hdfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where HDFS goes away before or after it, or this process ends before the spool hears of it."""
+    hdfs.provide("/raw", "idfm")
+    landing, files = Landing(hdfs.url, "idfm", "/raw", 0, 1 << 20), hdfs.client()
+    bodies = [b'{"a":\n1}', b"no JSON", b'{"a": 2}']
+    for body in bodies:
+        spool.append(body, NOW)
+    away = Landing("http://127.0.0.1:9", "idfm", "/raw", 0, 1 << 20)
+    with pytest.raises(FilesError, match="/raw/dt=2024-10-04/raw-"):
+        away.land(spool)
+    monkeypatch.setattr(spool, "advance", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        landing.land(spool)
+    monkeypatch.undo()
+    spool.append(b"{}", NOW)
+    assert (landing.land(spool), landing.land(spool), landing.land(spool)) == (3, 1, 0)
+    assert len(files.list("/raw/dt=2024-10-04")) == 2
+    held = b""
+    for name in sorted(files.list("/raw/dt=2024-10-04")):
+        with files.read(f"/raw/dt=2024-10-04/{name}") as reader:
+            held += reader.read()
+    assert held == b'{"a": 1}\n{"a": 2}\n{}\n'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 
 import pytest
@@ -122,13 +122,13 @@ def test_simulator_knows_the_faults_that_it_is_said_to() -> None:
 
 def test_tags_are_those_that_points_have() -> None:
     """Dashboards and the check group by the manifest's tags."""
-    _, tags, _, _ = parse_line(points.point(FULL).to_line_protocol())
+    _, tags, _, _ = parse_line(points.point(FULL))
     assert set(BUCKET["tags"]) == set(tags)
 
 
 def test_fields_are_those_that_points_can_have() -> None:
     """A manifest declares every field of its buckets."""
-    _, _, fields, _ = parse_line(points.point(FULL).to_line_protocol())
+    _, _, fields, _ = parse_line(points.point(FULL))
     assert set(BUCKET["fields"]) == set(fields)
 
 
@@ -146,13 +146,17 @@ def test_what_is_kept_is_kept_for_a_time() -> None:
 
 
 def test_paths_of_hdfs_are_the_pipelines_own() -> None:
-    """The role makes ``/data/<pipeline>`` for the pipeline's user and nothing beside it."""
-    for name, pipeline in load_pipelines().items():
+    """A reset deletes them: none is inside another, nor inside what the role makes for another pipeline."""
+    pipelines = load_pipelines()
+    for name, pipeline in pipelines.items():
         paths = list(pipeline.resources.get("hdfs", {}))
         paths += [names.checkpoint(name, stage) for stage in pipeline.stages]
-        assert all(path.startswith(f"/data/{name}/") for path in paths)
-        for one, other in permutations(paths, 2):
-            assert not one.startswith(f"{other}/"), "one is inside the other"
+        others = [f"{top}/{other}" for other in pipelines for top in ("/data", "/user") if other != name]
+        others += [path for other in pipelines if other != name for path in pipelines[other].resources.get("hdfs", {})]
+        others += [path for one in load_catalog().components.values() for path in one.resources.get("hdfs", {})]
+        for one, other in [*permutations(paths, 2), *product(paths, others)]:
+            assert not f"{one}/".startswith(f"{other}/"), "one is inside the other"
+            assert not f"{other}/".startswith(f"{one}/"), "a reset would delete the other"
 
 
 # -- parsing -----------------------------------------------------------------------------------------------------------
@@ -265,7 +269,11 @@ BUCKET_KEYS = "{keep: 7d, measurement: one, tags: [tag], fields: [field]}"
         ("measurement: one", "measurement: 1", "influxdb.one_metrics.measurement: 1 is no str"),
         (BUCKET_KEYS, "7d", "resources.influxdb.one_metrics"),
         ("resources:", "resource:", "resource"),
-        ("  influxdb:", "  influx:", "resources.influx: no component has this kind; there are hdfs, influxdb, topics"),
+        (
+            "  influxdb:",
+            "  influx:",
+            "resources.influx: no component has this kind; there are hbase, hdfs, influxdb, postgresql, topics",
+        ),
         ("    two:", "    Two:", "resources.topics.Two: can't be called so: use a to z"),
         (
             "    /data/one/raw: {",

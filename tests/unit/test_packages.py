@@ -28,7 +28,7 @@ from berny.model.catalog import Catalog, CatalogError, load_catalog
 from berny.model.component import Component, Packages
 from berny.model.manifest import load_pipelines
 from berny.model.topology import CHECKOUT, read_mapping, selected_components, selection_problems
-from berny.runtime.probe import Cluster, NotServing
+from berny.runtime.probe import Cluster, NotReady
 from berny.runtime.probe.load import load
 
 PYTHON = "/usr/bin/python3"
@@ -185,7 +185,7 @@ def packages(plugin: Callable[[str], ModuleType], tmp_path: Path, monkeypatch: p
 
 def have(module: ModuleType, machine: Machine, owner: str = "tool") -> dict[str, Any]:
     """Ask for the package, its unit masked."""
-    words = {"names": ["tool"], "masks": [UNIT], "owner": owner, "state": str(machine.root / "state")}
+    words = {"names": ["tool"], "masks": [UNIT], "files": {}, "owner": owner, "state": str(machine.root / "state")}
     found: dict[str, Any] = module.have(machine, words)
     return found
 
@@ -238,6 +238,24 @@ def test_a_mask_of_a_persons_is_not_ours(packages: ModuleType, tmp_path: Path) -
     (tmp_path / "dpkg" / "status").write_text(STATUS.format(status="install ok installed"))
     assert have(packages, Machine(tmp_path)) == {"changed": False, "missing": [], "masked": []}
     assert not (tmp_path / "state").exists()
+
+
+@needs_debian
+def test_files_that_an_installation_reads_are_there_before_it(packages: ModuleType, tmp_path: Path) -> None:
+    """Written and on record with the first look, apt or not; once, and again where a person changed one."""
+    file = tmp_path / "etc" / "tool" / "no-cluster.conf"
+    words = {"names": ["tool"], "masks": [], "owner": "tool", "state": str(tmp_path / "state")}
+    words["files"] = {str(file): "create = false\n"}
+    found = packages.have(Machine(tmp_path, check_mode=True), words)
+    assert (found["changed"], file.exists(), found["diff"][0]["after"]) == (True, False, "create = false\n")
+    found = packages.have(Machine(tmp_path), words)
+    assert (found["changed"], found["missing"], file.read_text()) == (True, ["tool"], "create = false\n")
+    record = json.loads((tmp_path / "state" / "installed" / "tool.json").read_text())
+    assert str(file) in record["files"] and str(file.parent) in record["folders"]
+    (tmp_path / "dpkg" / "status").write_text(STATUS.format(status="install ok installed"))
+    assert packages.have(Machine(tmp_path), words) == {"changed": False, "missing": [], "masked": [], "diff": []}
+    file.write_text("create = true\n")
+    assert packages.have(Machine(tmp_path), words)["changed"] and file.read_text() == "create = false\n"
 
 
 @needs_debian
@@ -401,6 +419,7 @@ def test_a_component_of_packages(tmp_path: Path) -> None:
         ("install: packages\npackages: {names: []}", MEMORY, "packages.names"),
         ("install: packages\npackages: {names: ['a b']}", MEMORY, "packages.names.0"),
         ("install: packages\npackages: {names: [tool], masks: [tool]}", MEMORY, "packages.masks.0"),
+        ("install: packages\npackages: {names: [tool], files: {tool.conf: ''}}", MEMORY, "packages.files.tool.conf"),
         (f"{OF_PACKAGES}\noptional: true", MEMORY, "optional: only what is installed from an archive"),
         (OF_PACKAGES, f"{MEMORY}\n    heap: {{small: 1, large: 1}}", "heap: either this or memory"),
         (OF_PACKAGES, "pages: []", "heap: either this or memory"),
@@ -435,7 +454,7 @@ def test_an_inventory_without_the_group_is_right() -> None:
 def test_a_unit_of_the_operating_systems_that_has_the_port_is_told() -> None:
     """By its own name and package, with the command that ends it; with our unit there it is no finding."""
     catalog = load_catalog()
-    assert packaged(catalog) == {"prometheus-node-exporter.service": "prometheus-node-exporter"}
+    assert packaged(catalog)["prometheus-node-exporter.service"] == "prometheus-node-exporter"
     node = Node(need=Need(0, 0, {}, {9100: "node-exporter"}), placed=set(), groups={}, nofile=1)
     node.packaged = packaged(catalog)
     listener = {"port": 9100, "pid": 1, "process": "prometheus-node", "unit": "prometheus-node-exporter.service"}
@@ -457,10 +476,14 @@ def test_what_serves_metrics_is_told_as_data(plugin: Callable[[str], ModuleType]
     catalog = {"services": {name: one.model_dump(mode="json") for name, one in load_catalog().services.items()}}
     groups = {**read_mapping(), "node_exporter": ["worker_0", "master"]}
     found = filters.metrics_targets(catalog, filters.manifests(["idfm"]), groups)
-    assert found.pop("node-exporter") == {"nodes": ["master", "worker_0"], "port": 9100}
+    assert found.pop("node-exporter") == {"nodes": ["master", "worker_0"], "port": 9100, "path": "/metrics"}
+    exporter = found.pop("postgresql-exporter")
+    assert exporter == {"nodes": groups["postgresql_exporter"], "port": 9187, "path": "/metrics"}
+    assert found["hbase-master"] == {"nodes": ["master"], "port": 16010, "path": "/prometheus"}
     stages = load_pipelines()["idfm"].stages
-    assert found == {
-        f"berny-idfm-{name}": {"nodes": groups[stage.on], "port": stage.metrics_port} for name, stage in stages.items()
+    assert {unit: one for unit, one in found.items() if unit.startswith("berny-")} == {
+        f"berny-idfm-{name}": {"nodes": groups[stage.on], "port": stage.metrics_port, "path": "/metrics"}
+        for name, stage in stages.items()
     }
 
 
@@ -468,7 +491,8 @@ def test_the_labs_machines_have_the_packages(monkeypatch: pytest.MonkeyPatch) ->
     """Nothing is fetched, and nothing runs of it before a play; another package, or another unit, is another root."""
     names, setup = golden.recipe()
     assert {"prometheus-node-exporter", "systemd", "nftables"} <= set(names)
-    assert "systemctl -q disable prometheus-node-exporter.service\n" in setup
+    [disabled] = [line.split()[5:] for line in setup.splitlines() if "systemctl -q disable" in line]
+    assert "prometheus-node-exporter.service" in disabled
     assert "prometheus-node-exporter" not in golden.packages(), "the guest installs it itself"
     roots = [golden.golden_root()]
     for changed in ([], [Packages(names=["tool"])], [Packages(names=["tool"], masks=["tool.service"])]):
@@ -477,6 +501,19 @@ def test_the_labs_machines_have_the_packages(monkeypatch: pytest.MonkeyPatch) ->
     assert len(set(roots)) == 4
     monkeypatch.setattr(golden, "of_components", list)
     assert golden.recipe() == (golden.packages(), golden.CONTAINER_SETUP)
+
+
+def test_files_are_in_the_golden_root_before_its_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By a hook of mmdebstrap, which is a line of the shell; another text is another root."""
+    roots = []
+    for text in ("", "a = 'b c' $HOME\n"):
+        files = {"/etc/tool/tool.d/a.conf": text} if text else {}
+        monkeypatch.setattr(golden, "of_components", lambda files=files: [Packages(names=["tool"], files=files)])
+        roots.append(golden.golden_root())
+    assert len(set(roots)) == 2
+    [option] = golden.hooks()
+    subprocess.run(["sh", "-c", option.removeprefix("--essential-hook="), "sh", str(tmp_path)], check=True)
+    assert (tmp_path / "etc/tool/tool.d/a.conf").read_text() == text
 
 
 def test_packages_of_components_are_on_the_list_of_what_nodes_fetch() -> None:
@@ -522,7 +559,7 @@ METRICS = '# HELP node_exporter_build_info A metric\nnode_exporter_build_info{ve
         (["a", "b"], METRICS, True, "serves 2 series"),
         (["a", "b", "c"], METRICS, False, "serves 2 series; no response from c"),
         (["a"], METRICS.replace("node_exporter_build_info{", "other{"), None, "another program responds"),
-        (["c"], METRICS, None, "does not answer"),
+        (["c"], METRICS, None, "does not respond"),
     ],
 )
 def test_the_exporter_is_asked_for_its_metrics(
@@ -540,7 +577,7 @@ def test_the_exporter_is_asked_for_its_metrics(
     }
     probe = load("exporter").services["node-exporter"]
     if healthy is None:
-        with pytest.raises(NotServing, match=words):
+        with pytest.raises(NotReady, match=words):
             probe(Cluster(facts, nodes[0]), nodes[0])
     else:
         found, detail = probe(Cluster(facts, nodes[0]), nodes[0])

@@ -18,12 +18,12 @@ from berny.runtime.sinks.influxdb import expired
 
 def made(**changes: Any) -> Line:
     """Return the parsed point of the full record with changes."""
-    return parse_line(point(FULL | changes).to_line_protocol())
+    return parse_line(point(FULL | changes))
 
 
 def place(record: dict[str, Any]) -> tuple[object, ...]:
     """Return what decides whether two points are one: measurement, tags, time."""
-    measurement, tags, _, moment = parse_line(point(record).to_line_protocol())
+    measurement, tags, _, moment = parse_line(point(record))
     return measurement, tuple(sorted(tags.items())), moment
 
 
@@ -43,7 +43,7 @@ def test_known_delay_is_a_field() -> None:
     assert {name: tags[name] for name in ("line", "direction", "mission", "stop")} == {
         name: FULL[name] for name in ("line", "direction", "mission", "stop")
     }
-    assert fields["delay"] == "228"
+    assert fields["delay"] == "228.0"
     assert fields["identity"] == f'"{FULL["identity"]}"'
     assert fields["cancelled"] == "false"
     assert fields["destination"] == '"Aéroport Charles de Gaulle 2 TGV"'
@@ -60,7 +60,7 @@ def test_unknown_delay_is_no_field(changes: dict[str, Any]) -> None:
 def test_record_without_the_key_has_no_delay() -> None:
     """Absent is unknown, too."""
     record = {name: value for name, value in FULL.items() if name != "delay_sec"}
-    assert "delay" not in parse_line(point(record).to_line_protocol())[2]
+    assert "delay" not in parse_line(point(record))[2]
 
 
 @pytest.mark.parametrize("delay", [0, 0.0, -59.5, 12, 86400.25])
@@ -85,7 +85,7 @@ def test_unknown_tag_has_a_value(name: str, value: str | None) -> None:
 @given(st.dictionaries(st.sampled_from(["line", "direction", "mission", "stop"]), st.text(min_size=1)))
 def test_any_text_makes_one_line(words: dict[str, str]) -> None:
     """A space, a comma or a line break of a source is never a second point."""
-    text = point(FULL | words).to_line_protocol()
+    text = point(FULL | words)
     assert "\n" not in text
     assert set(parse_line(text)[1]) == {"line", "direction", "mission", "slot", "stop"}
 
@@ -111,7 +111,7 @@ def test_due_is_expected_else_planned(changes: dict[str, Any], due: str | None) 
 
 def test_same_record_same_point() -> None:
     """A replay overwrites: nothing of a point comes from clock or chance."""
-    assert point(FULL).to_line_protocol() == point(dict(reversed(FULL.items()))).to_line_protocol()
+    assert point(FULL) == point(dict(reversed(FULL.items())))
 
 
 def test_this_point_for_ever() -> None:
@@ -173,7 +173,7 @@ def test_one_train_told_twice_in_one_millisecond() -> None:
 
 def test_slots_are_bounded_and_all_used() -> None:
     """The tag that tells trains apart must not make a series of every train."""
-    slots = {parse_line(point(another(number)).to_line_protocol())[1]["slot"] for number in range(5000)}
+    slots = {parse_line(point(another(number)))[1]["slot"] for number in range(5000)}
     assert slots == {str(number) for number in range(SLOTS)}
     assert SLOTS <= 64
 
@@ -231,7 +231,7 @@ JSON = st.recursive(
 def test_any_record_is_a_point_or_a_letter(changes: dict[str, Any]) -> None:
     """Whatever JSON comes: an error of another kind would stop the consumer at this record, for ever."""
     try:
-        text = point(FULL | changes).to_line_protocol()
+        text = point(FULL | changes)
     except NoPoint:
         return
     text.encode()

@@ -17,8 +17,8 @@ from memory import Crash, Topics
 from prometheus_client import REGISTRY
 
 from berny.runtime import poller, response
+from berny.runtime.files import FilesError
 from berny.runtime.kafka import Record
-from berny.runtime.landing import LandingError
 from berny.runtime.poller import Pace, Poller, PollerSettings, Raw
 from berny.runtime.response import BadPart, Observation
 from berny.runtime.source import Refused, RetryLater, Unauthorized
@@ -61,7 +61,7 @@ class Landing:
         """Land the next one."""
         if self.away:
             self.away -= 1
-            raise LandingError("HDFS is away")
+            raise FilesError("HDFS is away")
         waiting = spool.read(spool.cursor("hdfs"), 1)
         for answer in waiting:
             self.landed.append(answer.offset)
@@ -186,6 +186,35 @@ def test_responses_reach_the_topic_and_the_landing_once(bench: Bench) -> None:
     first = json.loads(bench.topics.values(TOPIC)[0])
     assert first["identity"] == response.identity(1, "1") and first["data_origin"] == "simulated"
     assert first["spool_offset"] == bench.landing.landed[0]
+
+
+def test_an_appended_response_ends_the_wait_of_the_publisher(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be published after a minute else; the source responds once nothing is left to publish."""
+    monkeypatch.setattr(poller, "IDLE_SECONDS", 60)
+    waits = threading.Event()
+    wait = threading.Event.wait
+
+    def noted(event: threading.Event, timeout: float | None = None) -> bool:
+        if timeout == 60:
+            waits.set()
+        return wait(event, timeout)
+
+    class Late(Toys):
+        def poll(self) -> bytes:
+            assert wait(waits, 20)
+            return super().poll()
+
+    stop = threading.Event()
+    process = bench.poller(Late(toys(1)), stop)
+    thread = threading.Thread(target=process.run, daemon=True)
+    monkeypatch.setattr(threading.Event, "wait", noted)
+    thread.start()
+    until(lambda: bench.numbers == [1])
+    # The publisher sleeps its minute: the stop is noticed at once with the next response.
+    stop.set()
+    process._appended.set()
+    thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_what_was_published_is_known_to_the_next_process(bench: Bench) -> None:

@@ -111,7 +111,7 @@ def test_everything_is_told_at_once_over_all_nodes() -> None:
         "a: its system is ubuntu, Berny needs debian: install Debian 12 for x86-64",
         "a: its system's version is 24.04, Berny needs 12: install Debian 12 for x86-64",
         "a: its user does not become root: let it use sudo, and set ansible_become: true",
-        "b: can't be looked at: Connection refused",
+        "b: can't be read: Connection refused",
     ]
 
 
@@ -249,7 +249,7 @@ def test_archives_need_room_the_first_time() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"nr_open": 1024}, "fs.nr_open is 1024, units want 65536"),
+        ({"nr_open": 1024}, "fs.nr_open is 1024, units need 65536"),
         ({"hard": 4096, "may_raise": False}, "systemd may open 4096 files"),
         ({"hard": 4096, "may_raise": True}, ""),
         ({"hard": 20000, "may_raise": False}, ""),
@@ -327,7 +327,7 @@ def test_pairs_that_do_not_reach_each_other() -> None:
 def test_a_dead_node_is_told_once() -> None:
     """The controller does not reach it either: nobody else has to say so."""
     dead = Node(need=Need(0, 0, {}, {}), placed=set(), groups={}, nofile=1, failure="timed out")
-    assert told(node(reach={"b": "timed out"}), dead) == ["b: can't be looked at: timed out"]
+    assert told(node(reach={"b": "timed out"}), dead) == ["b: can't be read: timed out"]
 
 
 def test_who_refuses_was_reached(reader: ModuleType) -> None:
@@ -391,7 +391,7 @@ def test_a_stage_of_a_manifest_that_is_gone_is_an_orphan() -> None:
 def test_units_without_a_record_are_told() -> None:
     """What is placed here is recorded again by the play; what is not can be removed only after that."""
     [here] = orphans("a", node(unrecorded=["kafka"]), set())
-    assert not here.fatal and "has kafka, of which there is no record (/var/lib/berny)" in str(here)
+    assert not here.fatal and "has kafka, for which there is no record (/var/lib/berny)" in str(here)
     [orphan] = orphans("a", node(unrecorded=["spark-worker"]), set())
     assert orphan.fatal and "put a into the group spark_worker" in str(orphan)
 
@@ -404,7 +404,7 @@ def test_one_machine_under_two_names_is_told_and_its_services_are_no_orphans() -
     both = owners(spark_worker={"spark-worker.service": "active"})
     found = find({"a": node(owners=both), "b": node(owners=both), "c": node(processes="pid:[2]")})
     assert [str(finding) for finding in found if finding.kind != "memory"] == [
-        "b: is the same machine as a: give each its own ansible_host, or take one of the two out of hosts.yml"
+        "b: is the same machine as a: give each its own ansible_host, or remove one of the two from hosts.yml"
     ]
     assert all(finding.fatal for finding in found if finding.kind == "inventory")
 
@@ -495,7 +495,10 @@ def test_a_number_that_the_disk_knows_better(reader: ModuleType, tmp_path: Path)
     there.settings = {"kafka_broker_id": "3"}
     [finding] = find({"a": there})
     assert finding.fatal
-    assert str(finding) == f"a: kafka_broker_id is 3, and the data here is that of 2 ({file}), for life: set it to 2"
+    assert (
+        str(finding)
+        == f"a: kafka_broker_id is 3, but the data here was created with 2 ({file}), which can't change: set it to 2"
+    )
     there.settings = {"kafka_broker_id": "2"}
     assert find({"a": there}) == []
 
@@ -583,7 +586,7 @@ def test_a_preflight_for_real(checkout: Path, tmp_path: Path) -> None:
     said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
     assert "worker_2: is the same machine as master: give each its own ansible_host" in said, said
-    assert "worker_0: can't be looked at: " in said
+    assert "worker_0: can't be read: " in said
     assert "worker_1: is the same machine as master" in said
     assert "does 127.0.0.1 answer SSH" in said
     assert "{{" not in said, said
@@ -609,6 +612,8 @@ def test_needs_of_the_labs_nodes() -> None:
     found = need(catalog, pipelines, groups, "worker_1", "small", {})
     services = [s for s in catalog.services.values() if "worker_1" in groups[s.group]]
     expected = sum(s.heap.small + s.overhead if s.heap else s.memory.small for s in services)
+    stages = [stage for pipeline in pipelines.values() for stage in pipeline.stages.values()]
+    expected += sum(stage.memory.small for stage in stages if "worker_1" in groups[stage.on])
     assert (found.memory, found.jobs) == (expected, sum(s.jobs.small for s in services if s.jobs))
     assert found.disks["/data/spark-worker"] == 2 and found.ports[7078] == "spark-worker"
     assert need(catalog, pipelines, groups, "worker_1", "small", {"spark-worker": 1192}).memory == expected + 1000

@@ -384,7 +384,7 @@ def test_refused_key_needs_a_person(serve: Callable[..., Served], status: str) -
     """The message says which variable, where a key is had and what to run."""
     served = serve()
     fail(served, status)
-    with pytest.raises(Unauthorized, match=rf"answers {status}: .*PRIM_API_KEY .* run site\.yml"):
+    with pytest.raises(Unauthorized, match=rf"returned {status}: .*PRIM_API_KEY .* run site\.yml"):
         client(served).poll()
     client(served).poll()
 
@@ -399,7 +399,7 @@ def test_limit_is_kept(serve: Callable[..., Served]) -> None:
     """The seconds that the source asks to wait come with the error."""
     served = serve()
     fail(served, "429")
-    with pytest.raises(RetryLater, match="answers 429") as error:
+    with pytest.raises(RetryLater, match="returned 429") as error:
         client(served).poll()
     assert error.value.seconds == 2.0
 
@@ -408,7 +408,7 @@ def test_broken_server_is_asked_later(serve: Callable[..., Served]) -> None:
     """A 500 says nothing of how long."""
     served = serve()
     fail(served, "500")
-    with pytest.raises(RetryLater, match="answers 500") as error:
+    with pytest.raises(RetryLater, match="returned 500") as error:
         client(served).poll()
     assert error.value.seconds is None
 
@@ -458,7 +458,7 @@ def test_unknown_line_needs_a_person(serve: Callable[..., Served]) -> None:
     served = serve()
     fail(served, "400")
     told = refused(base_url=served.url)
-    assert "answers 400: ErrorCondition: Le couple MonitoringRef/LineRef n'existe pas." in told
+    assert "returned 400: ErrorCondition: Le couple MonitoringRef/LineRef n'existe pas." in told
     assert f"{served.url}/marketplace/stop-monitoring?MonitoringRef={STOP}&LineRef={LINE}" in told
     assert "PRIM_LINE_REF" in told
 
@@ -542,23 +542,23 @@ def test_what_the_source_said_is_told_in_one_line_without_the_key() -> None:
     """Whatever it is, and though the source repeats the key."""
     with answering() as host:
         told = refused(base_url=f"http://{host}")
-    assert "answers 404: <html> <h1>No [31mroute</h1> for ***</html>." in told
+    assert "returned 404: <html> <h1>No [31mroute</h1> for ***</html>." in told
     with answering(status=503, body=b"x" * 10_000) as host, pytest.raises(RetryLater) as error:
         Prim(f"http://{host}", KEY, STOP, LINE).poll()
-    assert str(error.value).endswith("answers 503: " + "x" * 300)
+    assert str(error.value).endswith("returned 503: " + "x" * 300)
 
 
 def test_key_does_not_follow_a_redirect() -> None:
     """Another host would get it; a person decides."""
     other = "http://127.0.0.1:9/elsewhere"
     with answering(status=301, location=other) as host:
-        assert f"answers 301 to {other}" in refused(base_url=f"http://{host}")
+        assert f"returned 301 to {other}" in refused(base_url=f"http://{host}")
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_what_may_pass_is_asked_again(status: int) -> None:
     """No person is needed for it."""
-    with answering(status=status, body=b"wait") as host, pytest.raises(RetryLater, match=f"answers {status}: wait"):
+    with answering(status=status, body=b"wait") as host, pytest.raises(RetryLater, match=f"returned {status}: wait"):
         Prim(f"http://{host}", KEY, STOP, LINE).poll()
 
 
@@ -569,7 +569,7 @@ def test_proxy_is_used_and_told(serve: Callable[..., Served], monkeypatch: pytes
         assert Prim("http://prim.invalid", KEY, STOP, LINE, proxy=f"http://{proxy}").poll() == b"through"
     with answering(status=407, body=b"who are you?") as proxy:
         told = refused(base_url="http://prim.invalid", proxy=f"http://me:secret@{proxy}")
-        assert f"through the proxy http://{proxy} answers 407: who are you?. Correct PRIM_PROXY" in told
+        assert f"through the proxy http://{proxy} returned 407: who are you?. Correct PRIM_PROXY" in told
         told = refused(base_url="https://prim.invalid", proxy=f"http://me:secret@{proxy}")
         assert "Tunnel connection failed: 407 Proxy Authentication Required" in told and "secret" not in told
     with answering(status=502) as proxy, pytest.raises(RetryLater, match="Tunnel connection failed: 502"):
@@ -785,7 +785,7 @@ def test_truth_is_what_was_served(serve: Callable[..., Served], clock: Clock) ->
         assert [line["identity"] for line in own[:-1]] == [prim.identity(visit) for visit in visits]
         assert [(line["delay"], line["cancelled"]) for line in own[:-1]] == [prim.outcome(visit) for visit in visits]
         assert [line["recorded_at"] for line in own[:-1]] == [visit["RecordedAtTime"] for visit in visits]
-        assert own[-1] == {"answer": number, "run": "", "served": True}
+        assert own[-1] | {"at": 0} == {"answer": number, "run": "", "served": True, "at": 0}
     with served.simulator.truth.open() as file:
         truth = read_truth(file, harness.expected)
     assert set(truth.expected) == {prim.identity(visit) for visits in came.values() for visit in visits}
@@ -910,15 +910,15 @@ def test_faults_last_as_long_as_told(serve: Callable[..., Served], clock: Clock)
             client(served).poll()
             return "answer"
         except RetryLater as error:
-            [told] = re.findall("answers [0-9]+", str(error))
+            [told] = re.findall("returned [0-9]+", str(error))
             return told
 
     fail(served, "500", count=2)
-    assert [outcome() for _ in range(3)] == ["answers 500", "answers 500", "answer"]
+    assert [outcome() for _ in range(3)] == ["returned 500", "returned 500", "answer"]
     fail(served, "429", seconds=30)
-    assert outcome() == "answers 429"
+    assert outcome() == "returned 429"
     clock.now += 29
-    assert outcome() == "answers 429"
+    assert outcome() == "returned 429"
     clock.now += 2
     assert outcome() == "answer"
     fail(served, "500", seconds=1000)

@@ -13,10 +13,10 @@ import pytest
 from prometheus_client import REGISTRY, start_http_server
 
 from berny.model.catalog import load_catalog
-from berny.runtime.probe import Cluster, NotServing
+from berny.runtime.probe import Cluster, NotReady
 from berny.runtime.probe.ask import ask, ask_component
 from berny.runtime.probe.load import PACKAGE, load
-from berny.runtime.stage import READY
+from berny.runtime.stage import READY, waits_for
 
 ONE = """
 def first(cluster, node):
@@ -29,13 +29,13 @@ def second(cluster, node):
 
 SERVICES = {"b-first": first, "a-second": second}
 """
-WHOLE = """
-from berny.runtime.probe import NotServing
+COMPONENT = """
+from berny.runtime.probe import NotReady
 
 
 def component(cluster, node):
     if node != "m":
-        raise NotServing(f"{node} is away")
+        raise NotReady(f"{node} is away")
     return True, f"all, by {node}"
 
 
@@ -76,20 +76,20 @@ def cluster(*components: str, here: str = "n", stage: dict[str, Any] | None = No
 
 def test_instance_and_component(write: Write) -> None:
     """A service is asked where it runs, a component by its own probe, on the first node that says that it serves."""
-    write(tool=ONE + WHOLE)
+    write(tool=ONE + COMPONENT)
     asked = ask(cluster("tool"), "b-first")
-    assert (asked.serving, asked.whole, asked.detail, asked.instance) == (True, True, "first on n", True)
+    assert (asked.ready, asked.healthy, asked.detail, asked.instance) == (True, True, "first on n", True)
     asked = ask(cluster("tool"), "a-second")
-    assert (asked.node, asked.whole, asked.detail, asked.instance) == ("m", False, "second on m", False)
+    assert (asked.node, asked.healthy, asked.detail, asked.instance) == ("m", False, "second on m", False)
     for health in (ask(cluster("tool"), "tool"), ask_component(cluster("tool", here="m"), "tool")):
-        assert (health.serving, health.whole, health.detail, health.node) == (True, True, "all, by m", "m")
+        assert (health.ready, health.healthy, health.detail, health.node) == (True, True, "all, by m", "m")
 
 
 def test_component_without_a_probe_of_its_own_is_its_first_service(write: Write) -> None:
     """The first of the file, where that one runs: not the first by the alphabet."""
     write(tool=ONE)
     for health in (ask(cluster("tool", here="m"), "tool"), ask_component(cluster("tool", here="m"), "tool")):
-        assert (health.serving, health.whole, health.detail, health.node) == (True, True, "first on n", "n")
+        assert (health.ready, health.healthy, health.detail, health.node) == (True, True, "first on n", "n")
 
 
 @pytest.mark.parametrize("name", ["a-third", "tool2"])
@@ -122,10 +122,10 @@ def test_broken_file_is_the_health_of_its_component_alone(write: Write, text: st
     there = cluster("tool")
     there.facts["services"]["b-first"] = there.facts["services"]["b-first"] | {"component": "other"}
     broken, other = ask(there, "b-first"), ask(there, "a-second")
-    assert (broken.serving, broken.whole) == (False, False) and told in broken.detail
-    assert other.serving and other.detail == "second on m"
+    assert (broken.ready, broken.healthy) == (False, False) and told in broken.detail
+    assert other.ready and other.detail == "second on m"
     if "b-first" not in told:
-        assert not ask_component(there, "other").serving
+        assert not ask_component(there, "other").ready
 
 
 def test_only_what_is_asked_for_is_imported(write: Write) -> None:
@@ -137,7 +137,7 @@ def test_only_what_is_asked_for_is_imported(write: Write) -> None:
 
 def test_missing_resources_of_a_stage(write: Write) -> None:
     """Of each component that it needs, those are asked that keep something of pipelines; a broken one hides no other."""
-    write(tool=ONE + WHOLE, plain=ONE, other="1 / 0\n", wrong=ONE + "def resources(*words):\n    return {}['x']\n")
+    write(tool=ONE + COMPONENT, plain=ONE, other="1 / 0\n", wrong=ONE + "def resources(*words):\n    return {}['x']\n")
     server, thread = start_http_server(0, addr="127.0.0.1")
     needs = ["other", "wrong", "plain", "tool"]
     stage = {"nodes": ["n"], "unit": "berny-p-s", "kind": "stream", "metrics_port": server.server_port, "needs": needs}
@@ -150,11 +150,29 @@ def test_missing_resources_of_a_stage(write: Write) -> None:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert (health.serving, health.whole) == (True, False)
+    assert (health.ready, health.healthy) == (True, False)
     assert "the thing x does not exist; site.yml creates it" in health.detail
     assert "the probe of other can't be loaded: ZeroDivisionError" in health.detail
     assert "wrong: KeyError: 'x'" in health.detail
     assert "plain" not in health.detail
+
+
+def test_stage_that_waits() -> None:
+    """What it waits for is said where it is not ready."""
+    server, thread = start_http_server(0, addr="127.0.0.1")
+    stage = {"nodes": ["n"], "unit": "berny-p-s", "kind": "stream", "metrics_port": server.server_port, "needs": []}
+    before = REGISTRY.get_sample_value("berny_ready")
+    try:
+        READY.set(0)
+        waits_for("task slots: 2 of 3")
+        health = ask(cluster("tool", here="m", stage=stage), "berny-p-s")
+    finally:
+        READY.set(before or 0)
+        waits_for("")
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert (health.ready, health.detail) == (False, "not ready yet; waits for task slots: 2 of 3")
 
 
 def test_probe_of_a_component_that_is_away(probe_files: None) -> None:
@@ -167,7 +185,7 @@ def test_probe_of_a_component_that_is_away(probe_files: None) -> None:
         there = Cluster({"services": services, "nodes": {"n": {"machine": "127.0.0.1"}}, "pipelines": {}}, "n")
         for probe in (*load(name).services.values(), load(name).component):
             if probe:
-                with pytest.raises(NotServing, match=r"127\.0\.0\.1:9"):
+                with pytest.raises(NotReady, match=r"127\.0\.0\.1:9"):
                     probe(there, "n")
 
 

@@ -17,10 +17,12 @@ import documented
 from berny import cli
 from berny.controller.artifacts.ways import own_code
 from berny.controller.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
+from berny.lab.simulation import select
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
 from berny.pipelines.idfm.producer import Settings
+from berny.pipelines.openweather import consumer, export, hbase, mapreduce, producer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 INVENTORIES = ("lab", "azure")
@@ -274,11 +276,11 @@ def test_commands_are_told_apart() -> None:
         "yarn nothing",
         "ansible-playbook playbooks/nothing.yml",
         "ansible-playbook playbooks/pipelines.yml -e do=jump",
-        "ansible-playbook playbooks/check.yml -e check_wnat=whole",
+        "ansible-playbook playbooks/check.yml -e check_wnat=healthy",
         "systemctl status berny-idfm-nothing",
         "kafka-topics.sh --bootstrap-server master:9093 --list",
         "berny-probe nothing",
-        "hbase shell",
+        "hbase nothing",
         "influxd inspect",
     ],
 )
@@ -334,7 +336,7 @@ def test_the_table_needs_its_markers() -> None:
 
 
 def test_the_picture_is_the_mapping() -> None:
-    """Each box has its node's units, and no others."""
+    """Each box has its node's units, with those of the pipelines that a lab runs by default, and no others."""
     lines = text("README.md").splitlines()
     top = next(number for number, line in enumerate(lines) if "┌─ master" in line)
     boxes: dict[str, set[str]] = {name: set() for name in re.findall(r"┌─ (\S+)", lines[top])}
@@ -344,8 +346,11 @@ def test_the_picture_is_the_mapping() -> None:
         cells = [cell.strip() for cell in line.strip("│").split("│ │")]
         for node, cell in zip(boxes, cells, strict=True):
             boxes[node] |= {cell} - {""}
-    mapped = {node: {unit for units in titles.values() for unit in units} for node, titles in units_by_node().items()}
-    assert boxes == mapped
+    other = {one.title for name, one in load_pipelines().items() if name not in select("")}
+    assert boxes == {
+        node: {unit for title, units in titles.items() if title not in other for unit in units}
+        for node, titles in units_by_node().items()
+    }
 
 
 def slug(heading: str) -> str:
@@ -415,12 +420,12 @@ def test_pages_that_code_sends_people_to() -> None:
         (" can't be sent: character ", "src/berny/runtime/http_source.py"),
         (": it has to be http:// or https://", "src/berny/runtime/http_source.py"),
         ("parts of responses are dead letters", "src/berny/runtime/poller.py"),
-        ("the source is to be asked later", "src/berny/runtime/poller.py"),
-        ("records are older than the bucket keeps them", "src/berny/runtime/sinks/influxdb.py"),
+        ("the source failed; trying again later", "src/berny/runtime/poller.py"),
+        ("records are older than the bucket's retention", "src/berny/runtime/sinks/influxdb.py"),
         ("Nothing was touched. Correct the inventory: ", "ansible/plugins/action/berny_inventory.py"),
         ("which the inventory does not put there; remove it: ", "src/berny/controller/preflight/node.py"),
         (" is taken by ", "src/berny/controller/preflight/node.py"),
-        (", and the data here is that of ", "src/berny/controller/preflight/node.py"),
+        (", but the data here was created with ", "src/berny/controller/preflight/node.py"),
         ("is the same machine as ", "src/berny/controller/preflight/cluster.py"),
         (" that is not Berny's", "src/berny/controller/preflight/node.py"),
         ("its sshd does not let ", "src/berny/controller/preflight/node.py"),
@@ -430,7 +435,7 @@ def test_pages_that_code_sends_people_to() -> None:
         ("there is no record (/var/lib/berny) of ", "src/berny/controller/removal.py"),
         ("waiting for the package manager, ", "ansible/plugins/action/berny_packages.py"),
         ("would ignore its ansible.cfg", "Makefile"),
-        ("can't be looked at: ", "src/berny/controller/preflight/__init__.py"),
+        ("can't be read: ", "src/berny/controller/preflight/__init__.py"),
         (" do not reach each other: ", "src/berny/controller/preflight/cluster.py"),
         ("the services placed there need ", "src/berny/controller/preflight/cluster.py"),
         ("is needed by ", "src/berny/controller/removal.py"),
@@ -443,7 +448,7 @@ def test_pages_that_code_sends_people_to() -> None:
         ("is in safe mode", "roles/hdfs/probe.py"),
         ("did not come back: ", "ansible/plugins/module_utils/berny_service.py"),
         ("times in a row", "ansible/plugins/module_utils/berny_service.py"),
-        (", which serves, is not taken down: ", "ansible/plugins/module_utils/berny_service.py"),
+        (", which is ready, is not taken down: ", "ansible/plugins/module_utils/berny_service.py"),
         ("works on this lab", "src/berny/lab/lab.py"),
         ("run `berny artifacts fetch", "src/berny/controller/artifacts/store.py"),
         ("(archive not in the store: ", "src/berny/controller/artifacts/recipes.py"),
@@ -456,7 +461,10 @@ def test_pages_that_code_sends_people_to() -> None:
         (" can't be downloaded: ", "src/berny/controller/artifacts/download.py"),
         (" this host lacks ", "src/berny/controller/artifacts/golang.py"),
         ("Nothing was installed.", "src/berny/controller/artifacts/errors.py"),
-        ("The secrets file beside the inventory is not this server's", "roles/influxdb/library/influxdb_setup.py"),
+        (
+            "The secrets file beside the inventory does not belong to this server",
+            "roles/influxdb/library/influxdb_setup.py",
+        ),
         ("; site.yml creates it", "src/berny/runtime/probe/ask.py"),
         ("were gone before they were read (partition ", "src/berny/runtime/probe/ask.py"),
         ("holds no metadata", "roles/hdfs/tasks/format.yml"),
@@ -479,6 +487,25 @@ def test_settings_of_idfm_are_the_producers() -> None:
     assert found["prim_poll_seconds"] == ", ".join(map(str, pace))
     for name in ("prim_monitoring_ref", "prim_line_ref"):
         assert f'{name.upper()}: "{fields[name].default}"' in text(IDFM)
+
+
+def test_settings_of_openweather_are_its_stages() -> None:
+    """Names and defaults of the table."""
+    page = text("src/berny/pipelines/openweather/README.md").partition("## Settings\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^\| (`[A-Z_`, ]+`) \| ([^|]*) \|", page, re.M)
+    rows = {name: default for told, default in found for name in re.findall("[A-Z_]+", told)}
+    given = ("berny_", "kafka_", "pg_", "hdfs_web_", "hdfs_user", "hbase_table_id")
+    own = {
+        name: field
+        for stage in (producer, consumer, export, mapreduce, hbase)
+        for name, field in stage.Settings.model_fields.items()
+    }
+    own = {name: field for name, field in own.items() if not name.startswith(given)}
+    fields = {name.upper(): "" if one.is_required() else one.default for name, one in own.items()}
+    del fields["OPENWEATHER_API_KEY"]
+    assert rows.keys() == fields.keys()
+    for name, default in fields.items():
+        assert not default or rows[name].strip("`") == str(default), name
 
 
 @pytest.mark.parametrize("name", load_catalog().components)

@@ -96,7 +96,7 @@ def test_who_came_farthest_leads(
 
 def test_disks_of_several_clusters_are_refused(restoration: ModuleType) -> None:
     other = disk("other", idfm={"0": reached(1)})
-    with pytest.raises(ValueError, match="master, worker_2 hold topics of 2 clusters: old, other"):
+    with pytest.raises(ValueError, match="master, worker_2 have topics of 2 clusters: old, other"):
         restoration.kafka_restoration({"master": other, "worker_2": OLD}, "", NUMBERS)
 
 

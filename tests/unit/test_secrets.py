@@ -24,12 +24,36 @@ PLAY = """
       ansible.builtin.assert:
         that: _secrets.secrets.admin_token | length == 64
 """
+HIDDEN = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Run a module that returns what it is given
+      berny_hidden: {{module: ansible.builtin.ping, data: "{{{{ 'squeamish' ~ '-ossifrage' }}}}"}}
+      register: _found
+    - name: Use it
+      ansible.builtin.assert:
+        that: _found.ping is match('squeamish-')
+    - name: Run one that fails
+      berny_hidden: {{module: ansible.builtin.stat, path: /, road: /}}
+      failed_when: "'road' not in _failed.msg"
+      register: _failed
+"""
+RENEWED = """
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Generate one anew
+      berny_secrets: {{file: {file}, generate: [admin_token, other], given: [], renew: [other]}}
+"""
 
 
-def run(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *options: str, text: str = PLAY, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a play that has the secrets in ``folder``."""
     play = folder / "play.yml"
-    play.write_text(PLAY.format(file=folder / "secrets.yml"))
+    play.write_text(text.format(file=folder / "secrets.yml"))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-vvv", str(play), *options]
     clean = {name: value for name, value in os.environ.items() if name != "PRIM_API_KEY"} | environment
     clean["ANSIBLE_CONFIG"] = str(CHECKOUT / "ansible.cfg")
@@ -46,6 +70,23 @@ def test_generated_once_private_and_never_printed(tmp_path: Path) -> None:
     again = run(tmp_path)
     assert again.returncode == 0 and yaml.safe_load(file.read_text())["admin_token"] == token
     assert "changed=0" in again.stdout
+
+
+def test_what_a_module_returns_is_never_printed(tmp_path: Path) -> None:
+    """But its error is, and the tasks that follow have the result."""
+    done = run(tmp_path, text=HIDDEN)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "squeamish-ossifrage" not in done.stdout + done.stderr
+    assert "Unsupported parameters" in done.stdout
+
+
+def test_a_secret_is_renewed_and_the_others_stay(tmp_path: Path) -> None:
+    found = []
+    for text in (PLAY, RENEWED, RENEWED):
+        assert run(tmp_path, text=text).returncode == 0
+        found.append(yaml.safe_load((tmp_path / "secrets.yml").read_text()))
+    assert found[0]["admin_token"] == found[1]["admin_token"] == found[2]["admin_token"]
+    assert len({found[1]["other"], found[2]["other"]}) == 2 and len(found[2]["other"]) == 64
 
 
 def test_two_clusters_have_two_secrets(tmp_path: Path) -> None:

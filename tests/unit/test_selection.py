@@ -13,8 +13,10 @@ import pytest
 from berny.controller.placement import need, placed
 from berny.model import names
 from berny.model.catalog import Catalog, CatalogError, load_catalog
+from berny.model.component import Endpoint
 from berny.model.manifest import load_pipelines
 from berny.model.topology import (
+    address,
     asked,
     chosen,
     endpoints,
@@ -68,7 +70,8 @@ VALID: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("grafana", "yarn"), ("idfm",)),
     (("spark",), ()),
     (("grafana", "influxdb"), ()),
-    (("spark", "yarn", "hdfs", "grafana", "influxdb"), ()),
+    (("hbase",), ("idfm",)),
+    (("spark", "yarn", "hbase", "hdfs", "grafana", "influxdb"), ()),
     (tuple(CATALOG.components), ()),
 ]
 
@@ -118,7 +121,7 @@ def test_filters_do_with_what_is_selected(
     out = {str(port) for name in gone for s in CATALOG.components[name].services.values() for port in s.ports.values()}
     for node in there["all"]:
         opened = filters.open_ports(catalog, manifests, there, node)
-        assert not out & {*opened["members"], *opened["operators"]}
+        assert not out & {*opened["nodes"], *opened["operators"]}
         needed = need(selected, wanted, there, node, "small", {})
         assert not out & set(map(str, needed.ports))
         assert not set(gone) & placed(selected, wanted, there, node)
@@ -129,7 +132,7 @@ def test_filters_do_with_what_is_selected(
 def test_what_runs_nowhere_opens_nothing(facts: Callable[..., dict[str, Any]], filters: ModuleType) -> None:
     """A range of a component that is not selected is not open either."""
     there = groups(*CATALOG.components)
-    assert filters.open_ports(facts(there)["catalog"], {}, there, "master") == {"members": [], "operators": []}
+    assert filters.open_ports(facts(there)["catalog"], {}, there, "master") == {"nodes": [], "operators": []}
 
 
 # -- what may not ------------------------------------------------------------------------------------------------------
@@ -150,9 +153,9 @@ def test_spark_is_missed_by_its_pipeline_alone() -> None:
 
 
 def test_what_a_component_requires_is_named_with_its_groups() -> None:
-    assert problems(groups("influxdb")) == [missing("influxdb", "grafana")]
-    assert problems(groups("zookeeper")) == [missing("zookeeper", "kafka")]
-    assert sorted(problems(groups("hdfs"))) == [missing("hdfs", "spark"), missing("hdfs", "yarn")]
+    assert problems(groups("influxdb")) == [], "Grafana takes what there is"
+    assert sorted(problems(groups("zookeeper"))) == [missing("zookeeper", "hbase"), missing("zookeeper", "kafka")]
+    assert sorted(problems(groups("hdfs"))) == [missing("hdfs", name) for name in ("hbase", "spark", "yarn")]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +179,11 @@ def test_what_there_can_be_one_of_is_on_one_node(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("idmf", "did you mean idfm?"), ("nothing-like-it", "there are idfm"), ("IDFM", "there are idfm")],
+    [("idmf", "did you mean idfm?"), ("qqqq", "there are "), ("IDFM", "there are ")],
 )
 def test_an_unknown_pipeline_is_told_with_the_nearest(name: str, meant: str) -> None:
-    assert problems(groups(), "idfm", name) == [f"there is no pipeline {name}; {meant}"]
+    known = ", ".join(sorted(PIPELINES)) if meant.endswith(" ") else ""
+    assert problems(groups(), "idfm", name) == [f"there is no pipeline {name}; {meant}{known}"]
 
 
 def test_everything_is_told_at_once() -> None:
@@ -209,7 +213,8 @@ def test_resources_have_who_asks() -> None:
     assert (found["/spark"]["pipeline"], found["/spark"]["user"]) == ("", "spark")
     assert found["/spark"]["mode"] == "755", "defaults are completed"
     assert set(asked(CATALOG, {}, "topics")) == set()
-    assert set(asked(CATALOG, PIPELINES, "topics")) == set(PIPELINES["idfm"].resources["topics"])
+    topics = [topic for pipeline in PIPELINES.values() for topic in pipeline.resources.get("topics", {})]
+    assert list(asked(CATALOG, PIPELINES, "topics")) == topics and "idfm-realtime" in topics
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
@@ -222,9 +227,22 @@ def test_addresses_are_the_machines() -> None:
         "KAFKA_BOOTSTRAP_SERVERS": "master:9092,worker-2:9092",
         "HDFS_URL": "hdfs://master:8020",
         "HDFS_WEB_URL": "http://master:9870",
+        "HBASE_HOST": "worker-1",
+        "HBASE_PORT": "9090",
         "SPARK_MASTER_URL": "spark://master:7077",
         "INFLUX_URL": "http://worker-2:8086",
+        "PG_ADDRESS": "worker-1:5432",
     }
+
+
+def test_host_and_port_are_given_apart() -> None:
+    """For clients that take no HOST:PORT; of several nodes the first."""
+    machines = {node: node.replace("_", "-") for node in read_mapping()["all"]}
+    parts = {part: Endpoint(service="kafka", port="broker", part=part) for part in ("host", "port")}
+    found = {part: address(endpoint, CATALOG, groups(), machines) for part, endpoint in parts.items()}
+    assert found == {"host": "master", "port": "9092"}
+    with pytest.raises(ValueError, match="part: of one address"):
+        Endpoint(service="kafka", port="broker", part="host", every=True)
 
 
 def environment(stage: str, catalog: Catalog = CATALOG) -> dict[str, str]:
@@ -330,6 +348,16 @@ def test_grants_are_a_pipelines_own(filters: ModuleType) -> None:
     }
     found = filters.grants(variables, ["influxdb", "kafka", "hdfs", "spark"], "idfm")
     assert found == {"influxdb": {"INFLUX_TOKEN": "t"}, "kafka": {}, "hdfs": {}, "spark": {}}
+
+
+def test_what_is_granted_to_a_stage_alone(filters: ModuleType) -> None:
+    """Of the components that it needs; other stages, and other pipelines', get nothing of it."""
+    granted = {"idfm": {"producer": {"TOKEN": "p"}, "other": {"TOKEN": "o"}}, "air": {"producer": {"TOKEN": "a"}}}
+    variables = {"_kafka_provided": {"granted_stages": granted}, "_hdfs_provided": None}
+    stage = {"pipeline": "idfm", "name": "producer", "needs": ["kafka", "hdfs", "spark"]}
+    assert filters.stage_grants(variables, stage) == {"TOKEN": "p"}
+    assert filters.stage_grants(variables, stage | {"name": "reader"}) == {}
+    assert filters.stage_grants(variables, stage | {"needs": ["hdfs"]}) == {}
 
 
 def test_secrets_that_nobody_gave(filters: ModuleType) -> None:

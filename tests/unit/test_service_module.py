@@ -444,6 +444,10 @@ def test_modes_of_an_archive_are_mended_where_it_is(node: Node, unpacked: Path) 
             "Error: A fatal exception has occurred. Program will exit.",
             "Unrecognized VM option",
         ),
+        (
+            "Traceback (most recent call last):\nTypeError: run() takes 4\nWARNING: started again",
+            "TypeError: run() takes 4",
+        ),
         ("", "the journal is empty"),
     ],
 )
@@ -530,7 +534,8 @@ def unit(checkout: Path, template: str = "unit.service.j2", **words: Any) -> str
         "service_environment": {}, "service_environment_file": "", "service_needs": [], "service_part_of": "",
         "service_exec": "java   -X\n kafka.Kafka", "service_directories": ["/data/kafka"], "service_kill_seconds": 60,
         "service_restart_seconds": 5, "service_calendar": "", "service_limit_nofile": 65536, "service_children_stay": False,
-        "ansible_managed": "managed", "_service_after": [],
+        "service_stop_signal": "", "service_runtime_directory": "",
+        "ansible_managed": "managed", "_service_after": [], "service_after_start": "", "service_before_stop": "",
     }  # fmt: skip
     folder = checkout / "roles" / "service" / "templates"
     environment = jinja2.Environment(
@@ -560,6 +565,13 @@ def test_unit_is_hardened(checkout: Path) -> None:
     assert "ReadWritePaths" not in unit(checkout, service_directories=[])
 
 
+def test_unit_of_what_ends_its_own_processes(checkout: Path) -> None:
+    """Its signal goes to the main process alone; a directory for its sockets is made with each start."""
+    text = unit(checkout, service_stop_signal="SIGINT", service_runtime_directory="kafka")
+    for line in ("KillSignal=SIGINT", "KillMode=mixed", "RuntimeDirectory=kafka"):
+        assert f"\n{line}\n" in text and line.split("=")[0] not in unit(checkout), line
+
+
 def test_unit_ends_before_what_it_needs(checkout: Path) -> None:
     """A broker whose ZooKeeper went first waits for it until it is killed."""
     assert "\nAfter=network-online.target zookeeper.service\n" in unit(checkout, _service_after=["zookeeper"])
@@ -569,11 +581,35 @@ def test_unit_ends_before_what_it_needs(checkout: Path) -> None:
 def test_stage_waits_for_what_it_needs(checkout: Path) -> None:
     """By a probe, in the manifest's order, for as long as it takes, and as part of its pipeline: for components, wherever."""
     text = unit(checkout, service_needs=["kafka", "hdfs"], service_part_of="berny-idfm.target")
-    assert "\nExecStartPre=/usr/local/bin/berny-probe --component kafka hdfs --wait 86400 --want serving\n" in text
+    assert "\nExecStartPre=/usr/local/bin/berny-probe --component kafka hdfs --wait 86400 --want ready\n" in text
     assert "\nTimeoutStartSec=infinity\n" in text
     assert "\nPartOf=berny-idfm.target\n" in text
     assert text.rstrip().endswith("WantedBy=berny-idfm.target")
     assert "TimeoutStartSec" not in unit(checkout)
+
+
+def test_a_unit_has_commands_around_its_service(checkout: Path) -> None:
+    """What fails there neither ends the service nor keeps it from ending; one takes as long as it needs."""
+    text = unit(checkout, service_after_start="/usr/bin/later  load", service_before_stop="/usr/bin/later\n unload")
+    for line in ("ExecStartPost=-/usr/bin/later load", "ExecStop=-/usr/bin/later unload", "TimeoutStartSec=infinity"):
+        assert f"\n{line}\n" in text, line
+    assert "ExecStartPost" not in unit(checkout) and "ExecStop" not in unit(checkout)
+
+
+def test_a_unit_is_up_while_what_follows_its_start_is_under_way(
+    plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for one that is down, and a restart waits for the end of it."""
+    module = plugin("ansible/plugins/module_utils/berny_service.py")
+    states = iter(["start-post", "start-post", "running"])
+    service = module.Service.__new__(module.Service)
+    service.params, slept = {"wait": 60}, []
+    monkeypatch.setattr(service, "properties", lambda: {"SubState": next(states)})
+    monkeypatch.setattr(module.time, "sleep", slept.append)
+    service.settle()
+    assert (
+        len(slept) == 2 and ("activating", "start-post") in module.UP and ("activating", "start-pre") not in module.UP
+    )
 
 
 def test_a_timer_runs_a_unit_that_ends(checkout: Path) -> None:

@@ -140,7 +140,7 @@ def test_report_is_clean_when_all_is() -> None:
 
 
 def test_unspooled_is_told() -> None:
-    """Served whole but never kept: no sink can have it, none is to blame."""
+    """Served completely but never kept: no sink can have it, none is to blame."""
     report = Report(4, frozenset({"b"}), [judged(CLEAN)])
     assert not report.clean
     assert "4 expected, 1 unspooled" in str(report)
@@ -168,7 +168,7 @@ def truth(*lines: dict[str, Any], runs: list[str] | None = None) -> Truth:
     return read_truth(io.StringIO("".join(json.dumps(line) + "\n" for line in lines)), harness.expected, runs)
 
 
-def test_truth_of_whole_answers_is_expected() -> None:
+def test_truth_of_complete_responses_is_expected() -> None:
     """The delay by identity, and when it was served first."""
     found = truth(
         observation("a", 1), observation("b", 1, delay=None), {"answer": 1, "run": "one", "served": True},
@@ -231,7 +231,7 @@ def test_what_a_bucket_no_longer_keeps_is_not_expected_there() -> None:
 
 
 def test_malformed_answer_is_no_observation() -> None:
-    """It was served whole and holds nothing."""
+    """It was served completely and holds nothing."""
     found = truth({"answer": 1, "run": "one", "malformed": True}, {"answer": 1, "run": "one", "served": True})
     assert (found.expected, found.served) == ({}, set())
 

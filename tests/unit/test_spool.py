@@ -90,6 +90,8 @@ def test_nothing_acknowledged_is_lost_by_kills(tmp_path: Path) -> None:
         answers = spool.read(0, 1_000_000)
         offsets = [answer.offset for answer in answers]
         assert offsets == sorted(set(offsets))
+        assert spool.bytes() == sum(len(answer.body) for answer in answers)
+        assert spool.depth("hdfs") == len(spool.read(spool.cursor("hdfs"), 1_000_000))
         for answer in answers:
             digest, body = answer.body[:32], answer.body[32:]
             assert hashlib.sha256(body).digest() == digest, f"the answer at {answer.offset} is torn"
@@ -249,6 +251,19 @@ def test_full_spool_takes_nothing_in(tmp_path: Path) -> None:
     spool.prune(0)
     spool.append(b"x" * 600, 4.0)
     assert [len(answer.body) for answer in spool.read(0)] == [400, 600]
+    spool.close()
+
+
+def test_spool_of_an_earlier_version_knows_its_size(tmp_path: Path) -> None:
+    """Earlier versions did not keep the sum."""
+    spool = Spool(tmp_path, 1000, SINKS)
+    spool.append(b"x" * 600, 1.0)
+    spool._db.executescript("DROP TABLE size; DROP TRIGGER appended; DROP TRIGGER pruned")
+    spool.close()
+    spool = Spool(tmp_path, 1000, SINKS)
+    assert spool.bytes() == 600
+    with pytest.raises(SpoolFull):
+        spool.append(b"x" * 401, 2.0)
     spool.close()
 
 

@@ -327,7 +327,7 @@ def test_refused_key_ends_the_producer_with_78(variables: dict[str, str], status
 @pytest.mark.parametrize(
     ("wrong", "told", "calls"),
     [
-        ({}, "answers 400: ErrorCondition: Le couple MonitoringRef/LineRef n'existe pas", 1),
+        ({}, "returned 400: ErrorCondition: Le couple MonitoringRef/LineRef n'existe pas", 1),
         ({"PRIM_API_KEY": PRODUCER["PRIM_API_KEY"] + "\n"}, "PRIM_API_KEY can't be sent: character 26 of 26", 0),
         ({"PRIM_API_KEY": ""}, "PRIM_API_KEY is empty", 0),
         ({"PRIM_BASE_URL": "prim.example"}, "PRIM_BASE_URL is 'prim.example': it has to be http:// or https://", 0),
@@ -402,7 +402,7 @@ def test_last_call_a_month_ahead_holds_up_no_poll(variables: dict[str, str], tmp
         finally:
             stage.kill()
             _, said = stage.communicate()
-    assert said.count("the last call is on record for the future") == 1, said
+    assert said.count("the recorded time of the last call is in the future") == 1, said
 
 
 def test_producer_that_should_have_polled_and_has_not_is_overdue(
@@ -437,7 +437,7 @@ def overdue() -> float:
     return REGISTRY.get_sample_value("berny_overdue_seconds") or 0.0
 
 
-def test_overdue_stage_serves_and_is_not_whole() -> None:
+def test_overdue_stage_is_ready_and_not_healthy() -> None:
     """By its metrics, as berny-probe asks a stage: stages after it may start, and health says what is wrong."""
     server, thread = start_http_server(0, addr="127.0.0.1")
     here = {"nodes": ["n"], "unit": "berny-p-s", "kind": "stream", "metrics_port": server.server_port}
@@ -447,10 +447,10 @@ def test_overdue_stage_serves_and_is_not_whole() -> None:
         READY.set(1)
         expect(60)
         health = ask(Cluster(facts, "m"), "berny-p-s")
-        assert (health.serving, health.whole) == (True, True), health
+        assert (health.ready, health.healthy) == (True, True), health
         expect(-7)
         health = ask(Cluster(facts, "m"), "berny-p-s")
-        assert (health.serving, health.whole) == (True, False)
+        assert (health.ready, health.healthy) == (True, False)
         assert "its next work is 7 s overdue" in health.detail
     finally:
         server.shutdown()

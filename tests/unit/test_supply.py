@@ -74,7 +74,7 @@ def test_malformed_lock_names_file_and_line(tmp_path: Path, line: str) -> None:
 
 
 def test_missing_lock_says_what_writes_it(tmp_path: Path) -> None:
-    """A recipe without its lock can't be had."""
+    """A recipe without its lock can't be obtained."""
     with pytest.raises(LockError, match=r"kafka\.lock: missing; `berny artifacts lock`"):
         read_lock(tmp_path / "kafka.lock")
 
@@ -84,10 +84,25 @@ def test_locks_of_the_catalog_hold_their_roots(name: str) -> None:
     """A root that was added without a new lock would silently not be installed."""
     recipe = recipes.load_recipes()[name]
     locked = read_lock(recipe.lock_file)
-    assert {*recipe.roots, *(source.split("!")[0] for source in recipe.extra.values())} <= set(locked)
+    assert {*recipe.roots, *recipe.alone, *(source.split("!")[0] for source in recipe.extra.values())} <= set(locked)
     for excluded in recipe.exclude:
         assert not [coordinate for coordinate in locked if coordinate.startswith(f"{excluded}:")]
     assert all("://" not in coordinate for coordinate in locked)
+
+
+def test_what_is_locked_alone_comes_without_what_it_depends_on() -> None:
+    """The others leave out what the recipe excludes; without a list all are alone."""
+    nothing, one = "<groupId>*</groupId>", "<groupId>log4j</groupId>"
+    pom = maven._pom(["org:tool:1", "org:part:1"], ["log4j:log4j"], {"org:part:1"})
+    tool, part = pom.split("<dependency>")[1:]
+    assert one in tool and nothing not in tool
+    assert nothing in part and one not in part
+
+
+def test_whose_dependencies_are_locked_does_not_change_the_archive() -> None:
+    """The lock does: archives in the store stay what they are."""
+    recipe = recipes.load_recipes()["kafka"]
+    assert recipes.key(recipe) == recipes.key(recipe.model_copy(update={"alone": ["org:part:1"]}))
 
 
 def test_wrong_jar_is_refused_by_name(tmp_path: Path) -> None:
@@ -1282,6 +1297,6 @@ def test_a_lock_beside_a_recipe_is_a_python_environment(environment: Path, tmp_p
 def test_a_package_that_is_not_the_locked_one_is_refused(environment: Path, tmp_path: Path) -> None:
     """By uv, which names it and both digests."""
     environment.write_text(re.sub("sha256:[0-9a-f]{64}", f"sha256:{'0' * 64}", environment.read_text()))
-    with pytest.raises(SupplyError, match=r"(?s)tool\.lock can't be had: .*tool") as error:
+    with pytest.raises(SupplyError, match=r"(?s)tool\.lock can't be obtained: .*tool") as error:
         ways.members(recipes.load_recipes()["tool"], tmp_path / "scratch", lambda words: None)
     assert "0" * 64 in str(error.value)

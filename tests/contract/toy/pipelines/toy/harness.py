@@ -77,6 +77,12 @@ def newest(cluster: Cluster, since: float) -> float | None:
     return max((moment for moment in found if moment >= since), default=None)
 
 
+def stored(cluster: Cluster, since: float, until: float) -> int:
+    """Return how many items of the shelf were recorded from a Unix time on and before another."""
+    found = [float(item["value"]["at"]) for item in shelf(cluster, f"since={since}").values()]
+    return sum(since <= moment < until for moment in found)
+
+
 def status(cluster: Cluster) -> dict[str, Any]:
     """Return counts of records since the topic's beginning."""
     observed = topic(cluster)

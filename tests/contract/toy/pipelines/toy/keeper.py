@@ -46,7 +46,7 @@ class ShelfSink:
             response = self._session.patch(self._url, json=dict(items), timeout=20)
         except (requests.RequestException, OSError) as error:
             raise SinkAway(str(error)) from error
-        said = f"{self._url} answers {response.status_code}: {response.text[:200]}"
+        said = f"{self._url} returned {response.status_code}: {response.text[:200]}"
         if response.status_code in NEEDS_A_PERSON:
             raise ConfigurationError(f"{said}: run site.yml, which creates the shelf and its token")
         if response.status_code == 400:

@@ -16,6 +16,7 @@ def simulate(
     run: Annotated[str, typer.Option(help="Name of the run in the ground truth.")] = "",
 ) -> None:
     """Items with a number."""
-    from berny.pipelines.toy.controller.simulator import Simulator, serve
+    from berny.controller.simulator import serve
+    from berny.pipelines.toy.controller.simulator import Simulator
 
     serve(listen, port, Simulator(truth, rate, run))
