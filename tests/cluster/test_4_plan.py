@@ -22,6 +22,18 @@ def test_nothing_is_planned_where_nothing_would_change(cluster: Cluster) -> None
     assert planned() == ""
 
 
+def test_what_runs_beside_a_service_is_planned_and_started(cluster: Cluster) -> None:
+    """Without a restart of the service itself."""
+    before = cluster.processes()
+    cluster.sh("master", "sudo systemctl disable --now berny-spark-events.timer")
+    assert planned("--tags", "spark") == "master\n  spark-master: starts berny-spark-events.timer\n"
+    assert play("site.yml", "--tags", "spark").recap("changed") == 1
+    cluster.sh(
+        "master", "systemctl is-active berny-spark-events.timer && systemctl is-enabled berny-spark-events.timer"
+    )
+    assert cluster.processes() == before
+
+
 def test_the_plan_is_what_a_dry_run_finds(cluster: Cluster) -> None:
     """The brokers and nobody else; the file with what would change in it, and nothing is touched."""
     before = cluster.processes()

@@ -148,7 +148,7 @@ def handed(given: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the variables of each service that a use of the role runs; those beside them are all services'."""
     beside = {name: value for name, value in given.items() if name.startswith("service")}
     services = beside.pop("services", None)
-    for name in ("services_configured", "services_clients"):
+    for name in ("services_configured", "services_archives", "services_clients"):
         beside.pop(name, None)
     if isinstance(services, dict):
         yield from ({**beside, "service_name": name, **own} for name, own in services.items())

@@ -34,6 +34,9 @@ def test_nothing_that_changes_is_nothing() -> None:
             ["kafka: restarts; writes /etc/berny/kafka/server.properties"],
         ),
         ({"changed": True, "differs": False, "written": []}, ["kafka: changes"]),
+        ({"changed": True, "down": True, "unpacks": "/opt/kafka-4"}, ["kafka: unpacks /opt/kafka-4; starts"]),
+        ({"changed": True, "installs": ["zstd", "acl"]}, ["kafka: installs zstd, acl"]),
+        ({"changed": True, "begins": ["kafka-watch.service"]}, ["kafka: starts kafka-watch.service"]),
         ({"changed": False, "differs": False, "written": []}, []),
     ],
 )

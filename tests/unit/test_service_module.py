@@ -17,11 +17,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import ansible.module_utils
 import jinja2
 import pytest
 
 from berny.controller.artifacts.assemble import write_archive
 from berny.model.manifest import load_pipelines
+from berny.model.topology import CHECKOUT
 
 Plugin = Callable[[str], ModuleType]
 ME = pwd.getpwuid(os.getuid())
@@ -625,6 +627,22 @@ def test_a_timer_runs_a_unit_that_ends(checkout: Path) -> None:
 
 
 # -- berny_converge ----------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_restarts_for_a_units_own_text_alone(plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs beside it has a unit too, among the files of the service."""
+    folder = str(CHECKOUT / "ansible" / "plugins" / "module_utils")
+    monkeypatch.setattr(ansible.module_utils, "__path__", [*ansible.module_utils.__path__, folder])
+    module = plugin("ansible/plugins/modules/berny_converge.py")
+    params = {"name": "tool", "files": {"contents": {"/etc/berny/tool/inputs": "/etc/berny/tool/a.conf\n"}}}
+    for path, restarts in (
+        ("/etc/systemd/system/tool.service", True),
+        ("/etc/berny/tool/a.conf", True),
+        ("/etc/systemd/system/tool-watch.service", False),
+        ("/etc/tmpfiles.d/tool.conf", False),
+    ):
+        found = {"service": {"down": False}, "files": {"written": [path]}}
+        assert module.would_differ(params, found) is restarts, path
 
 
 def test_files_wait_for_an_archive_that_has_to_be_sent(checkout: Path, node: Node, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Converge clients and services of a role on a host in one round trip, where nothing has to be installed.
+"""Converge what a role gives a host, and its services, in one round trip where nothing has to be installed.
 
 See modules/berny_converge.py.
 """
@@ -16,6 +16,7 @@ from berny.controller.artifacts import Store, SupplyError
 
 CONFIGURE = ("packages", "archive", "files")
 PHASES = {"configure": CONFIGURE, "all": (*CONFIGURE, "service")}
+OWNER = "node"
 
 
 class ActionModule(ActionBase):
@@ -26,16 +27,18 @@ class ActionModule(ActionBase):
     _supports_diff = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return ``changed``, ``diff``, and by service (``services``) what the module returns and how it is restarted.
+        """Return ``changed``, ``diff``, the folders of ``archives``, and by service what came of it and how it is restarted.
 
         Raises:
             AnsibleActionFail: an archive cannot be had, or a template cannot be rendered.
         """
         result = super().run(tmp, task_vars)
         variables = dict(task_vars or {})
-        parts, only = PHASES[self._task.args["phase"]], self._task.args.get("only")
-        calls, restarts = self._clients(variables), {}
-        for name, own in self._services(variables).items():
+        phase, only = self._task.args.get("phase"), self._task.args.get("only")
+        parts = PHASES[phase] if phase else ()
+        result["archives"] = variables["_service_archives"] = {}
+        calls, restarts = self._everywhere(variables), {}
+        for name, own in self._services(variables).items() if phase else ():
             scope = {**variables, "service_name": name, **own}
             here = variables["inventory_hostname"] in variables["groups"].get(self._value("service_group", scope), ())
             if here and (not only or name in only):
@@ -50,7 +53,7 @@ class ActionModule(ActionBase):
             for name, one in found.get("services", {}).items():
                 self._action("berny_archive").show(one.get("archive", {}), task_vars)
                 result["diff"] += _diffs(one)
-                own = {"changed": one["changed"], "written": one.get("files", {}).get("written", [])}
+                own = {"changed": one["changed"], "written": one.get("files", {}).get("written", []), **_installs(one)}
                 result["services"][name] = restarts.get(name, {}) | one.get("service", {}) | own
             changed = changed or found.get("changed", False)
             missing = found.get("missing")
@@ -77,23 +80,32 @@ class ActionModule(ActionBase):
         given = variables.get("services")
         return given if isinstance(given, Mapping) else dict(self._value("services", variables))
 
-    def _clients(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the call that writes what every host gets, under the name of the role that calls this one."""
-        clients = self._task.args.get("clients")
-        if not clients:
-            return []
-        files = self._action("berny_files").module_arguments(clients, variables)
-        return [{"name": f"clients of {files['owner']}", "files": files}]
+    def _everywhere(self, variables: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the calls for what a host gets whether it runs a service or not; note the folders of its archives."""
+        args, calls = self._task.args, []
+        if args.get("packages"):
+            calls.append({"name": "packages", "packages": {"names": args["packages"], "owner": OWNER}})
+        for name in args.get("archives") or ():
+            archive = self._archive(name)
+            variables["_service_archives"][name] = archive["home"]
+            calls.append({"name": f"archive {name}", "archive": archive})
+        if args.get("clients"):
+            files = self._action("berny_files").module_arguments(args["clients"], variables)
+            calls.append({"name": f"clients of {files['owner']}", "files": files})
+        return calls
+
+    def _archive(self, name: str) -> dict[str, Any]:
+        """Return the module's arguments for an archive of the store."""
+        try:
+            return dict(self._action("berny_archive").module_arguments(Store().resolve(name)))
+        except SupplyError as error:
+            raise AnsibleActionFail(str(error)) from error
 
     def _call(self, variables: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the module's arguments for a service, and how it is restarted."""
         name, args = self._value("service_archive", variables), {}
         if name:
-            try:
-                archive = Store().resolve(name)
-            except SupplyError as error:
-                raise AnsibleActionFail(str(error)) from error
-            args["archive"] = self._action("berny_archive").module_arguments(archive)
+            args["archive"] = self._archive(name)
         if packages := self._value("service_packages", variables):
             args["packages"] = {**packages, "owner": self._value("service_name", variables)}
         # What follows from the archive's folder is rendered for this one.
@@ -141,6 +153,7 @@ class ActionModule(ActionBase):
             "timer": bool(self._value("service_calendar", variables)),
             "probe": self._value("service_probe", variables),
             "target": self._value("service_part_of", variables),
+            "beside": self._value("service_beside", variables),
             "wait": self._value("service_wait_seconds", variables),
         }
 
@@ -167,6 +180,13 @@ def _diffs(one: Mapping[str, Any]) -> list[Any]:
         diff = one.get(part, {}).pop("diff", [])
         found += diff if isinstance(diff, list) else [diff]
     return [diff for diff in found if diff]
+
+
+def _installs(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a dry run found to be installed for a call: names of packages, and the folder of an archive."""
+    packages, archive = one.get("packages", {}).get("missing"), one.get("archive", {})
+    found = {"installs": packages, "unpacks": archive.get("missing") and archive["home"]}
+    return {key: value for key, value in found.items() if value}
 
 
 def _without(call: dict[str, Any], part: str, first: dict[str, Any]) -> dict[str, Any]:

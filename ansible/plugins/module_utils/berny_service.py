@@ -195,8 +195,13 @@ def start(service: Service) -> dict[str, Any]:
     target = service.params["target"]
     if target:
         units[target] = service.properties(target)
-    enable = [unit for unit, facts in units.items() if facts["UnitFileState"] != "enabled"]
+    beside = {unit: service.properties(unit) for unit in service.params["beside"]}
+    enable = [unit for unit, facts in (units | beside).items() if facts["UnitFileState"] != "enabled"]
     reach = bool(target) and units[target]["ActiveState"] != "active"
+    # One that runs from an older text is restarted.
+    begin = [
+        unit for unit, facts in beside.items() if facts["ActiveState"] != "active" or facts["NeedDaemonReload"] == "yes"
+    ]
     if not module.check_mode:
         if enable:
             service.systemctl("daemon-reload")
@@ -205,8 +210,13 @@ def start(service: Service) -> dict[str, Any]:
             service.run()
         if reach:
             service.systemctl("start", "--no-block", target)
-    changed = bool(mended) or bool(enable) or reach or not up
-    return {**result, "changed": changed, "differs": differs, "down": not up, "held": False}
+        if begin:
+            service.systemctl("daemon-reload")
+            code, said = service.systemctl("restart", *begin)
+            if code:
+                module.fail_json(msg=f"systemctl restart {' '.join(begin)}: {said}", unit=begin[0])
+    changed = bool(mended or enable or reach or begin) or not up
+    return {**result, "changed": changed, "differs": differs, "down": not up, "begins": begin, "held": False}
 
 
 def start_timer(service: Service) -> dict[str, Any]:
@@ -259,6 +269,7 @@ ARGUMENTS: dict[str, Any] = {
     "gate": {"type": "str", "default": ""},
     "component": {"type": "str", "default": ""},
     "target": {"type": "str", "default": ""},
+    "beside": {"type": "list", "elements": "str", "default": []},
     "timer": {"type": "bool", "default": False},
     "wait": {"type": "int", "default": 180},
 }

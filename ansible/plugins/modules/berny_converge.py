@@ -13,12 +13,13 @@ options:
   phase:
     description:
       - Read by the action, which makes the other arguments of the variables of the role C(service).
-      - C(configure) has the archive and the files; C(all) starts the service as well.
+      - C(configure) has the archive and the files; C(all) starts the service as well. Without it there are no services.
     choices: [configure, all]
     type: str
-    required: true
   only: {description: Read by the action; these services alone., type: list, elements: str}
-  clients: {description: Read by the action; files that every host gets, as C(berny_files) is given them., type: dict}
+  packages: {description: Read by the action; packages of the operating system that a host gets., type: list, elements: str}
+  archives: {description: Read by the action; archives of the store that a host gets., type: list, elements: str}
+  clients: {description: Read by the action; files that a host gets, as C(berny_files) is given them., type: dict}
   services:
     description: In their order, C(name) and the arguments of each part, such as those of C(berny_files).
     type: list
@@ -30,6 +31,10 @@ EXAMPLES = """
   berny_converge: {phase: all}
 """
 RETURN = """
+archives:
+  description: The folders of C(archives) by name.
+  type: dict
+  returned: always
 services:
   description: By name, C(changed) and what each part returns that was asked for.
   type: dict
@@ -57,8 +62,9 @@ def would_differ(params: dict[str, Any], found: dict[str, Any]) -> bool:
     contents = params["files"]["contents"]
     inputs = {line for path, text in contents.items() if path.endswith("/inputs") for line in text.splitlines()}
     written = set(found.get("files", {}).get("written", []))
-    own = inputs | {path for path in written if path.startswith(UNITS) and path.endswith(".service")}
-    return bool(written & own) or bool(found.get("archive", {}).get("changed"))
+    return bool(written & {*inputs, f"{UNITS}{params['name']}.service"}) or bool(
+        found.get("archive", {}).get("changed")
+    )
 
 
 def converge(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ options:
   gate: {description: What must be healthy before an instance that is ready is taken down; defaults to C(probe)., type: str}
   component: {description: The component that must be ready for the gate to hold., type: str}
   target: {description: 'The target that it is part of: enabled and started with it.', type: str}
+  beside: {description: Units that are enabled and run beside it., type: list, elements: str}
   wait: {description: Seconds to wait for a probe., type: int, default: 180}
 author: [Berny (@berny)]
 """

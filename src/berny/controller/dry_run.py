@@ -79,7 +79,10 @@ def _written(result: Mapping[str, Any]) -> list[str]:
 
 
 def _service(name: str, one: Mapping[str, Any], written: list[str]) -> list[str]:
-    words = ["starts"] if one.get("down") else ["restarts"] if one.get("differs") else []
+    words = [f"installs {', '.join(one['installs'])}"] if one.get("installs") else []
+    words += [f"unpacks {one['unpacks']}"] if one.get("unpacks") else []
+    words += ["starts"] if one.get("down") else ["restarts"] if one.get("differs") else []
+    words += [f"starts {', '.join(one['begins'])}"] if one.get("begins") else []
     paths = [path for path in one.get("written", []) if path in written]
     words += [f"writes {', '.join(paths)}"] if paths else []
     return words or (["changes"] if one.get("changed") else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import time
@@ -29,6 +30,12 @@ GROUP = "berny-check"
 
 Identities = Callable[[bytes], Iterable[str]]
 """Returns the identities of the observations in a response, none if it can't be parsed."""
+
+
+@functools.lru_cache(maxsize=4)
+def connected(url: str, token: str, seconds: float) -> InfluxDBClient:
+    """Return a client of InfluxDB that keeps its connections: a new one costs more than what it asks for."""
+    return InfluxDBClient(url, token, org="berny", timeout=int(seconds * 1000))
 
 
 class Unreadable(Exception):
@@ -227,13 +234,10 @@ class Bucket:
         """
         try:
             # The token is read each time: it changes when InfluxDB is restored after the loss of its disk.
-            with self._client(seconds) as client:
-                return [record for table in client.query_api().query(flux) for record in table.records]
+            client = connected(self.url, self.token.read_text().strip(), seconds)
+            return [record for table in client.query_api().query(flux) for record in table.records]
         except (ApiException, HTTPError) as error:
             raise Unreadable(f"{self.url}: {error}") from None
-
-    def _client(self, seconds: float) -> InfluxDBClient:
-        return InfluxDBClient(self.url, self.token.read_text().strip(), org="berny", timeout=int(seconds * 1000))
 
     def newest(self, field: str, since: float) -> float | None:
         """Return the Unix time of the newest point that has a field, None if there is none since a Unix time."""
@@ -252,15 +256,15 @@ class Bucket:
         flux = self.flux(str(int(since)), field, "identity", stop="2100-01-01T00:00:00Z")
         found: dict[tuple[str, ...], dict[str, str]] = {}
         columns: list[str] = []
-        with self._client(60) as client:
-            # CSV keeps the nanoseconds of times.
-            for row in client.query_api().query_csv(flux, dialect=Dialect(header=True, annotations=[])):
-                if "_field" in row:
-                    columns = row
-                elif len(row) == len(columns):
-                    cells = dict(zip(columns, row, strict=True))
-                    key = tuple(cells.get(name, "") for name in ("_time", *sorted(tags)))
-                    found.setdefault(key, {})[cells["_field"]] = cells["_value"]
+        client = connected(self.url, self.token.read_text().strip(), 60)
+        # CSV keeps the nanoseconds of times.
+        for row in client.query_api().query_csv(flux, dialect=Dialect(header=True, annotations=[])):
+            if "_field" in row:
+                columns = row
+            elif len(row) == len(columns):
+                cells = dict(zip(columns, row, strict=True))
+                key = tuple(cells.get(name, "") for name in ("_time", *sorted(tags)))
+                found.setdefault(key, {})[cells["_field"]] = cells["_value"]
         for fields in found.values():
             if "identity" in fields:
                 yield fields["identity"], float(fields[field]) if field in fields else None

@@ -47,8 +47,7 @@ def apt_names(tasks: Iterable[dict[str, Any]]) -> list[str]:
     """Return the packages that tasks install."""
     found: list[str] = []
     for task in tasks:
-        # Either the module itself, or what is passed to `roles/node/tasks/packages.yml`.
-        names = task.get("ansible.builtin.apt", {}).get("name") or task.get("vars", {}).get("node_packages") or []
+        names = task.get("berny_packages", {}).get("names") or task.get("berny_converge", {}).get("packages") or []
         found += [names] if isinstance(names, str) else names
         for part in ("block", "rescue", "always"):
             found += apt_names(task.get(part) or [])
