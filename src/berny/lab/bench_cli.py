@@ -12,7 +12,11 @@ from berny.lab.cli import Name, as_root, console, told
 from berny.lab.lab import Lab
 from berny.lab.latency import QUANTILES, Latency, measure
 from berny.lab.measured import commit, machine
+from berny.lab.memory import budgets, compare
 from berny.lab.plan import LabError
+from berny.lab.summary import probes
+from berny.model.catalog import load_catalog
+from berny.model.manifest import load_pipelines
 
 app = typer.Typer(no_args_is_help=True, help="Measure a lab; each command prints machine and commit with its figures.")
 RATES = [1.0, 100.0, 1000.0]
@@ -55,6 +59,27 @@ def latency(
     console.print(_table(found))
     console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
     if any(one.missing for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def memory(name: Name = "lab") -> None:
+    """Compare the memory that each process has now with its budget in the catalog, or in the manifest of its pipeline.
+
+    Fails where one has more than 125 % of it. A budget also covers the applications that a service starts.
+    """
+    as_root()
+    with told():
+        lab = Lab.existing(name)
+        found = compare(probes(lab), budgets(load_catalog(), load_pipelines()))
+    table = Table("node", "unit", "resident", "budget", "share", title="memory, MiB", title_justify="left")
+    for use in found:
+        share = f"{use.ratio:.0%}"
+        row = (use.node, use.unit, str(use.resident), str(use.budget))
+        table.add_row(*row, f"[red]{share}[/]" if use.exceeds else share)
+    console.print(table)
+    console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
+    if any(use.exceeds for use in found):
         raise typer.Exit(1)
 
 

@@ -138,6 +138,11 @@ class Publisher:
         return sent
 
 
+def _committed(error: KafkaError | None, _: list[TopicPartition]) -> None:
+    if error:
+        log(LOGGER, logging.WARNING, "not committed", reason=error.str())
+
+
 class Reader:
     """Reads a topic as a consumer group, at least once: take a batch, deliver it, commit it.
 
@@ -162,6 +167,7 @@ class Reader:
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": 10000,
             "max.poll.interval.ms": 600000,
+            "on_commit": _committed,
         }
 
     @property
@@ -199,10 +205,12 @@ class Reader:
         return batch
 
     def commit(self, batch: list[Message]) -> None:
-        """Commit the offsets of a delivered batch.
+        """Commit the offsets of a delivered batch, without waiting for it: the next one covers these as well.
+
+        Brokers sync each commit to disk, and the next records would wait for that. ``close`` waits for the last one.
 
         Raises:
-            KafkaException: they were not committed; the next commit covers them.
+            KafkaException: it could not be requested.
         """
         following: dict[int, int] = {}
         for message in batch:
@@ -211,7 +219,7 @@ class Reader:
             following[partition] = max(following.get(partition, 0), offset + 1)
         offsets = [TopicPartition(self._topic, *pair, metadata=self._ids) for pair in following.items()]
         if self._consumer and offsets:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
+            self._consumer.commit(offsets=offsets, asynchronous=True)
 
     def close(self) -> None:
         """Leave the group."""

@@ -233,6 +233,9 @@ def start(
         .options(**KNOW_ALL_BROKERS)
         .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
         .option("kafka.acks", "all")
+        # Brokers sync each batch to disk: one for each record would take longer than this.
+        .option("kafka.linger.ms", 5)
+        .option("kafka.batch.size", 256 << 10)
         .option("kafka.max.block.ms", 30000)
         .option("kafka.max.request.size", RECORD_BYTES)
         .option("checkpointLocation", settings.berny_checkpoint)
