@@ -146,8 +146,10 @@ def test_a_linked_list_of_hbase_survives_a_move_and_a_kill(both: Cluster) -> Non
 
 
 def deploy(cluster: Cluster, ok: bool = True, **environment: str) -> Play:
-    """Deploy the pipelines with other settings of openweather."""
-    words = json.dumps({"pipeline_environment": {PIPELINE: environment}, "service_wait_seconds": 60})
+    """Deploy the pipelines with other settings of openweather, beside those of the lab's simulators."""
+    settings = {name: one["settings"] for name, one in cluster.lab.plan.describe()["simulations"].items()}
+    settings[PIPELINE] = settings[PIPELINE] | environment
+    words = json.dumps({"pipeline_environment": settings, "service_wait_seconds": 60})
     return play("playbooks/deploy.yml", "-e", words, ok=ok)
 
 

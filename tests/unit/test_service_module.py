@@ -614,6 +614,39 @@ def test_a_unit_is_up_while_what_follows_its_start_is_under_way(
     )
 
 
+@pytest.mark.parametrize(
+    ("component", "healthy", "ready", "restarted"),
+    [
+        ("", True, True, True),
+        ("", False, True, False),
+        ("", False, False, True),
+        ("kafka", True, True, True),
+        ("kafka", False, True, False),
+        ("kafka", False, False, True),
+    ],
+)
+def test_a_restart_waits_only_where_there_is_something_to_protect(
+    plugin: Plugin, monkeypatch: pytest.MonkeyPatch, component: str, healthy: bool, ready: bool, restarted: bool
+) -> None:
+    """What differs may be the repair of a stage, which has no component, as well."""
+    module = plugin("ansible/plugins/module_utils/berny_service.py")
+    service, done = module.Service.__new__(module.Service), []
+    service.unit, service.params = "it.service", {"gate": "", "probe": "it", "component": component}
+
+    def refuse(**words: str) -> None:
+        raise SystemExit(words["msg"])
+
+    service.module = SimpleNamespace(check_mode=False, fail_json=refuse)
+    answers = {("it", "healthy"): healthy, (component or "it", "ready"): ready}
+    monkeypatch.setattr(service, "probe", lambda what, want, wait=None: (answers[what, want], "3 of 4"))
+    monkeypatch.setattr(service, "run", lambda: done.append("run"))
+    if restarted:
+        assert module.restart(service)["changed"] and done == ["run"]
+    else:
+        with pytest.raises(SystemExit, match=r"it is not healthy, so it.service, which is ready.*3 of 4"):
+            module.restart(service)
+
+
 def test_a_timer_runs_a_unit_that_ends(checkout: Path) -> None:
     """One run after the other, tried again where it fails; a service for ever is neither."""
     text = unit(checkout, service_calendar="daily", service_part_of="berny-one.target")

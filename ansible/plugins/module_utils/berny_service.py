@@ -248,11 +248,12 @@ def restart(service: Service) -> dict[str, Any]:
     module = service.module
     gate = service.params["gate"] or service.params["probe"]
     if not module.check_mode:
-        if gate:
+        # Where the component, or a stage, is not ready there is nothing to protect: what differs may be the repair. A
+        # component may become ready meanwhile.
+        component = service.params["component"]
+        if gate and (component or service.probe(gate, "ready", wait=0)[0]):
             healthy, detail = service.probe(gate, "healthy")
-            component = service.params["component"]
-            # Where the component is not ready there is nothing to protect: what differs may be the repair.
-            if not healthy and (not component or service.probe(component, "ready", wait=0)[0]):
+            if not healthy and service.probe(component or gate, "ready", wait=0)[0]:
                 module.fail_json(
                     msg=f"{gate} is not healthy, so {service.unit}, which is ready, is not taken down: {detail}. "
                     "Bring back what is missing (berny-probe names it) and run the play again.",
