@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
 from berny.controller.progress import Steps
+from berny.lab import convergence
 from berny.lab.cli import Name, as_root, console, told
+from berny.lab.convergence import Converge
 from berny.lab.lab import Lab
 from berny.lab.latency import QUANTILES, Latency, measure
 from berny.lab.measured import commit, machine
@@ -81,6 +84,40 @@ def memory(name: Name = "lab") -> None:
     console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
     if any(use.exceeds for use in found):
         raise typer.Exit(1)
+
+
+@app.command()
+def converge(
+    times: Annotated[int, typer.Option(min=1, help="How often it is measured.")] = 3,
+    variable: Annotated[
+        str, typer.Option(metavar="NAME=VALUE", help="Each time, converge with this variable, and then without it.")
+    ] = "",
+    tasks: Annotated[int, typer.Option(min=0, help="How many of the slowest tasks are shown.")] = 12,
+    name: Name = "lab",
+) -> None:
+    """Measure how long site.yml takes, by task: unchanged, or with one variable changed."""
+    as_root()
+    options = {"unchanged": []} if not variable else {variable: ["-e", variable], f"without {variable}": []}
+    found: dict[str, list[Converge]] = {title: [] for title in options}
+    with told():
+        lab = Lab.existing(name)
+        with lab.locked(), Steps(console) as steps:
+            for number in range(times):
+                for title, words in options.items():
+                    with steps.step(f"site.yml, {title} ({number + 1} of {times})") as say:
+                        found[title].append(convergence.measure(lab, say, *words))
+    table = Table("", "runs", "median", "from", "to", "changed tasks", title="converge, s", title_justify="left")
+    for title, runs in found.items():
+        seconds = sorted(run.seconds for run in runs)
+        figures = (f"{one:.1f}" for one in (median(seconds), seconds[0], seconds[-1]))
+        table.add_row(title, str(len(runs)), *figures, ", ".join(str(run.changed) for run in runs))
+    console.print(table)
+    for title, runs in found.items():
+        rows = Table("task", "median", title=f"slowest tasks, {title}, s", title_justify="left")
+        for task, one in convergence.slowest(runs, tasks).items():
+            rows.add_row(task, f"{one:.1f}")
+        console.print(rows)
+    console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
 
 
 def _table(found: list[Latency]) -> Table:
