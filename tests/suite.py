@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from berny.faults.results import add_line, read_lines
+from berny.lab.json_lines import add_line, read_lines
 from berny.lab.plan import state_folder
 from berny.model.topology import CHECKOUT
 from support import NAME, RATE, Cluster, console

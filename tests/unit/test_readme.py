@@ -16,7 +16,7 @@ import yaml
 import documented
 from berny import cli
 from berny.controller.artifacts.ways import own_code
-from berny.controller.mapping import BEGIN, END, MappingError, mapping_table, units_by_node, with_table
+from berny.controller.mapping import BEGIN, END, MarkersMissing, between, mapping_table, units_by_node
 from berny.lab.simulation import select
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
@@ -324,15 +324,15 @@ def test_the_table_of_commands_is_the_catalogs() -> None:
 def test_the_table_is_the_mapping() -> None:
     """``python -m berny.controller.mapping README.md`` has been run."""
     readme = text("README.md")
-    assert readme == with_table(readme, mapping_table()), "run: python -m berny.controller.mapping README.md"
+    assert readme == between(readme, BEGIN, END, mapping_table()), "run: python -m berny.controller.mapping README.md"
 
 
 def test_the_table_needs_its_markers() -> None:
     """A file without a place for the table is left alone."""
-    assert with_table(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
+    assert between(f"a\n{BEGIN}\nold\n{END}\nb", BEGIN, END, "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
     for wrong in ("", BEGIN, END, f"{END}{BEGIN}", f"{BEGIN}{END}{BEGIN}{END}"):
-        with pytest.raises(MappingError):
-            with_table(wrong, "new")
+        with pytest.raises(MarkersMissing):
+            between(wrong, BEGIN, END, "new")
 
 
 def test_the_picture_is_the_mapping() -> None:

@@ -16,8 +16,8 @@ from berny.model.topology import INVENTORY, read_mapping
 BEGIN, END = "<!-- mapping -->", "<!-- /mapping -->"
 
 
-class MappingError(ValueError):
-    """The file has no markers for the table; the message says what is missing."""
+class MarkersMissing(ValueError):
+    """A file has no markers for what is generated; the message says what is missing."""
 
 
 def units_by_node(inventory: Path = INVENTORY) -> dict[str, dict[str, list[str]]]:
@@ -49,17 +49,17 @@ def mapping_table(inventory: Path = INVENTORY) -> str:
     return "\n".join(rows)
 
 
-def with_table(text: str, table: str) -> str:
-    """Return the text with the table between its markers.
+def between(text: str, begin: str, end: str, generated: str) -> str:
+    """Return the text with what is generated between two markers.
 
     Raises:
-        MappingError: the markers are not present once each and in order.
+        MarkersMissing: the markers are not present once each and in order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise MappingError(f"expected {BEGIN} and then {END}, once each")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    before, first, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not first or not last or begin in rest or end in before + after:
+        raise MarkersMissing(f"expected {begin} and then {end}, once each")
+    return f"{before}{begin}\n{generated}\n{end}{after}"
 
 
 def main(arguments: list[str]) -> int:
@@ -67,8 +67,8 @@ def main(arguments: list[str]) -> int:
     for name in arguments:
         file = Path(name)
         try:
-            file.write_text(with_table(file.read_text(), mapping_table()))
-        except (MappingError, OSError) as error:
+            file.write_text(between(file.read_text(), BEGIN, END, mapping_table()))
+        except (MarkersMissing, OSError) as error:
             print(f"error: {name}: {error}", file=sys.stderr)
             return 1
     return 0

@@ -6,28 +6,26 @@ from statistics import median
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from berny.controller.mapping import MarkersMissing, between
 from berny.controller.progress import Steps
-from berny.lab import convergence
+from berny.lab import convergence, figures
 from berny.lab.cli import Name, as_root, console, told
 from berny.lab.convergence import Converge
+from berny.lab.figures import BEGIN, END, PAGE, Sheet
 from berny.lab.lab import Lab
 from berny.lab.latency import QUANTILES, Latency, measure
-from berny.lab.measured import commit, machine
 from berny.lab.memory import budgets, compare
 from berny.lab.plan import LabError
 from berny.lab.summary import probes
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 
-app = typer.Typer(no_args_is_help=True, help="Measure a lab; each command prints machine and commit with its figures.")
+HELP = (
+    "Measure a lab; each command prints its figures with machine and commit, and keeps them for `berny bench report`."
+)
+app = typer.Typer(no_args_is_help=True, help=HELP)
 RATES = [1.0, 100.0, 1000.0]
-
-
-@app.callback()
-def bench() -> None:
-    """Measure a lab; each command prints machine and commit with its figures."""
 
 
 @app.command()
@@ -59,10 +57,18 @@ def latency(
                 steps.step(f"latency of {chosen} at {one:g}/s") as say,
             ):
                 found.append(measure(lab, chosen, one, seconds, say))
-    console.print(_table(found))
-    console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
-    if any(one.missing for one in found):
-        raise typer.Exit(1)
+    rates = "".join(f" --rate {one:g}" for one in rate)
+    command = f"berny bench latency --pipeline {chosen}{rates} --seconds {seconds:g}"
+    _finish(lab, command, [_latencies(found)], failed=any(one.missing for one in found))
+
+
+def _latencies(found: list[Latency]) -> Sheet:
+    rows = []
+    for one in found:
+        quantiles = one.quantiles() if one.latencies else {}
+        cells = [f"{1000 * quantiles[name]:.0f}" if quantiles else "" for name in QUANTILES]
+        rows.append([f"{one.rate:g}/s", str(one.served), str(one.missing), *cells])
+    return Sheet("end-to-end latency, ms", ["rate", "served", "not stored", *QUANTILES], rows)
 
 
 @app.command()
@@ -75,15 +81,12 @@ def memory(name: Name = "lab") -> None:
     with told():
         lab = Lab.existing(name)
         found = compare(probes(lab), budgets(load_catalog(), load_pipelines()))
-    table = Table("node", "unit", "resident", "budget", "share", title="memory, MiB", title_justify="left")
-    for use in found:
-        share = f"{use.ratio:.0%}"
-        row = (use.node, use.unit, str(use.resident), str(use.budget))
-        table.add_row(*row, f"[red]{share}[/]" if use.exceeds else share)
-    console.print(table)
-    console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
-    if any(use.exceeds for use in found):
-        raise typer.Exit(1)
+    rows = [
+        [use.node, use.unit, str(use.resident), str(use.budget), f"{use.ratio:.0%}{' !' if use.exceeds else ''}"]
+        for use in found
+    ]
+    sheet = Sheet("resident memory, MiB", ["node", "unit", "resident", "budget", "share"], rows)
+    _finish(lab, "berny bench memory", [sheet], failed=any(use.exceeds for use in found))
 
 
 @app.command()
@@ -92,7 +95,7 @@ def converge(
     variable: Annotated[
         str, typer.Option(metavar="NAME=VALUE", help="Each time, converge with this variable, and then without it.")
     ] = "",
-    tasks: Annotated[int, typer.Option(min=0, help="How many of the slowest tasks are shown.")] = 12,
+    tasks: Annotated[int, typer.Option(min=1, help="How many of the slowest tasks are shown.")] = 12,
     name: Name = "lab",
 ) -> None:
     """Measure how long site.yml takes, by task: unchanged, or with one variable changed."""
@@ -106,23 +109,36 @@ def converge(
                 for title, words in options.items():
                     with steps.step(f"site.yml, {title} ({number + 1} of {times})") as say:
                         found[title].append(convergence.measure(lab, say, *words))
-    table = Table("", "runs", "median", "from", "to", "changed tasks", title="converge, s", title_justify="left")
+    rows = []
     for title, runs in found.items():
         seconds = sorted(run.seconds for run in runs)
-        figures = (f"{one:.1f}" for one in (median(seconds), seconds[0], seconds[-1]))
-        table.add_row(title, str(len(runs)), *figures, ", ".join(str(run.changed) for run in runs))
-    console.print(table)
+        cells = [f"{one:.1f}" for one in (median(seconds), seconds[0], seconds[-1])]
+        rows.append([title, str(len(runs)), *cells, ", ".join(str(run.changed) for run in runs)])
+    sheets = [Sheet("site.yml, s", ["run", "times", "median", "from", "to", "changed tasks"], rows)]
     for title, runs in found.items():
-        rows = Table("task", "median", title=f"slowest tasks, {title}, s", title_justify="left")
-        for task, one in convergence.slowest(runs, tasks).items():
-            rows.add_row(task, f"{one:.1f}")
-        console.print(rows)
-    console.print(f"{machine()}; commit {commit()}", highlight=False, soft_wrap=True)
+        slowest = convergence.slowest(runs, tasks).items()
+        rows = [[task, f"{one:.1f}"] for task, one in slowest]
+        sheets.append(Sheet(f"slowest tasks of site.yml, {title}, s", ["task", "median"], rows))
+    command = f"berny bench converge --times {times}{f' --variable {variable}' if variable else ''}"
+    _finish(lab, command, sheets)
 
 
-def _table(found: list[Latency]) -> Table:
-    table = Table("rate", "served", "not stored", *QUANTILES, title="end-to-end latency, ms", title_justify="left")
-    for one in found:
-        quantiles = [f"{1000 * value:.0f}" for value in one.quantiles().values()] if one.latencies else []
-        table.add_row(f"{one.rate:g}/s", str(one.served), str(one.missing), *quantiles)
-    return table
+@app.command()
+def report() -> None:
+    """Write the newest result of each command to docs/figures.md, between its markers."""
+    found = figures.kept()
+    try:
+        PAGE.write_text(between(PAGE.read_text(), BEGIN, END, figures.markdown(found)))
+    except MarkersMissing as error:
+        console.print(f"[red]error:[/] {PAGE}: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"{PAGE.name}: {len(found)} results", highlight=False)
+
+
+def _finish(lab: Lab, command: str, sheets: list[Sheet], failed: bool = False) -> None:
+    """Print the figures and keep them; end with 1 where what was measured is not as it has to be."""
+    found = figures.of(lab, command, sheets)
+    figures.show(found, console)
+    figures.keep(found)
+    if failed:
+        raise typer.Exit(1)
