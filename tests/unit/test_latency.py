@@ -23,7 +23,7 @@ def test_observations_count_from_the_moment_that_their_response_was_complete() -
         {"answer": 2, "served": True, "at": 2.0},
         {"answer": 1, "served": True, "at": 3.0},
     )
-    assert served(truth, "r") == [2.0, 3.0, 3.0]
+    assert served(truth, "r", 0) == [2.0, 3.0, 3.0]
 
 
 def test_what_was_cut_off_or_is_of_another_run_is_not_expected() -> None:
@@ -32,7 +32,7 @@ def test_what_was_cut_off_or_is_of_another_run_is_not_expected() -> None:
         {"answer": 2, "identity": "b", "at": 1.0, "run": "other"},
         {"answer": 2, "served": True, "at": 2.0, "run": "other"},
     )
-    assert served(truth, "r") == []
+    assert served(truth, "r", 0) == []
 
 
 def test_an_observation_that_is_served_again_counts_once() -> None:
@@ -48,7 +48,15 @@ def test_an_observation_that_is_served_again_counts_once() -> None:
         {"answer": 4, "identity": "b", "at": 4.0},
         {"answer": 4, "served": True, "at": 4.5},
     )
-    assert served(truth, "r") == [3.5, 3.5]
+    assert served(truth, "r", 0) == [3.5, 3.5]
+
+
+def test_what_was_recorded_long_before_is_left_out() -> None:
+    """The query does not count it; a source that does not say when it has recorded something is believed."""
+    times = ("1970-01-01T00:01:39Z", "1970-01-01T00:01:41.000+00:00", "no time", None)
+    told = [{"answer": 1, "identity": name, "recorded_at": at} for name, at in zip("abcd", times, strict=True)]
+    truth = lines(*told, {"answer": 1, "identity": "e"}, {"answer": 1, "served": True, "at": 102.0})
+    assert served(truth, "r", 100) == [102.0] * 4
 
 
 def test_an_observation_is_there_once_as_many_are_stored() -> None:

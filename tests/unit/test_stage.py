@@ -469,3 +469,25 @@ def test_sigterm_ends_a_producer_in_order(variables: dict[str, str]) -> None:
         finally:
             stage.kill()
     assert stage.returncode == 0, said
+
+
+FAILING = """
+import sys
+from berny.runtime import stage
+from berny.runtime.files import FilesError
+
+def run(settings, stop):
+    raise FilesError("/user/hdfs/weather: connection refused") from OSError("refused")
+
+stage.main(stage.EnvironmentSettings, run)
+"""
+
+
+def test_work_that_failed_is_one_line_and_the_unit_tries_again() -> None:
+    """A person reads why, and no traceback."""
+    variables = {"BERNY_PIPELINE": "x", "BERNY_STAGE": "y", "BERNY_METRICS_PORT": "0"}
+    inherited = {"PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src"), "PATH": os.environ["PATH"]}
+    done = subprocess.run([sys.executable, "-c", FAILING], env=inherited | variables, capture_output=True, text=True)
+    assert done.returncode == 1
+    said = "the work failed and is done again: /user/hdfs/weather: connection refused"
+    assert done.stderr == f'level=error logger=stage message="{said}"\n'

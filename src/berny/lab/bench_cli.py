@@ -39,8 +39,7 @@ def latency(
 ) -> None:
     """Measure the time from a source's complete response to its observations being returned by a query of the last sink.
 
-    Meanwhile the pipeline's simulator serves only what is measured. An observation that its source says was recorded hours
-    before counts as not stored, and delays those after it: measure again at another time of day.
+    Meanwhile the pipeline's simulator serves only what is measured.
     """
     as_root()
     with told():

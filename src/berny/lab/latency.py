@@ -7,12 +7,14 @@ were served up to it.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from berny.controller.progress import Say
 from berny.lab import harness
@@ -48,10 +50,11 @@ class Latency:
         return {name: self.latencies[min(last, int(share * len(self.latencies)))] for name, share in QUANTILES.items()}
 
 
-def served(truth: Iterable[str], run: str) -> list[float]:
+def served(truth: Iterable[str], run: str, since: float) -> list[float]:
     """Return when the response of each new observation of a run was complete, in Unix seconds, in ascending order.
 
-    A source may serve an observation again, also one of an earlier run: it is stored once.
+    A source may serve an observation again, also one of an earlier run: it is stored once. One that the source has recorded
+    before ``since``, a Unix time, is left out, since it is not counted.
     """
     known: set[str] = set()
     answers: dict[int, list[str]] = {}
@@ -62,9 +65,17 @@ def served(truth: Iterable[str], run: str) -> list[float]:
             new = set(answers.pop(entry["answer"], [])) - known
             known |= new
             moments += [entry["at"]] * len(new) if entry["run"] == run else []
-        elif "identity" in entry:
+        elif "identity" in entry and not recorded_before(entry, since):
             answers.setdefault(entry["answer"], []).append(entry["identity"])
     return sorted(moments)
+
+
+def recorded_before(entry: Mapping[str, Any], since: float) -> bool:
+    """Return whether the source has recorded an observation of the ground truth before a Unix time, if it says when."""
+    try:
+        return dt.datetime.fromisoformat(entry["recorded_at"]).timestamp() < since
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def latencies(moments: Sequence[float], counted: Iterable[tuple[float, int]]) -> list[float]:
@@ -106,7 +117,7 @@ def measure(lab: Lab, pipeline: str, rate: float, seconds: float, say: Say) -> L
     lines = [(float(moment), int(count)) for moment, count in map(str.split, out.splitlines())]
     if counting.returncode or not lines:
         raise LabError(f"{pipeline}: {(error.strip() or 'nothing was counted').splitlines()[-1]}")
-    moments = served(_lines(simulator.truth), run)
+    moments = served(_lines(simulator.truth), run, since)
     if not moments:
         raise LabError(f"{pipeline}: its simulator served nothing; see {simulator.log}")
     # What was stored before is counted in the first line.

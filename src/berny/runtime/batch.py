@@ -20,7 +20,7 @@ from pydantic_core import from_json
 from berny.runtime import stage
 from berny.runtime.kafka import NotAcknowledged, Origin, Publisher, Publishes, Reader, Record, dead_letter
 from berny.runtime.skipped import watched
-from berny.runtime.stage import KafkaSettings, log, pause
+from berny.runtime.stage import KafkaSettings, WorkFailed, log, pause
 
 LOGGER = logging.getLogger("batch")
 EXPIRED = Counter("berny_expired_records", "Records older than the sink's retention, which it does not accept")
@@ -40,7 +40,7 @@ class BatchSettings(KafkaSettings):
     berny_batch_seconds: float = 0.5
 
 
-class SinkAway(Exception):
+class SinkAway(WorkFailed):
     """The sink accepts nothing now: the batch is kept in memory and written again."""
 
 

@@ -11,12 +11,14 @@ from hdfs import InsecureClient
 from hdfs.util import HdfsError
 from requests import RequestException
 
+from berny.runtime.stage import WorkFailed
+
 DAY = "dt="
 """Prefix of daily folders: ``dt=YYYY-MM-DD``."""
 PART_BYTES = 256 << 10
 
 
-class FilesError(Exception):
+class FilesError(WorkFailed):
     """HDFS refused or does not respond; the file is written again later."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from berny.runtime.stage import log
+from berny.runtime.stage import WorkFailed, log
 
 LOGGER = logging.getLogger("mapreduce")
 STREAMING = ("mapred", "streaming")
@@ -28,7 +28,7 @@ JAVA = "-Xmx192m"
 """Of the process that submits the job and waits for it."""
 
 
-class JobFailed(Exception):
+class JobFailed(WorkFailed):
     """A job failed or was stopped; the message has the last errors that it has reported."""
 
 

@@ -55,6 +55,10 @@ class ConfigurationError(Exception):
     """The stage can't continue until a person acts; the message says what to do."""
 
 
+class WorkFailed(Exception):
+    """The work failed for a reason outside, and is done again later; the message says why."""
+
+
 def read_settings(model: type[Settings]) -> Settings:
     """Read settings from the environment.
 
@@ -105,7 +109,7 @@ class Stop(threading.Event):
 
 
 def main(model: type[Settings], run: Callable[[Settings, Stop], None]) -> None:
-    """Run a stage: read its settings, serve its metrics, exit with 78 if a person has to act."""
+    """Run a stage: read its settings, serve its metrics; exit with 78 if a person has to act, with 1 if it is run again."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(LogfmtFormatter())
@@ -119,6 +123,9 @@ def main(model: type[Settings], run: Callable[[Settings, Stop], None]) -> None:
     except ConfigurationError as error:
         log(logger, logging.ERROR, str(error))
         sys.exit(CONFIGURATION_ERROR)
+    except WorkFailed as error:
+        log(logger, logging.ERROR, f"the work failed and is done again: {error}")
+        sys.exit(1)
 
 
 def pause(stop: threading.Event, seconds: float) -> None:
