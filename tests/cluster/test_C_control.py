@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,26 @@ def test_stopped_hdfs_stays_so_until_it_is_started(cluster: Cluster) -> None:
     cluster.sh("master", "sudo berny-probe berny-idfm-analytics --wait 240", timeout=260)
     cluster.serve(200)
     cluster.settle("no-dfs", 240)
+
+
+@pytest.mark.second_tier
+def test_an_outdated_replica_that_is_reported_first_is_replaced(cluster: Cluster) -> None:
+    """A DataNode dies while a block is written, and is back before those that have all of it after HDFS was stopped."""
+    others, late = ("worker_0", "worker_1"), "worker_2"
+    produce = "for part in $(seq 30); do head -c 20000 /dev/urandom; sleep 0.5; done"
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(cluster.sh, "worker_0", f"({produce}) | hdfs dfs -put - /tmp/outdated", 180)
+        time.sleep(8)
+        cluster.sh(late, "sudo systemctl kill -s KILL hdfs-datanode; sudo systemctl stop hdfs-datanode")
+        writing.result()
+    cluster.each("sudo systemctl stop hdfs-datanode", others)
+    cluster.sh("master", "sudo systemctl restart hdfs-namenode")
+    cluster.sh(late, "sudo systemctl start hdfs-datanode")
+    # It has registered and reported by then.
+    time.sleep(20)
+    cluster.each("sudo systemctl start hdfs-datanode", others)
+    cluster.sh("master", "sudo berny-probe hdfs --want healthy --wait 180", timeout=200)
+    cluster.sh("worker_0", "hdfs dfs -rm -skipTrash /tmp/outdated")
 
 
 def test_what_does_not_start_says_why(cluster: Cluster) -> None:
