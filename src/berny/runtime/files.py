@@ -39,7 +39,7 @@ class Files:
         try:
             yield full
         except (HdfsError, RequestException) as error:
-            raise FilesError(f"{full}: {str(error).splitlines()[0][:300]}") from error
+            raise FilesError(f"{full}: {str(error).splitlines()[0][:600]}") from error
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file. An existing one is from an earlier attempt, and must have the same size."""
