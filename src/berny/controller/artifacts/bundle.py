@@ -27,6 +27,8 @@ from berny.model.catalog import SHARED, load_catalog
 
 SUMS = "SHA256SUMS"
 CHUNK = 1 << 20
+INSTALLERS = {"ansible.builtin.apt": "name", "berny_packages": "names", "berny_converge": "packages"}
+"""The modules that install packages, and their argument that names them."""
 
 
 def os_packages() -> dict[str, str]:
@@ -47,8 +49,9 @@ def apt_names(tasks: Iterable[dict[str, Any]]) -> list[str]:
     """Return the packages that tasks install."""
     found: list[str] = []
     for task in tasks:
-        names = task.get("berny_packages", {}).get("names") or task.get("berny_converge", {}).get("packages") or []
-        found += [names] if isinstance(names, str) else names
+        for module, key in INSTALLERS.items():
+            names = task.get(module, {}).get(key) or []
+            found += [names] if isinstance(names, str) else names
         for part in ("block", "rescue", "always"):
             found += apt_names(task.get(part) or [])
     return found
