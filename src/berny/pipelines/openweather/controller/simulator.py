@@ -63,12 +63,15 @@ class Simulator(simulator.Simulator):
         parts = {"weather": self.weather, "forecast": self.forecast, "air_pollution": self.air_pollution}
         return [web.get(f"/data/2.5/{name}", handler) for name, handler in parts.items()]
 
-    def _refusal(self, request: web.Request, kind: str | None, city: City | None) -> web.Response | None:
+    async def _refusal(self, request: web.Request, kind: str | None, city: City | None) -> web.Response | None:
+        """Return the response to a call that is refused, or None, after a while if the source is to be slow."""
         if not request.query.get("appid"):
             kind = "401"
         elif not city:
             kind = "404"
         if kind not in ERRORS:
+            if kind == "slow":
+                await asyncio.sleep(SLOW_SECONDS)
             return None
         status, body = ERRORS[kind]
         return web.json_response(body, status=status)
@@ -77,12 +80,10 @@ class Simulator(simulator.Simulator):
         self, request: web.Request, city: City | None, make: Callable[[City], dict[str, Any]]
     ) -> web.StreamResponse:
         kind = self.fault(ANYWHERE)
-        refusal = self._refusal(request, kind, city)
+        refusal = await self._refusal(request, kind, city)
         if refusal:
             return refusal
         assert city
-        if kind == "slow":
-            await asyncio.sleep(SLOW_SECONDS)
         return await self.send(request, json.dumps(make(city)).encode(), cut=kind == "cut")
 
     async def forecast(self, request: web.Request) -> web.StreamResponse:
@@ -122,12 +123,10 @@ class Simulator(simulator.Simulator):
     async def weather(self, request: web.Request) -> web.StreamResponse:
         """Respond to a call of the current weather."""
         kind, city = self.fault(), CITIES.get(request.query.get("q", ""))
-        refusal = self._refusal(request, kind, city)
+        refusal = await self._refusal(request, kind, city)
         if refusal:
             return refusal
         assert city
-        if kind == "slow":
-            await asyncio.sleep(SLOW_SECONDS)
         mark = self.mark()
         if kind in ("malformed", "no_main"):
             self.note(mark, [{kind: True}])
