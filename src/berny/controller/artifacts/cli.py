@@ -143,7 +143,8 @@ def lock(names: Names = None) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             roots = [*recipe.roots, *recipe.alone, *(source.split("!")[0] for source in recipe.extra.values())]
             alone = recipe.alone if recipe.kind == "jars" else None
-            jars = maven.copy_jars(roots, Path(scratch) / "jars", exclude=recipe.exclude, alone=alone)
+            exclude = [name for name in recipe.exclude if ":" in name]
+            jars = maven.copy_jars(roots, Path(scratch) / "jars", exclude=exclude, alone=alone)
             locked = {coordinate: sha256_file(path) for coordinate, path in jars.items()}
             if recipe.sdist:
                 locked |= _lock_sdist(f"{recipe.sdist}=={recipe.version}", Path(scratch))

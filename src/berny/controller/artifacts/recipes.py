@@ -70,6 +70,7 @@ class Recipe(_Strict):
     roots: list[str] = []
     """Maven coordinates that the lock is resolved from."""
     exclude: list[str] = []
+    """What is left out: coordinates, and folders of an sdist, which have no colon."""
     alone: list[str] = []
     """Coordinates that are locked without what they depend on."""
     extra: dict[str, str] = {}

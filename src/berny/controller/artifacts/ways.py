@@ -118,6 +118,8 @@ def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
     archive = {n: p for n, p in archive.items() if not n.startswith("python/pyspark/python/")}
     for folder in ("bin", "sbin", "jars", "licenses"):
         archive |= tree(source / "deps" / folder, f"{folder}/")
+    left_out = tuple(f"{folder}/" for folder in recipe.exclude if ":" not in folder)
+    archive = {name: path for name, path in archive.items() if not name.startswith(left_out)}
     for path in (source / "lib").glob("*.zip"):
         archive[f"python/lib/{path.name}"] = path
     say(f"{len(coordinates)} jars")
