@@ -11,6 +11,9 @@ from confluent_kafka import KafkaException, Message
 
 from berny.runtime.kafka import NotAcknowledged, Record
 
+PUBLISHED = 1763985600
+"""When each message was, in Unix seconds."""
+
 
 class Crash(BaseException):
     """The process ended there."""
@@ -94,4 +97,4 @@ class Reader:
 
 def message(topic: str, offset: int, value: bytes | None) -> Message:
     """Return a message as a consumer gets it."""
-    return Message(topic=topic, partition=0, offset=offset, key=b"key", value=value, timestamp=(1, 1763985600000))
+    return Message(topic=topic, partition=0, offset=offset, key=b"key", value=value, timestamp=(1, 1000 * PUBLISHED))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory import Crash, Group, Topics
+from memory import PUBLISHED, Crash, Group, Topics
 from prometheus_client import REGISTRY
 
 from berny.runtime import batch
@@ -154,6 +154,20 @@ def test_every_record_is_written_and_committed_after_it() -> None:
     assert sorted(bench.table.rows) == list(range(250))
     assert bench.group.log == ["write", "commit 100", "write", "commit 200", "write", "commit 250"]
     assert bench.letters == []
+
+
+def test_the_time_from_end_to_end_begins_with_the_response() -> None:
+    """Not with the record of the topic before the sink, which analytics have made anew."""
+
+    def sums() -> float:
+        return REGISTRY.get_sample_value("berny_end_to_end_seconds_sum") or 0.0
+
+    before, moment = sums(), time.time() - 1000
+    Bench([json.dumps({"number": 1, "observed_at": moment}).encode()]).run_until_all_is_committed()
+    assert 1000 <= sums() - before < 1030
+    before = sums()
+    Bench(values(1)).run_until_all_is_committed()
+    assert sums() - before == pytest.approx(time.time() - PUBLISHED, abs=30)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -104,6 +104,12 @@ def parse(value: bytes) -> dict[str, Any]:
     return record
 
 
+def observed_at(record: Mapping[str, Any], message: Message) -> float:
+    """Return when the response with a record was complete, in Unix seconds; when it was published, if it does not say."""
+    moment = record.get("observed_at")
+    return moment if isinstance(moment, float) else message.timestamp()[1] / 1000
+
+
 class BatchConsumer(Generic[Item]):
     """Takes a batch, writes it, commits it; while the sink is away, the batch is kept and retried.
 
@@ -163,10 +169,14 @@ class BatchConsumer(Generic[Item]):
         """Write a batch and publish its dead letters; return False if the stage has to stop first."""
         items: list[tuple[Message, Item]] = []
         malformed: list[Record] = []
-        for message in batch:
+        observed: list[float] = []
+        each = max(1, len(batch) // 100)
+        for number, message in enumerate(batch):
             try:
                 record = parse(message.value() or b"null")
                 items.append((message, self._item(record, self._origin(message))))
+                if number % each == 0:
+                    observed.append(observed_at(record, message))
             except (ValueError, RecursionError) as error:
                 malformed.append(self._letter(message, str(error)))
         attempt = 0
@@ -185,8 +195,8 @@ class BatchConsumer(Generic[Item]):
         stage.DEAD_LETTERS.inc(dead)
         EXPIRED.inc(too_old)
         stage.RECORDS_OUT.inc(len(batch) - dead - too_old)
-        for message in batch[:: max(1, len(batch) // 100)]:
-            stage.END_TO_END.observe(stage.since(message.timestamp()[1] / 1000))
+        for moment in observed:
+            stage.END_TO_END.observe(stage.since(moment))
         return True
 
     def _write(self, items: list[tuple[Message, Item]]) -> tuple[list[Record], int]:

@@ -29,7 +29,7 @@ BATCH_SECONDS = Histogram("berny_batch_seconds", "Time from a batch's first reco
 END_TO_END = Histogram(
     "berny_end_to_end_seconds",
     "Time from the fetch of an observation's response to its acknowledgement by this stage's sink",
-    buckets=(0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 300, 3600),
+    buckets=(0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 300, 3600),
 )
 
 Settings = TypeVar("Settings", bound="EnvironmentSettings")
