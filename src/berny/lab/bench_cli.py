@@ -9,13 +9,13 @@ import typer
 
 from berny.controller.mapping import MarkersMissing, between
 from berny.controller.progress import Steps
-from berny.lab import convergence, figures
+from berny.lab import convergence, figures, short
 from berny.lab.cli import Name, as_root, console, told
 from berny.lab.convergence import Converge
 from berny.lab.figures import BEGIN, END, PAGE, Sheet
 from berny.lab.lab import Lab
 from berny.lab.latency import QUANTILES, Latency, measure
-from berny.lab.memory import budgets, compare
+from berny.lab.memory import Use, budgets, compare
 from berny.lab.plan import LabError
 from berny.lab.summary import probes
 from berny.model.catalog import load_catalog
@@ -26,6 +26,7 @@ HELP = (
 )
 app = typer.Typer(no_args_is_help=True, help=HELP)
 RATES = [1.0, 100.0, 1000.0]
+SHORT = "berny bench short"
 
 
 @app.command()
@@ -79,13 +80,17 @@ def memory(name: Name = "lab") -> None:
     as_root()
     with told():
         lab = Lab.existing(name)
-        found = compare(probes(lab), budgets(load_catalog(), load_pipelines()))
+        found = _memory(lab)
     rows = [
         [use.node, use.unit, str(use.resident), str(use.budget), f"{use.ratio:.0%}{' !' if use.exceeds else ''}"]
         for use in found
     ]
     sheet = Sheet("resident memory, MiB", ["node", "unit", "resident", "budget", "share"], rows)
     _finish(lab, "berny bench memory", [sheet], failed=any(use.exceeds for use in found))
+
+
+def _memory(lab: Lab) -> list[Use]:
+    return compare(probes(lab), budgets(load_catalog(), load_pipelines()))
 
 
 @app.command()
@@ -120,6 +125,38 @@ def converge(
         sheets.append(Sheet(f"slowest tasks of site.yml, {title}, s", ["task", "median"], rows))
     command = f"berny bench converge --times {times}{f' --variable {variable}' if variable else ''}"
     _finish(lab, command, sheets)
+
+
+@app.command(name="short")
+def short_form(
+    seconds: Annotated[float, typer.Option(min=10, help="How long the latency is measured.")] = 30, name: Name = "lab"
+) -> None:
+    """Measure latency, an unchanged site.yml and memory within two minutes, beside what docs/figures.md has of it.
+
+    Both sides are made comparable by a calibration. Fails where a figure is more than twice as bad.
+    """
+    as_root()
+    with told():
+        lab = Lab.existing(name)
+        chosen = next(iter(lab.simulators), "")
+        if not chosen:
+            raise LabError(f"lab {name} runs no simulator")
+        now = {short.CALIBRATION: short.calibrate()}
+        with Steps(console) as steps:
+            with lab.simulators[chosen].kept(), steps.step(f"latency of {chosen} at 100/s") as say:
+                quantiles = measure(lab, chosen, 100, seconds, say).quantiles()
+            now |= {f"latency at 100/s, {name}, ms": 1000 * quantiles[name] for name in ("p50", "p90")}
+            with lab.locked(), steps.step("site.yml, unchanged") as say:
+                now["unchanged site.yml, s"] = convergence.measure(lab, say).seconds
+        now["memory in total, MiB"] = sum(use.resident for use in _memory(lab))
+    sides = short.beside(now, short.on_page(PAGE.read_text(), SHORT))
+    rows = [
+        [side.name, *(f"{one:.2f}" if one is not None else "" for one in (side.now, side.page, side.ratio))]
+        for side in sides
+    ]
+    figures.show_table(Sheet("beside docs/figures.md", ["figure", "now", "page", "ratio"], rows), console)
+    sheet = Sheet("short form", ["figure", "value"], [[key, f"{value:.1f}"] for key, value in now.items()])
+    _finish(lab, SHORT, [sheet], failed=any(side.worse for side in sides))
 
 
 @app.command()

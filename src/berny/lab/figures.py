@@ -74,13 +74,18 @@ def kept() -> list[Figures]:
     return list(found.values())
 
 
+def show_table(sheet: Sheet, console: Console) -> None:
+    """Print a table."""
+    table = Table(*sheet.columns, title=sheet.title, title_justify="left")
+    for row in sheet.rows:
+        table.add_row(*row)
+    console.print(table)
+
+
 def show(figures: Figures, console: Console) -> None:
     """Print a result."""
     for sheet in figures.sheets:
-        table = Table(*sheet.columns, title=sheet.title, title_justify="left")
-        for row in sheet.rows:
-            table.add_row(*row)
-        console.print(table)
+        show_table(sheet, console)
     console.print(f"{figures.machine}; commit {figures.commit}", highlight=False, soft_wrap=True)
 
 
