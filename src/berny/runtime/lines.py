@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 _IN_TAGS = re.compile(r"[,= \n\r\t\\]")
 _IN_STRINGS = re.compile(r'["\\]')
@@ -22,16 +23,20 @@ def _tag(value: str) -> str:
     return escaped + " " if escaped.endswith("\\") else escaped
 
 
-def _field(value: str | float | bool) -> str:
-    if isinstance(value, str):
-        return f'"{_IN_STRINGS.sub(_escaped, value)}"' if _IN_STRINGS.search(value) else f'"{value}"'
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value}i" if isinstance(value, int) else repr(value)
+def _string(value: str) -> str:
+    return f'"{_IN_STRINGS.sub(_escaped, value)}"' if _IN_STRINGS.search(value) else f'"{value}"'
 
 
 def _escaped(match: re.Match[str]) -> str:
     return "\\" + match[0]
+
+
+_FIELDS: dict[type, Callable[[Any], str]] = {
+    str: _string,
+    bool: lambda value: "true" if value else "false",
+    int: lambda value: f"{value}i",
+    float: repr,
+}
 
 
 def line(measurement: str, tags: Mapping[str, str], fields: Mapping[str, str | float | bool], nanoseconds: int) -> str:
@@ -39,10 +44,12 @@ def line(measurement: str, tags: Mapping[str, str], fields: Mapping[str, str | f
 
     Names of measurement, tags and fields must not need escapes, and tag values must not be empty.
     """
-    where = "".join(f",{name}={_tag(value)}" for name, value in tags.items())
+    where = "".join([f",{name}={_tag(value)}" for name, value in tags.items()])
     what = ",".join(
-        f"{name}={_field(value)}"
-        for name, value in fields.items()
-        if not isinstance(value, float) or math.isfinite(value)
+        [
+            f"{name}={_FIELDS[type(value)](value)}"
+            for name, value in fields.items()
+            if type(value) is not float or math.isfinite(value)
+        ]
     )
     return f"{measurement}{where} {what} {nanoseconds}"

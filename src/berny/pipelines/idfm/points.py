@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from functools import lru_cache
 from typing import Any
 
 from berny.pipelines.idfm import prim
@@ -30,8 +31,18 @@ def _number(text: str) -> int:
 
 def milliseconds(moment: object) -> int | None:
     """Return milliseconds since 1970 of a time in the format of ``prim.moment``, or None if it is not one."""
-    parsed = prim.moment(moment)
+    return _milliseconds(moment) if isinstance(moment, str) else None
+
+
+@lru_cache(4096)
+def _milliseconds(text: str) -> int | None:
+    parsed = prim.moment(text)
     return (parsed - EPOCH) // MILLISECOND if parsed else None
+
+
+@lru_cache(4096)
+def _slot(journey: str) -> str:
+    return str(_number(journey) % SLOTS)
 
 
 def nanoseconds(recorded_at: object, identity: str) -> int:
@@ -58,7 +69,7 @@ def point(record: dict[str, Any]) -> str:
     time = nanoseconds(record.get("recorded_at"), identity)
     tags = {tag: str(record.get(tag) or "unknown") for tag in ("direction", "line", "mission")}
     journey = str(record.get("journey") or "")
-    tags["slot"] = str(_number(journey) % SLOTS)
+    tags["slot"] = _slot(journey)
     tags["stop"] = str(record.get("stop") or "unknown")
     cancelled = bool(record.get("cancelled"))
     fields: dict[str, str | float | bool] = {"identity": identity, "journey": journey, "cancelled": cancelled}
