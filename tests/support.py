@@ -27,7 +27,7 @@ from berny.faults.targets import targets_of
 from berny.lab import harness
 from berny.lab.harness import PYTHON as PYTHON
 from berny.lab.lab import Lab
-from berny.lab.plan import LabError, state_folder
+from berny.lab.plan import LabError, load_plan, state_folder
 from berny.model.component import Component
 from berny.model.topology import CHECKOUT
 
@@ -295,6 +295,26 @@ class Cluster:
             time.sleep(1)
         console.print(report, highlight=False)
         return report
+
+
+def start(cluster: Cluster, *pipelines: str) -> None:
+    """Do what ``make lab PIPELINES=…`` does."""
+    with cluster.lent():
+        berny("lab", "start", "--name", NAME, "--rate", str(RATE), "--pipelines", " ".join(pipelines))
+
+
+@contextmanager
+def beside(cluster: Cluster, pipeline: str) -> Iterator[Cluster]:
+    """Yield the cluster with one more pipeline; whatever happens, that one is gone afterwards."""
+    own = cluster.lab.plan.pipelines
+    try:
+        start(cluster, *own, pipeline)
+        yield Cluster(Lab.existing(NAME))
+    finally:
+        now = load_plan(NAME)
+        if now and now.pipelines != own:
+            play("playbooks/reset.yml", "-e", f"pipeline={pipeline}", "-e", f"data={NAME}", ok=False)
+            start(cluster, *own)
 
 
 @contextmanager

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import support
 from berny.lab.harness import PYTHON
-from berny.lab.lab import Lab
-from berny.lab.plan import load_plan
-from support import NAME, RATE, Cluster, Play, play, wait_until
+from support import NAME, Cluster, Play, beside, play, start, wait_until
 
 PIPELINE = "openweather"
 STAGES = {
@@ -32,12 +29,6 @@ def unit(stage: str) -> str:
     return f"berny-{PIPELINE}-{stage}"
 
 
-def start(cluster: Cluster, *pipelines: str) -> None:
-    """Do what ``make lab PIPELINES=…`` does."""
-    with cluster.lent():
-        support.berny("lab", "start", "--name", NAME, "--rate", str(RATE), "--pipelines", " ".join(pipelines))
-
-
 def run_timer(cluster: Cluster, stage: str) -> None:
     """Run a timer's stage now, or wait for the run that its timer has begun."""
     cluster.sh(STAGES[stage], f"sudo systemctl start {unit(stage)}", timeout=300)
@@ -52,15 +43,8 @@ def before(cluster: Cluster) -> dict[tuple[str, str], str]:
 @pytest.fixture(scope="module", autouse=True)
 def both(cluster: Cluster, before: dict[tuple[str, str], str]) -> Iterator[Cluster]:
     """The cluster with both pipelines; whatever happens, openweather is gone afterwards."""
-    own = cluster.lab.plan.pipelines
-    try:
-        start(cluster, *own, PIPELINE)
-        yield Cluster(Lab.existing(NAME))
-    finally:
-        now = load_plan(NAME)
-        if now and now.pipelines != own:
-            play("playbooks/reset.yml", "-e", f"pipeline={PIPELINE}", "-e", f"data={NAME}", ok=False)
-            start(cluster, *own)
+    with beside(cluster, PIPELINE) as found:
+        yield found
 
 
 def test_another_run_changes_nothing(both: Cluster) -> None:

@@ -217,6 +217,24 @@ def test_an_appended_response_ends_the_wait_of_the_publisher(bench: Bench, monke
     assert not thread.is_alive()
 
 
+def test_a_backlog_is_published_in_parts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large it is, memory holds some bytes of it at once."""
+    for number in range(4):
+        bench.spool.append(toys(number), time.time())
+    batches: list[int] = []
+    publish = bench.topics.publish
+
+    def counting(found: Iterator[Record]) -> int:
+        batches.append(publish(found))
+        return batches[-1]
+
+    monkeypatch.setattr(bench.topics, "publish", counting)
+    monkeypatch.setattr(poller, "BATCH_BYTES", 2 * len(toys(0)))
+    with bench.running(Toys()):
+        until(lambda: len(bench.numbers) == 4)
+    assert bench.numbers == [0, 1, 2, 3] and batches == [2, 2]
+
+
 def test_what_was_published_is_known_to_the_next_process(bench: Bench) -> None:
     """The source repeats itself over a restart."""
     with bench.running(Toys(toys(1, 2))):

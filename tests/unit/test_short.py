@@ -30,9 +30,13 @@ def test_the_page_of_a_command_is_read_and_no_other() -> None:
     [(19, 1, 1.9, False), (21, 1, 2.1, True), (30, 2, 1.5, False), (10, 0.4, 2.5, True)],
 )
 def test_a_slower_machine_may_take_longer(now: float, speed: float, ratio: float, worse: bool) -> None:
-    one = beside({CALIBRATION: 30 * speed, "time": now}, {CALIBRATION: 30, "time": 10})[0]
-    assert one.ratio == pytest.approx(ratio)
-    assert one.worse is worse
+    time, size = beside(
+        {CALIBRATION: 30 * speed, "time, s": now, "memory, MiB": 15},
+        {CALIBRATION: 30, "time, s": 10, "memory, MiB": 10},
+    )
+    assert time.ratio == pytest.approx(ratio)
+    assert time.worse is worse
+    assert size.ratio == 1.5 and not size.worse
 
 
 def test_what_the_page_does_not_have_is_shown_and_not_judged() -> None:

@@ -54,6 +54,14 @@ def fill(spool: Spool, count: int) -> list[int]:
     return [spool.append(f"answer {number}".encode(), float(number)) for number in range(count)]
 
 
+def test_sizes_are_those_of_what_is_read(spool: Spool) -> None:
+    """In bytes, which are not characters."""
+    offsets = [*fill(spool, 3), spool.append("é".encode(), 3.0), *fill(spool, 2)]
+    for after, most in ((0, 1 << 30), (offsets[1], 1 << 30), (0, 9), (offsets[0], 20), (offsets[-1], 1)):
+        read = [(one.offset, one.fetched_at, len(one.body)) for one in spool.read(after, max_bytes=most)]
+        assert [tuple(one) for one in spool.sizes(after, most)] == read
+
+
 # -- crashes -----------------------------------------------------------------------------------------------------------
 
 

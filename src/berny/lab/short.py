@@ -12,6 +12,8 @@ from statistics import median
 
 CALIBRATION = "calibration, ms"
 """The figure that all others are relative to."""
+TIMES = (", ms", ", s")
+"""How the name of a figure that is a time ends."""
 WORSE = 2.0
 """How many times a figure may be that of the page."""
 ROW = re.compile(r"^\| ([^|]+) \| ([0-9.]+) \|", re.M)
@@ -59,6 +61,13 @@ def on_page(page: str, command: str) -> dict[str, float]:
 
 
 def beside(now: Mapping[str, float], page: Mapping[str, float]) -> list[Beside]:
-    """Return each figure beside the page's; both mappings have the calibration, or the page has nothing."""
+    """Return each figure beside the page's; both mappings have the calibration, or the page has nothing.
+
+    What is no time, by its unit, does not depend on how fast a machine is.
+    """
     speed = now[CALIBRATION] / page[CALIBRATION] if CALIBRATION in page else 1.0
-    return [Beside(name, value, page.get(name), speed) for name, value in now.items() if name != CALIBRATION]
+    return [
+        Beside(name, value, page.get(name), speed if name.endswith(TIMES) else 1.0)
+        for name, value in now.items()
+        if name != CALIBRATION
+    ]

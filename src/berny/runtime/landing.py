@@ -9,7 +9,7 @@ import time
 from itertools import takewhile
 
 from berny.runtime.files import DAY, Files
-from berny.runtime.spool import Answer, Spool
+from berny.runtime.spool import Size, Spool
 from berny.runtime.stage import EnvironmentSettings
 
 SINK = "hdfs"
@@ -84,12 +84,12 @@ class Landing:
         return len(answers)
 
     def _plan(self, spool: Spool, cursor: int, all_of_it: bool) -> tuple[int, int, str] | None:
-        waiting = spool.read(cursor, 100_000, self._roll_bytes)
+        waiting = spool.sizes(cursor, self._roll_bytes)
         if not waiting:
             return None
         day = _day(waiting[0])
         batch = list(takewhile(lambda answer: _day(answer) == day, waiting))
-        size = sum(len(answer.body) for answer in batch)
+        size = sum(answer.bytes for answer in batch)
         due = (
             # A negative age means that the clock was ahead: do not wait for it.
             not 0 <= time.time() - batch[0].fetched_at < self._roll_seconds
@@ -112,5 +112,5 @@ class Landing:
         return self._files.drop_expired(keep_seconds)
 
 
-def _day(answer: Answer) -> str:
+def _day(answer: Size) -> str:
     return dt.datetime.fromtimestamp(answer.fetched_at, dt.UTC).date().isoformat()

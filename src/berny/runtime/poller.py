@@ -26,7 +26,8 @@ from berny.runtime.stage import ConfigurationError, KafkaSettings, log, pause
 
 LOGGER = logging.getLogger("poller")
 KAFKA = "kafka"
-BATCH_ANSWERS = 50
+BATCH_ANSWERS, BATCH_BYTES = 50, 4 << 20
+"""How many responses are published at once: parsed, they take some ten times their size."""
 # How much longer than the pace a call may take before the stage is overdue.
 LATE_SECONDS = 60
 PRUNE_SECONDS = 60
@@ -253,7 +254,7 @@ class Poller:
 
     def _publish_some(self, spool: Spool) -> int:
         since = time.monotonic()
-        answers = spool.read(spool.cursor(KAFKA), BATCH_ANSWERS)
+        answers = spool.read(spool.cursor(KAFKA), BATCH_ANSWERS, BATCH_BYTES)
         if not answers:
             return 0
         named = [pair for answer in answers for pair in self._records(answer)]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -59,6 +60,15 @@ class Answer:
     fetched_at: float
     """Unix time in seconds."""
     body: bytes
+
+
+class Size(NamedTuple):
+    """A response without its body."""
+
+    offset: int
+    fetched_at: float
+    """Unix time in seconds."""
+    bytes: int
 
 
 def look(path: Path, since: float) -> tuple[list[str], list[Answer]]:
@@ -146,6 +156,17 @@ class Spool:
             found.append(Answer(*row))
             size += len(row[2])
             if size >= max_bytes:
+                break
+        return found
+
+    def sizes(self, after: int, max_bytes: int) -> list[Size]:
+        """Return what the responses after an offset are, without their bodies, none after ``max_bytes`` are exceeded."""
+        query = 'SELECT "offset", fetched_at, length(body) FROM answers WHERE "offset" > ? ORDER BY "offset"'
+        found, total = [], 0
+        for row in self._db.execute(query, (after,)):
+            found.append(Size(*row))
+            total += row[2]
+            if total >= max_bytes:
                 break
         return found
 
