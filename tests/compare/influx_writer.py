@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import resource
+import os
 import subprocess
 import sys
 import threading
@@ -136,7 +136,6 @@ def written(given: argparse.Namespace) -> int:
 def measure(given: argparse.Namespace) -> dict[str, float]:
     """Start a writer, and measure from its first commit until nothing is left, or as long as is measured."""
     command = [sys.executable, __file__, "run", given.side, *sys.argv[3:], "--group", given.group]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as writer:
         first = since = 0.0
         until = time.monotonic() + given.seconds
@@ -149,17 +148,19 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
                     break
                 time.sleep(0.2)
             took = time.monotonic() - since
-            peak = int(next(line for line in _status(writer.pid) if line.startswith("VmHWM")).split()[1]) / 1024
+            cpu, peak = _used(writer.pid)
         finally:
             subprocess.run(["pkill", "-TERM", "-g", str(writer.pid)])
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
     return {"points/s": (count - first) / took, "µs of processor/point": 1e6 * cpu / count, "peak MiB": peak}
 
 
-def _status(pid: int) -> list[str]:
+def _used(pid: int) -> tuple[float, float]:
+    """Return the processor time in seconds and the peak of resident memory in MiB of a process, or of its child."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return Path(f"/proc/{children[0] if children else pid}/status").read_text().splitlines()
+    folder = Path(f"/proc/{children[0] if children else pid}")
+    ticks = folder.joinpath("stat").read_text().rpartition(")")[2].split()[11:13]
+    peak = next(line for line in folder.joinpath("status").read_text().splitlines() if line.startswith("VmHWM"))
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
 
 
 def main() -> None:

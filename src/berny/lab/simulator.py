@@ -19,6 +19,8 @@ from berny.lab.simulation import Simulation
 
 # On a host where four machines boot at the same time.
 START_SECONDS = 60
+ASK_SECONDS = 30
+"""How long a simulator may take that serves a thousand observations a second on a busy machine."""
 
 
 def _folder(plan: Plan) -> Path:
@@ -115,5 +117,5 @@ class Simulator(Process):
         """Return the JSON of the simulator's response; ``data`` is posted."""
         body = None if data is None else json.dumps(data).encode()
         request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=ASK_SECONDS) as answer:
             return json.loads(answer.read() or b"null")
