@@ -11,9 +11,8 @@ import json
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from hdfs import InsecureClient
 
@@ -33,14 +32,6 @@ class Progress:
 
     topic_id: str
     offsets: dict[int, int]
-    sink: str = ""
-    """Identifies the store that the query writes to; empty if that does not matter."""
-    id: str = ""
-    """Identifies the checkpoint, whose batches are numbered from 0; empty in one of an earlier version."""
-    former: tuple[str, ...] = ()
-    """The ids of those that it has replaced, the last one last."""
-    batch: int = -1
-    """The last complete batch; -1 before the first one."""
 
 
 class Checkpoint:
@@ -66,7 +57,7 @@ class Checkpoint:
         done = self._last("commits")
         if done is not None:
             offsets = topic_offsets(self._read(f"{self._path}/offsets/{done}"), topic)
-            return replace(origin or Progress("", {}), offsets=offsets, batch=done)
+            return Progress(origin.topic_id if origin else "", offsets)
         return origin
 
     def begin(self, progress: Progress) -> None:
@@ -95,9 +86,7 @@ class Checkpoint:
             body = json.loads(self._read(f"{folder}/{ORIGIN}"))
         except ValueError:
             return None
-        offsets = {int(partition): offset for partition, offset in body["offsets"].items()}
-        rest = body.get("sink", ""), body.get("id", ""), tuple(body.get("former", ()))
-        return Progress(body["topic_id"], offsets, *rest)
+        return Progress(body["topic_id"], {int(partition): offset for partition, offset in body["offsets"].items()})
 
     def _last(self, folder: str) -> int | None:
         if self._client.status(f"{self._path}/{folder}", strict=False) is None:
@@ -110,8 +99,7 @@ class Checkpoint:
 
 
 def _written(progress: Progress) -> bytes:
-    names = {"sink": progress.sink, "id": progress.id, "former": progress.former}
-    return json.dumps({"topic_id": progress.topic_id, "offsets": progress.offsets, **names}).encode()
+    return json.dumps({"topic_id": progress.topic_id, "offsets": progress.offsets}).encode()
 
 
 def topic_offsets(text: str, topic: str) -> dict[int, int]:
@@ -127,7 +115,7 @@ def topic_offsets(text: str, topic: str) -> dict[int, int]:
 
 
 def where_to_begin(
-    known: Progress | None, topic: str, topic_id: str, marks: Mapping[int, tuple[int, int]], sink: str = ""
+    known: Progress | None, topic: str, topic_id: str, marks: Mapping[int, tuple[int, int]]
 ) -> tuple[dict[int, int] | None, list[Gap]]:
     """Return the offsets at which a new checkpoint begins, or None if the current one can be followed, and the gaps.
 
@@ -136,9 +124,8 @@ def where_to_begin(
         topic: the topic's name.
         topic_id: the id of the topic that exists now.
         marks: by partition, the earliest available offset and the next one to be written.
-        sink: the id of the store that is written to now.
     """
-    if known is None or known.topic_id not in ("", topic_id) or known.sink != sink:
+    if known is None or known.topic_id not in ("", topic_id):
         return {partition: low for partition, (low, _) in marks.items()}, []
     wanted = {partition: known.offsets.get(partition, 0) for partition in marks}
     found = {partition: resume(wanted[partition], *mark) for partition, mark in marks.items()}
@@ -151,23 +138,12 @@ def where_to_begin(
     return (None if following == wanted else following), gaps
 
 
-def following(known: Progress | None, topic_id: str, offsets: dict[int, int], sink: str) -> Progress:
-    """Return the position of a new checkpoint that replaces one, if there is one."""
-    former = (*known.former, known.id) if known and known.id else ()
-    return Progress(topic_id, offsets, sink, uuid.uuid4().hex[:12], former)
-
-
 def prepare(
-    checkpoint: Checkpoint,
-    watch: TopicWatch,
-    bootstrap_servers: str,
-    skipped: Skipped,
-    stop: threading.Event,
-    sink: str = "",
+    checkpoint: Checkpoint, watch: TopicWatch, bootstrap_servers: str, skipped: Skipped, stop: threading.Event
 ) -> dict[str, dict[str, int]] | None:
     """Make sure that a query can follow its checkpoint; return its ``startingOffsets``, or None if the stage has to stop.
 
-    Waits while the topic does not exist. If the store has another id than ``sink``, the topic is read from its beginning.
+    Waits while the topic does not exist.
 
     Raises:
         HdfsError, RequestException, KafkaException: HDFS or Kafka does not respond.
@@ -184,21 +160,20 @@ def prepare(
         if not ahead or (known and known.topic_id not in ("", topic_id)) or time.monotonic() > deadline:
             break
         pause(stop, 1)
-    begin, gaps = where_to_begin(known, topic, topic_id, marks, sink)
+    begin, gaps = where_to_begin(known, topic, topic_id, marks)
     if begin is None:
         assert known
         if not known.topic_id:
-            checkpoint.adopt(replace(known, topic_id=topic_id))
+            checkpoint.adopt(Progress(topic_id, known.offsets))
         begin = {partition: known.offsets.get(partition, 0) for partition in marks}
     else:
         for gap in gaps:
             skipped.add(gap)
-        checkpoint.begin(following(known, topic_id, begin, sink))
+        checkpoint.begin(Progress(topic_id, begin))
         if not gaps:
             reason = "there is no checkpoint"
             if known:
                 same = known.topic_id in ("", topic_id)
                 reason = "offsets that were read are gone" if same else "the topic was recreated"
-                reason = "it is another store" if same and known.sink != sink else reason
             log(LOGGER, logging.WARNING, "reading the topic from its beginning", topic=topic, reason=reason)
     return {topic: {str(partition): offset for partition, offset in begin.items()}}

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -149,12 +149,9 @@ class Topic:
         self,
         values: Callable[[Iterable[dict[str, Any]]], Iterable[tuple[str, Hashable]]],
         expects: Callable[[Any], Hashable] = same,
-        chooses: Callable[[Mapping[str, Any]], Mapping[str, Any]] = same,
     ) -> Sink:
         """Return the topic as a sink; ``values`` yields identity and value of the records that have them."""
-        return Sink(
-            self.name, "kafka", lambda since: values(self.records(since)), expects, transport=True, chooses=chooses
-        )
+        return Sink(self.name, "kafka", lambda since: values(self.records(since)), expects, transport=True)
 
 
 def read_by_query(cluster: Cluster, pipeline: str, stage: str) -> dict[int, int]:
