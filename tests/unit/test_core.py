@@ -27,6 +27,7 @@ CLIENTS = {
     "kafka.py": {"kafka"},
     "landing.py": {"hdfs", "hdfs_user", "hdfs_web_url"},
     "mapreduce.py": {"hadoop", "yarn"},
+    "microbatch.py": {"kafka", "kafka_bootstrap_servers", "spark"},
     "poller.py": {"hdfs", "kafka"},
     "progress.py": {"kafka"},
     "readers.py": {"hdfs", "influxdb", "kafka"},
