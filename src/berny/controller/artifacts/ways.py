@@ -63,14 +63,14 @@ def own_code(pipeline: str = "") -> dict[str, Path]:
     there restarts nothing.
     """
     if pipeline:
-        folder = recipes.PIPELINES / pipeline
-        places = {f"python/berny/pipelines/{pipeline}/": folder, "scripts/": folder / "scripts"}
+        home = recipes.PIPELINES / pipeline
+        places = {f"python/berny/pipelines/{pipeline}/": home, "scripts/": home / "scripts"}
         return {
-            f"{place}{path.name}": path
+            f"{place}{file.name}": file
             for place, held in places.items()
             if held.is_dir()
-            for path in held.iterdir()
-            if path.is_file() and path.suffix not in (".pyc", ".md")
+            for file in held.iterdir()
+            if file.is_file() and file.suffix not in (".pyc", ".md")
         }
     found: dict[str, Path] = {}
     for folder in NODES:
