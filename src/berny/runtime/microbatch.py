@@ -1,6 +1,6 @@
 """From a topic to anything by Spark Structured Streaming in micro-batches: a function of the pipeline writes each batch.
 
-The checkpoint advances after the function has returned. A batch may be repeated, with the same number and the same rows, so the
+The checkpoint advances after the function has returned. A batch may be repeated with the same number and rows, so the
 function has to be idempotent. Beside ``stream``, which has the real-time mode, for what has to be written as a whole.
 """
 
