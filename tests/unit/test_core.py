@@ -23,6 +23,7 @@ CORE = [
 CLIENTS = {
     "batch.py": {"kafka", "kafka_bootstrap_servers"},
     "checkpoint.py": {"hdfs"},
+    "file_poller.py": {"kafka"},
     "files.py": {"hdfs"},
     "kafka.py": {"kafka"},
     "landing.py": {"hdfs", "hdfs_user", "hdfs_web_url"},
