@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 
@@ -22,7 +22,7 @@ from berny.runtime.progress import Position
 from berny.runtime.skipped import watched
 from berny.runtime.stage import log
 from berny.runtime.stream import Query, QuerySettings, Slots, Watch, end_offsets, read, task_slots
-from berny.runtime.topics import TopicWatch, watermarks
+from berny.runtime.topics import ASK_SECONDS, TopicWatch, client_settings
 
 LOGGER = logging.getLogger("microbatch")
 LAG_SECONDS = 2.0
@@ -123,13 +123,16 @@ def run(
         guarded = Guarded(work)
         query = start(spark, settings, topic, starting, guarded)
         log(LOGGER, logging.INFO, "the query runs", checkpoint=settings.berny_checkpoint)
+        lag = Lag(settings.kafka_bootstrap_servers, topic)
         try:
-            attend(query, watch, slots, position, Lag(settings.kafka_bootstrap_servers, topic), stop)
+            attend(query, watch, slots, position, lag, stop)
         except Exception:
             if guarded.error and not isinstance(guarded.error, Stopped):
                 raise guarded.error from None
             if not stop.is_set():
                 raise
+        finally:
+            lag.close()
     spark.stop()
 
 
@@ -157,23 +160,32 @@ def start(
 
 
 class Lag:
-    """Measures how many records wait, every ``LAG_SECONDS``."""
+    """Measures how many records wait, every ``LAG_SECONDS``, over one client: a new one costs more than what it asks for."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        self._servers, self._topic = bootstrap_servers, topic
+        self._topic = topic
+        self._client = Consumer(client_settings(bootstrap_servers) | {"group.id": "berny-progress"})
         self._due = 0.0
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._client.close()
 
     def measure(self, following: Mapping[int, int]) -> None:
         """Compare the next offsets with the topic's ends, if it is time to."""
         if time.monotonic() < self._due:
             return
         self._due = time.monotonic() + LAG_SECONDS
+        waiting = 0
         try:
-            ends = watermarks(self._servers, self._topic)
+            for number, offset in following.items():
+                partition = TopicPartition(self._topic, number)
+                low, high = self._client.get_watermark_offsets(partition, timeout=ASK_SECONDS)
+                waiting += max(0, high - max(low, offset))
         except KafkaException as error:
             log(LOGGER, logging.WARNING, "can't ask for the lag; trying again", reason=error.args[0].str())
             return
-        stage.LAG.set(sum(max(0, high - max(low, following.get(number, 0))) for number, (low, high) in ends.items()))
+        stage.LAG.set(waiting)
 
 
 def attend(query: Query, watch: Watch, slots: Slots, position: Position, lag: Any, stop: threading.Event) -> None:
