@@ -47,7 +47,14 @@ def spark(tmp_path_factory: pytest.TempPathFactory, hdfs: Hdfs) -> Iterator[Any]
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("HADOOP_USER_NAME", USER)
         patch.setattr(sys, "path", [str(home / "python"), *sys.path])
+        from pyspark import SparkContext
         from pyspark.sql import SparkSession
+
+        # Of tests before these: it is another user in HDFS.
+        if former := SparkContext._gateway:
+            former.shutdown()
+            former.proc.stdin.close()
+            SparkContext._gateway = SparkContext._jvm = None
 
         from berny.pipelines.customers import columns, compact
         from berny.pipelines.customers import spark_streaming_job_kafka_hdfs as job
