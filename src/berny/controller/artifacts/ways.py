@@ -115,7 +115,6 @@ def spark(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
             wheel.extractall(scratch / "wheel")
     source = scratch / "unpacked" / f"{recipe.sdist}-{recipe.version}"
     archive = tree(source / "pyspark", "python/pyspark/") | tree(scratch / "wheel" / "py4j", "python/py4j/")
-    archive = {n: p for n, p in archive.items() if not n.startswith("python/pyspark/python/")}
     for folder in ("bin", "sbin", "jars", "licenses"):
         archive |= tree(source / "deps" / folder, f"{folder}/")
     left_out = tuple(f"{folder}/" for folder in recipe.exclude if ":" not in folder)
