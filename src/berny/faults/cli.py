@@ -13,7 +13,7 @@ from berny.faults.bench import Outcome, check_again, run_case
 from berny.faults.cases import FaultCase, fault_cases, heal_all, random_case
 from berny.faults.results import PAGE, Results, line, page, several, summary
 from berny.faults.targets import Targets, load_targets, targets_of
-from berny.lab.cli import Name, as_root, console, told
+from berny.lab.cli import Name, as_root, console, reporting_errors
 from berny.lab.lab import Lab
 from berny.lab.measured import commit
 from berny.lab.plan import LabError, load_plan
@@ -42,7 +42,7 @@ def run(
 ) -> None:
     """Run fault cases, one after the other; exits with 0 if all of them pass."""
     as_root()
-    with told():
+    with reporting_errors():
         lab = Lab.existing(name)
         _finish(_run(lab, _chosen(names, targets_of(lab.plan)), rate, seed, resume))
 
@@ -56,7 +56,7 @@ def random_(
 ) -> None:
     """Inject random faults every few seconds; then heal, and compare every sink with the ground truth."""
     as_root()
-    with told():
+    with reporting_errors():
         lab = Lab.existing(name)
         _finish(_run(lab, [random_case(seconds, seed, targets_of(lab.plan))], rate, seed, False))
 
@@ -65,7 +65,7 @@ def random_(
 def heal(name: Name = "lab") -> None:
     """Remove everything that a killed bench left on a lab."""
     as_root()
-    with told(), Steps(console) as steps, steps.step("heal"):
+    with reporting_errors(), Steps(console) as steps, steps.step("heal"):
         heal_all(Lab.existing(name))
 
 

@@ -10,16 +10,13 @@ import typer
 from berny.controller.mapping import MarkersMissing, between
 from berny.controller.progress import Steps
 from berny.lab import convergence, figures, short
-from berny.lab.cli import Name, as_root, console, told
+from berny.lab.cli import Name, as_root, console, reporting_errors
 from berny.lab.convergence import Converge
 from berny.lab.figures import BEGIN, END, PAGE, Sheet
 from berny.lab.lab import Lab
 from berny.lab.latency import QUANTILES, Latency, measure
-from berny.lab.memory import Use, budgets, compare
+from berny.lab.memory import uses
 from berny.lab.plan import LabError
-from berny.lab.summary import probes
-from berny.model.catalog import load_catalog
-from berny.model.manifest import load_pipelines
 
 HELP = (
     "Measure a lab; each command prints its figures with machine and commit, and keeps them for `berny bench report`."
@@ -44,12 +41,9 @@ def latency(
     Meanwhile the pipeline's simulator serves only what is measured.
     """
     as_root()
-    with told():
+    with reporting_errors():
         lab = Lab.existing(name)
-        chosen = pipeline or next(iter(lab.simulators), "")
-        if chosen not in lab.simulators:
-            known = ", ".join(lab.simulators) or "none"
-            raise LabError(f"lab {name} runs no simulator of {chosen or 'any pipeline'} (it runs {known})")
+        chosen = _simulated(lab, pipeline)
         found = []
         for one in rate:
             with (
@@ -61,6 +55,15 @@ def latency(
     rates = "".join(f" --rate {one:g}" for one in rate)
     command = f"berny bench latency --pipeline {chosen}{rates} --seconds {seconds:g}"
     _finish(lab, command, [_latencies(found)], failed=any(one.missing for one in found))
+
+
+def _simulated(lab: Lab, pipeline: str = "") -> str:
+    """Return a pipeline that the lab runs on its simulator: the given one, or the first."""
+    chosen = pipeline or next(iter(lab.simulators), "")
+    if chosen not in lab.simulators:
+        known = ", ".join(lab.simulators) or "none"
+        raise LabError(f"lab {lab.plan.name} runs no simulator of {chosen or 'any pipeline'} (it runs {known})")
+    return chosen
 
 
 def _latencies(found: list[Latency]) -> Sheet:
@@ -79,19 +82,15 @@ def memory(name: Name = "lab") -> None:
     Fails where one has more than 125 % of it. A budget also covers the applications that a service starts.
     """
     as_root()
-    with told():
+    with reporting_errors():
         lab = Lab.existing(name)
-        found = _memory(lab)
+        found = uses(lab)
     rows = [
         [use.node, use.unit, str(use.resident), str(use.budget), f"{use.ratio:.0%}{' !' if use.exceeds else ''}"]
         for use in found
     ]
     sheet = Sheet("resident memory, MiB", ["node", "unit", "resident", "budget", "share"], rows)
     _finish(lab, "berny bench memory", [sheet], failed=any(use.exceeds for use in found))
-
-
-def _memory(lab: Lab) -> list[Use]:
-    return compare(probes(lab), budgets(load_catalog(), load_pipelines()))
 
 
 @app.command()
@@ -107,7 +106,7 @@ def converge(
     as_root()
     options = {"unchanged": []} if not variable else {variable: ["-e", variable], f"without {variable}": []}
     found: dict[str, list[Converge]] = {title: [] for title in options}
-    with told():
+    with reporting_errors():
         lab = Lab.existing(name)
         with lab.locked(), Steps(console) as steps:
             for number in range(times):
@@ -119,7 +118,7 @@ def converge(
         seconds = sorted(run.seconds for run in runs)
         cells = [f"{one:.1f}" for one in (median(seconds), seconds[0], seconds[-1])]
         rows.append([title, str(len(runs)), *cells, ", ".join(str(run.changed) for run in runs)])
-    sheets = [Sheet("site.yml, s", ["run", "times", "median", "from", "to", "changed tasks"], rows)]
+    sheets = [Sheet("duration of site.yml, s", ["run", "times", "median", "from", "to", "changed tasks"], rows)]
     for title, runs in found.items():
         slowest = convergence.slowest(runs, tasks).items()
         rows = [[task, f"{one:.1f}"] for task, one in slowest]
@@ -132,20 +131,18 @@ def converge(
 def short_form(
     seconds: Annotated[float, typer.Option(min=10, help="How long the latency is measured.")] = 30, name: Name = "lab"
 ) -> None:
-    """Measure latency, an unchanged site.yml and memory within two minutes, beside what docs/figures.md has of it.
+    """Measure latency, an unchanged site.yml and memory in two minutes, and compare them with docs/figures.md.
 
-    Both sides are made comparable by a calibration. Fails where a figure is more than twice as bad.
+    A calibration corrects for the speed of the machine. Fails if a figure is more than twice as bad.
     """
     as_root()
-    with told():
+    with reporting_errors():
         lab = Lab.existing(name)
-        chosen = next(iter(lab.simulators), "")
-        if not chosen:
-            raise LabError(f"lab {name} runs no simulator")
+        chosen = _simulated(lab)
         page = short.on_page(PAGE.read_text(), SHORT)
         now: dict[str, float] = {}
         with Steps(console) as steps, lab.simulators[chosen].kept():
-            # What else happens on the machine makes figures worse, never better.
+            # Other load on the machine can only make figures worse.
             for _ in range(TRIES):
                 found = _short(lab, chosen, seconds, steps)
                 now = {figure: min(value, now.get(figure, value)) for figure, value in found.items()}
@@ -168,7 +165,7 @@ def _short(lab: Lab, pipeline: str, seconds: float, steps: Steps) -> dict[str, f
     found |= {f"latency at 100/s, {name}, ms": 1000 * quantiles[name] for name in ("p50", "p90")}
     with lab.locked(), steps.step("site.yml, unchanged") as say:
         found["unchanged site.yml, s"] = convergence.measure(lab, say).seconds
-    found["memory in total, MiB"] = sum(use.resident for use in _memory(lab))
+    found["memory in total, MiB"] = sum(use.resident for use in uses(lab))
     return found
 
 

@@ -29,7 +29,7 @@ console = Console()
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def reporting_errors() -> Iterator[None]:
     """Report errors on one line."""
     try:
         yield
@@ -55,7 +55,7 @@ def as_root() -> None:
 def work(name: str, task: Callable[[Lab, Steps], None], pipelines: str = "", everything: bool | None = None) -> None:
     """Run a task on a lab and show its steps."""
     as_root()
-    with told(), Steps(console) as steps:
+    with reporting_errors(), Steps(console) as steps:
         task(Lab.named(name, select(pipelines) if pipelines.strip() else (), everything), steps)
 
 
@@ -78,7 +78,7 @@ def down(
 def status(name: Name = "lab") -> None:
     """Show the machines, what runs on them, and the pipelines."""
     as_root()
-    with told():
+    with reporting_errors():
         lab = Lab.existing(name)
         table = Table("node", "address", "machine", box=None)
         for node, machine in lab.machines.items():
@@ -94,7 +94,7 @@ def status(name: Name = "lab") -> None:
 def ssh(node: str, context: typer.Context, name: Name = "lab") -> None:
     """Log in to a node, or run a command there: berny lab ssh worker_2 -- CMD."""
     as_root()
-    with told():
+    with reporting_errors():
         words = Lab.existing(name).ssh(node, *context.args)
         os.execvp(words[0], words)
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from berny.lab.lab import Lab
+from berny.lab.summary import probes
 from berny.model import names
-from berny.model.catalog import Catalog
-from berny.model.manifest import Pipeline
+from berny.model.catalog import Catalog, load_catalog
+from berny.model.manifest import Pipeline, load_pipelines
 
 MARGIN = 0.25
 """The share of its budget that a process may take beyond it."""
@@ -61,3 +63,8 @@ def compare(asked: Mapping[str, Iterable[Mapping[str, Any]]], planned: Mapping[s
         if health["memory_bytes"] and health["service"] in planned
     ]
     return sorted(found, key=lambda use: -use.ratio)
+
+
+def uses(lab: Lab) -> list[Use]:
+    """Return what each unit of a lab takes now, the greatest share of its budget first."""
+    return compare(probes(lab), budgets(load_catalog(), load_pipelines()))

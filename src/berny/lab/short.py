@@ -1,4 +1,4 @@
-"""A short measurement beside what docs/figures.md has of the same one, on a machine that may be faster or slower."""
+"""A short measurement, compared with the same one in docs/figures.md, which another machine may have made."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def calibrate(times: int = 9) -> float:
 
 @dataclass(frozen=True)
 class Beside:
-    """A figure, where more is worse, beside that of the page."""
+    """A figure, of which more is worse, and that of the page."""
 
     name: str
     now: float
@@ -61,9 +61,9 @@ def on_page(page: str, command: str) -> dict[str, float]:
 
 
 def beside(now: Mapping[str, float], page: Mapping[str, float]) -> list[Beside]:
-    """Return each figure beside the page's; both mappings have the calibration, or the page has nothing.
+    """Return each figure with that of the page; both mappings have the calibration, or the page has nothing.
 
-    What is no time, by its unit, does not depend on how fast a machine is.
+    Only times depend on the speed of the machine.
     """
     speed = now[CALIBRATION] / page[CALIBRATION] if CALIBRATION in page else 1.0
     return [

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from berny.controller.progress import Steps
-from berny.lab.cli import as_root, console, told
+from berny.lab.cli import as_root, console, reporting_errors
 from berny.lab.plan import LabError
 from berny.lab.vm import Guest
 
@@ -20,7 +20,7 @@ Name = Annotated[str, typer.Option("--name", help="The guest's name; each has it
 def up(name: Name = "vm") -> None:
     """Start the guest and wait for SSH; prints how plays reach it."""
     as_root()
-    with told(), Steps(console) as steps:
+    with reporting_errors(), Steps(console) as steps:
         guest = Guest.named(name)
         guest.up(steps)
         console.print(
@@ -34,7 +34,7 @@ def up(name: Name = "vm") -> None:
 def down(name: Name = "vm") -> None:
     """Stop the guest and remove its disks, keys and network."""
     as_root()
-    with told(), Steps(console) as steps:
+    with reporting_errors(), Steps(console) as steps:
         Guest.named(name).down(steps)
 
 
@@ -42,7 +42,7 @@ def down(name: Name = "vm") -> None:
 def ssh(context: typer.Context, name: Name = "vm") -> None:
     """Log in, or run a command there: berny vm ssh -- CMD."""
     as_root()
-    with told():
+    with reporting_errors():
         guest = Guest.named(name)
         if not guest.process():
             raise LabError(f"the guest {name!r} does not run: `berny vm up --name {name}` boots it")
