@@ -26,6 +26,7 @@ from berny.runtime import batch
 from berny.runtime.kafka import Publisher, Record
 from berny.runtime.sinks.influxdb import InfluxSink
 
+ASK_SECONDS = 0.2
 TELEGRAF = """
 [agent]
   interval = "1s"
@@ -53,10 +54,12 @@ TELEGRAF = """
   organization = "{influx_org}"
   bucket = "{influx_bucket}"
 """
-TAGS = ("direction", "line", "mission", "stop", "journey")
+# The journey is no tag, as in Berny's points: each train would be a series of its own.
+TAGS = ("direction", "line", "mission", "stop")
 FIELDS = {
-    "identity": "string", "cancelled": "bool", "delay_sec": "float", "status": "string", "status_told": "string",
-    "destination": "string", "platform": "string", "data_origin": "string", "theoretical": "string", "predicted": "string",
+    "identity": "string", "journey": "string", "cancelled": "bool", "delay_sec": "float", "status": "string",
+    "status_told": "string", "destination": "string", "platform": "string", "data_origin": "string", "theoretical": "string",
+    "predicted": "string",
 }  # fmt: skip
 
 
@@ -119,34 +122,41 @@ def telegraf(settings: Settings, given: argparse.Namespace) -> None:
     text = TELEGRAF.format(**named, brokers=json.dumps(given.servers.split(",")), tags=tags, fields=fields)
     file = Path(f"{given.folder}/telegraf.conf")
     file.write_text(text)
-    # A container may not lock its memory, and Telegraf waits for ever where it can't keep secrets there.
+    # Telegraf keeps secrets in locked memory, and waits for ever in a container, which may not lock any.
     words = ["--quiet", "--unprotected", "--non-strict-env-handling"]
     subprocess.run([f"{given.folder}/telegraf", "--config", file, *words], check=True)
 
 
-def written(given: argparse.Namespace) -> int:
-    """Return how many records of the topic the group has committed."""
-    asking = Consumer({"bootstrap.servers": given.servers, "group.id": given.group, "enable.auto.commit": False})
-    found = asking.list_topics(given.topic, timeout=10).topics[given.topic].partitions
-    committed = asking.committed([TopicPartition(given.topic, number) for number in found], timeout=10)
-    asking.close()
-    return sum(max(0, partition.offset) for partition in committed)
+class Written:
+    """How many records of the topic the group has committed, asked over one connection."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        settings = {"bootstrap.servers": given.servers, "group.id": given.group, "enable.auto.commit": False}
+        self._asking = Consumer(settings)
+        found = self._asking.list_topics(given.topic, timeout=10).topics[given.topic].partitions
+        self._partitions = [TopicPartition(given.topic, number) for number in found]
+
+    def count(self) -> int:
+        """Return it."""
+        return sum(max(0, partition.offset) for partition in self._asking.committed(self._partitions, timeout=10))
 
 
 def measure(given: argparse.Namespace) -> dict[str, float]:
     """Start a writer, and measure from its first commit until nothing is left, or as long as is measured."""
     command = [sys.executable, __file__, "run", given.side, *sys.argv[3:], "--group", given.group]
+    written = Written(given)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True) as writer:
         first = since = 0.0
         until = time.monotonic() + given.seconds
         try:
             while time.monotonic() < until and writer.poll() is None:
-                count = written(given)
+                count = written.count()
                 if not since and count:
                     first, since = count, time.monotonic()
                 if count >= given.records:
                     break
-                time.sleep(0.2)
+                # Brokers announce no commits.
+                time.sleep(ASK_SECONDS)
             took = time.monotonic() - since
             cpu, peak = _used(writer.pid)
         finally:

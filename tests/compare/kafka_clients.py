@@ -20,7 +20,7 @@ from berny.lab.lab import Lab
 CLIENTS = ["confluent-kafka", "kafka-python"]
 PACKAGES = ["kafka-python==3.0.12", "lz4==4.4.5"]
 NODE, KILLED = "worker_1", "worker_2"
-FAULT_SECONDS = 45
+FAULT_SECONDS, KILL_AFTER_SECONDS = 45, 15
 
 
 def publish(script: OnNode, records: int, client: str) -> Measured:
@@ -40,7 +40,7 @@ def fault(script: OnNode, client: str) -> Measured:
     script.anew()
     command = script.command("publish-slowly", client, script.servers, TOPIC, f"--seconds {FAULT_SECONDS}")
     with subprocess.Popen(script.lab.ssh(script.node, command), stdout=subprocess.PIPE, text=True) as publishing:
-        time.sleep(15)
+        time.sleep(KILL_AFTER_SECONDS)
         script.shell(KILLED, "sudo systemctl kill -s KILL kafka")
         said = json.loads(publishing.communicate(timeout=FAULT_SECONDS + 120)[0].splitlines()[-1])
     counted = script.run("count", "confluent-kafka", script.servers, TOPIC)

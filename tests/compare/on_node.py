@@ -15,6 +15,7 @@ from berny.lab.lab import Lab
 
 FOLDER = "/var/tmp/berny-compare"
 TOPIC = "berny-compare"
+DELETED_SECONDS = 30
 PATHS = f"{FOLDER}:{PYTHON_PATH}:/opt/berny/berny-idfm/python"
 
 
@@ -69,12 +70,18 @@ class OnNode:
             raise SystemExit(f"{node}: {command}: {(done.stderr or done.stdout)[-2000:]}")
         return done.stdout
 
-    def topics(self, words: str) -> None:
-        """Run ``kafka-topics.sh``."""
-        self.shell("master", f"kafka-topics.sh --bootstrap-server {self.servers} {words}")
+    def topics(self, words: str) -> str:
+        """Run ``kafka-topics.sh``; return its output."""
+        return self.shell("master", f"kafka-topics.sh --bootstrap-server {self.servers} {words}")
 
     def anew(self) -> None:
         """Create the topic anew."""
         self.topics(f"--delete --if-exists --topic {TOPIC}")
-        time.sleep(2)
+        until = time.monotonic() + DELETED_SECONDS
+        while self._topic_exists():
+            if time.monotonic() > until:
+                raise SystemExit(f"the topic {TOPIC} is not deleted after {DELETED_SECONDS} s")
         self.topics(f"--create --topic {TOPIC} --partitions 3 --replication-factor 2")
+
+    def _topic_exists(self) -> bool:
+        return TOPIC in self.topics("--list").split()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table
+
+from berny.lab.figures import Sheet, show_table
 
 Measured = Mapping[str, float]
 """Figures of one try by their name and unit, such as ``records/s``."""
@@ -21,7 +22,7 @@ def compare(title: str, sides: Mapping[str, Callable[[], Measured]], times: int)
             found[side].append(measure())
             said = ", ".join(f"{value:,.1f} {name}" for name, value in found[side][-1].items())
             console.print(f"{title}, {side} ({number + 1} of {times}): {said}", highlight=False)
-    table = Table("figure", "side", "median", "from", "to", "ratio", title=title, title_justify="left")
+    rows: list[list[str]] = []
     first = next(iter(sides))
     for name in found[first][0]:
         base = median(one[name] for one in found[first])
@@ -29,5 +30,5 @@ def compare(title: str, sides: Mapping[str, Callable[[], Measured]], times: int)
             values = sorted(one[name] for one in tries)
             middle = median(values)
             ratio = f"{middle / base:.2f}" if base else ""
-            table.add_row(name, side, *(f"{one:,.1f}" for one in (middle, values[0], values[-1])), ratio)
-    console.print(table)
+            rows.append([name, side, *(f"{one:,.1f}" for one in (middle, values[0], values[-1])), ratio])
+    show_table(Sheet(title, ["figure", "side", "median", "from", "to", "ratio"], rows), console)
