@@ -73,6 +73,8 @@ ELSEWHERE = {
     "berny vm ssh -- sudo nft list ruleset": GUEST,
     "berny vm down": GUEST,
     CHECK: "tests/cluster/test_3_delivery.py::test_without_faults_every_observation_is_everywhere_once",
+    "sh /opt/berny/berny-customers/scripts/reset_environment.sh":
+        "tests/unit/test_customers_reset.py::test_a_person_has_to_type_the_name",
     "make lint": "tests/style/test_style.py::test_style",
     "python -m berny.controller.mapping README.md": "tests/unit/test_readme.py::test_the_table_is_the_mapping",
 }  # fmt: skip

@@ -11,6 +11,7 @@ from types import ModuleType
 import databases
 import hadoop
 import hbases
+import kafkas
 import pytest
 import weather
 from hypothesis import settings
@@ -59,6 +60,13 @@ def postgres() -> Iterator[databases.Postgres]:
 def hdfs() -> Iterator[hadoop.Hdfs]:
     """An HDFS for all tests; each has a directory of its own."""
     with hadoop.hdfs() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[kafkas.Kafka]:
+    """A broker for all tests; each makes topics of its own."""
+    with kafkas.kafka() as running:
         yield running
 
 

@@ -23,10 +23,12 @@ CORE = [
 CLIENTS = {
     "batch.py": {"kafka", "kafka_bootstrap_servers"},
     "checkpoint.py": {"hdfs"},
+    "file_poller.py": {"kafka"},
     "files.py": {"hdfs"},
     "kafka.py": {"kafka"},
     "landing.py": {"hdfs", "hdfs_user", "hdfs_web_url"},
     "mapreduce.py": {"hadoop", "yarn"},
+    "microbatch.py": {"kafka", "kafka_bootstrap_servers", "spark"},
     "poller.py": {"hdfs", "kafka"},
     "progress.py": {"kafka"},
     "readers.py": {"hdfs", "influxdb", "kafka"},

@@ -150,7 +150,7 @@ def test_paths_of_hdfs_are_the_pipelines_own() -> None:
     pipelines = load_pipelines()
     for name, pipeline in pipelines.items():
         paths = list(pipeline.resources.get("hdfs", {}))
-        paths += [names.checkpoint(name, stage) for stage in pipeline.stages]
+        paths += [names.checkpoint(name, one.checkpoint or stage) for stage, one in pipeline.stages.items()]
         others = [f"{top}/{other}" for other in pipelines for top in ("/data", "/user") if other != name]
         others += [path for other in pipelines if other != name for path in pipelines[other].resources.get("hdfs", {})]
         others += [path for one in load_catalog().components.values() for path in one.resources.get("hdfs", {})]

@@ -21,6 +21,7 @@ from berny.lab.simulation import select
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
 from berny.model.topology import read_mapping
+from berny.pipelines.customers import customer_rows, kafka_producer
 from berny.pipelines.idfm.producer import Settings
 from berny.pipelines.openweather import consumer, export, hbase, mapreduce, producer
 
@@ -173,6 +174,12 @@ def check_python(words: list[str]) -> None:
     assert (CHECKOUT / "src" / f"{words[2].replace('.', '/')}.py").is_file(), words
 
 
+def check_script(words: list[str]) -> None:
+    """A script of a pipeline, where its archive is."""
+    match = re.fullmatch(r"/opt/berny/berny-([a-z-]+)/scripts/(\w+\.sh)", words[1])
+    assert match and (CHECKOUT / "src/berny/pipelines" / match[1] / "scripts" / match[2]).is_file(), words
+
+
 def check(words: list[str]) -> None:
     """Hold one command against what there is."""
     words = without_sudo(words)
@@ -193,6 +200,8 @@ def check(words: list[str]) -> None:
         check_java(words)
     elif words[0] in wrappers:
         check_node_command(words)
+    elif words[0] == "sh":
+        check_script(words)
     else:
         assert words[0] in SYSTEM, f"what is {words[0]!r}?"
         if words[0] in ("systemctl", "journalctl", "systemd-tmpfiles"):
@@ -506,6 +515,20 @@ def test_settings_of_openweather_are_its_stages() -> None:
     assert rows.keys() == fields.keys()
     for name, default in fields.items():
         assert not default or rows[name].strip("`") == str(default), name
+
+
+def test_settings_of_customers_are_its_stages() -> None:
+    """Names and defaults of the table; both jobs on Spark are read as text, since Spark is in no package."""
+    page = text("src/berny/pipelines/customers/README.md").partition("## Settings\n")[2].partition("\n### ")[0]
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| ([^|]*) \|", page, re.M))
+    fields = {**kafka_producer.Settings.model_fields, **customer_rows.TableSettings.model_fields}
+    own = {name.upper(): one for name, one in fields.items() if name.startswith(("customers_", "supabase_"))}
+    del own["CUSTOMERS_S3_SECRET_KEY"]
+    assert rows.keys() == own.keys() | {"FAIL_ON_DATA_LOSS", "BERNY_TRIGGER_SECONDS"}
+    for name, one in own.items():
+        assert not one.default or rows[name].strip("`") in (str(one.default), f"{one.default}.0"), name
+    query = text("src/berny/runtime/microbatch.py")
+    assert "fail_on_data_loss: bool = True" in query and "berny_trigger_seconds: float = Field(5, " in query
 
 
 @pytest.mark.parametrize("name", load_catalog().components)

@@ -266,6 +266,7 @@ def test_a_stage_learns_of_what_it_needs_and_of_nothing_else() -> None:
         "HDFS_TOKEN": "t",
         "BERNY_RAW_PATH": "/data/idfm/raw_landing.json",
         "BERNY_RAW_KEEP": "90d",
+        "BERNY_DIRECTORIES": "/data/idfm/raw_landing.json=90d",
     }
     assert analytics == {
         "KAFKA_BOOTSTRAP_SERVERS": "master:9092,worker_2:9092",
@@ -315,6 +316,23 @@ def test_a_directory_that_keeps_all_has_no_span(tmp_path: Path) -> None:
     addresses = {"HDFS_URL": "hdfs://a:1", "HDFS_WEB_URL": "http://a:2"}
     told = stage_environment(pipeline, "only", CATALOG, addresses, {})
     assert (told["BERNY_RAW_PATH"], told["BERNY_RAW_KEEP"]) == ("/data/all/raw", "")
+
+
+def test_a_stage_that_writes_two_directories_knows_both_and_its_checkpoint(tmp_path: Path) -> None:
+    """Each with its retention; a checkpoint has the name that the manifest gives it."""
+    folder = tmp_path / "pair"
+    folder.mkdir()
+    (folder / "only.py").touch()
+    (folder / "pipeline.yml").write_text(
+        "{title: P, user: {name: pair, uid: 6900}, resources: {hdfs: {/data/pair/a: {keep: 1d}, /data/pair/b: {}}}, "
+        "stages: {only: {kind: stream, on: spark_master, engine: spark, run: only.py, writes: [/data/pair/b, /data/pair/a], "
+        "checkpoint: checkpoint_pair, metrics_port: 9399}}}"
+    )
+    pipeline = load_pipelines(tmp_path)["pair"]
+    addresses = {"HDFS_URL": "hdfs://a:1", "HDFS_WEB_URL": "http://a:2", "SPARK_MASTER_URL": "spark://a:3"}
+    told = stage_environment(pipeline, "only", CATALOG, addresses, {})
+    assert told["BERNY_DIRECTORIES"] == "/data/pair/b=,/data/pair/a=1d"
+    assert told["BERNY_CHECKPOINT"] == "hdfs://a:1/data/pair/checkpoints/checkpoint_pair"
 
 
 # -- filters -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from berny.pipelines.idfm import harness, prim
-from berny.runtime.check import Report, SinkReport, Truth, check_sink, read_truth
+from berny.runtime.check import Report, Sink, SinkReport, Truth, check, check_sink, read_truth
 
 EXPECTED: dict[str, float | None] = {"a": 0.0, "b": 12.0, "c": None, "d": -59.5}
 SERVED = frozenset(EXPECTED) | {"of an earlier run"}
@@ -228,6 +228,19 @@ def test_what_a_bucket_no_longer_keeps_is_not_expected_there() -> None:
     )
     assert set(found.expected) == {"old", "young", "undated"}
     assert set(found.kept(10)) == {"young", "undated"}
+
+
+def test_a_sink_may_be_for_some_observations() -> None:
+    """Such as the last of each key, in the order in which they were served; the others are neither lost nor unexpected."""
+    found = truth(
+        *({"answer": 1, "run": "one", "identity": one, "at": 1.0, "delay": 1.0, "cancelled": False} for one in "cab"),
+        {"answer": 1, "run": "one", "served": True},
+    )
+    last = Sink("last", "x", lambda since: [("b", 1.0)], chooses=lambda wanted: dict(list(wanted.items())[-1:]))
+    every = Sink("all", "x", lambda since: [("c", 1.0), ("a", 1.0), ("b", 1.0)])
+    assert check([every, last], found).clean
+    first = Sink("last", "x", lambda since: [("c", 1.0)], chooses=last.chooses)
+    assert [sorted(sink.lost) for sink in check([every, first], found).sinks] == [[], ["b"]]
 
 
 def test_malformed_answer_is_no_observation() -> None:

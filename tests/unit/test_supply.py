@@ -659,6 +659,15 @@ def test_each_pipeline_is_an_archive(two: Path) -> None:
     ]
 
 
+def test_scripts_of_a_pipeline_are_in_its_archive(two: Path) -> None:
+    """Beside its code, for people; other folders stay on the controller."""
+    folder = recipes.PIPELINES / "idfm" / "scripts"
+    folder.mkdir()
+    (folder / "again.sh").write_text("#!/bin/sh\n")
+    recipes.load_recipes.cache_clear()
+    assert "scripts/again.sh" in listed(Store(two / "store").fetch("berny-idfm").path)
+
+
 @pytest.mark.parametrize(
     ("changed", "archives"),
     [

@@ -134,7 +134,7 @@ def stages(manifests: Mapping[str, Any]) -> list[dict[str, Any]]:
             "unit": names.unit(pipeline, name),
             "target": names.target(pipeline),
             "group": names.group(pipeline, name),
-            "checkpoint": names.checkpoint(pipeline, name) if stage["engine"] else "",
+            "checkpoint": names.checkpoint(pipeline, stage["checkpoint"] or name) if stage["engine"] else "",
             "state": names.state(pipeline, name),
             "data_directory": names.data(pipeline) if stage["data"] else "",
             "archive": names.archive(pipeline),

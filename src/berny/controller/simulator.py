@@ -14,7 +14,7 @@ import os
 import struct
 import termios
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +93,15 @@ class Simulator:
         os.fsync(self._file.fileno())
 
     async def send(
-        self, request: web.Request, body: bytes, mark: dict[str, Any] | None = None, cut: bool = False
+        self,
+        request: web.Request,
+        body: bytes,
+        mark: dict[str, Any] | None = None,
+        cut: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> web.StreamResponse:
         """Send a response, or half of it with ``cut``; if it has a mark, record that it was served."""
-        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response = web.StreamResponse(headers=headers or {"Content-Type": "application/json"})
         response.content_length = len(body)
         await response.prepare(request)
         if cut:

@@ -230,6 +230,8 @@ class Kind(Strict):
     """What is read has another resource beside it for what cannot be understood, with these keys."""
     environment: dict[str, str] = {}
     """What a stage that writes to one gets: ``{name}`` is the resource's."""
+    listing: dict[str, str] = {}
+    """The same of all that it writes to, with commas between."""
     component: str = ""
 
     def problems(self, name: str, given: Any) -> list[str]:

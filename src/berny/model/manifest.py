@@ -49,6 +49,8 @@ class Stage(Strict):
     data: BySize | None = None
     """GiB of the data disk at ``/data/berny-<pipeline>``."""
     environment: dict[str, str] = {}
+    checkpoint: str = Field("", pattern=r"^([a-z][a-z0-9_-]*)?$")
+    """Of what an engine runs: the name of its directory; the stage's own without one."""
     needs: list[str] = []
     """Components, in the catalog's order; they follow from the rest."""
 

@@ -42,9 +42,9 @@ def dead_letters(topic: str) -> str:
     return f"{topic}{DEAD_LETTERS}"
 
 
-def checkpoint(pipeline: str, stage: str) -> str:
-    """Return the directory in the distributed file system of how far a query has come."""
-    return f"/data/{pipeline}/checkpoints/{stage}"
+def checkpoint(pipeline: str, name: str) -> str:
+    """Return the directory in the distributed file system of how far a query has come: a stage's, by its name or another."""
+    return f"/data/{pipeline}/checkpoints/{name}"
 
 
 def disk(pipeline: str) -> str:

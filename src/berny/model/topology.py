@@ -158,7 +158,7 @@ def stage_environment(
         "user": pipeline.user.name,
         "pipeline": pipeline.name,
         "stage": stage,
-        "checkpoint": names.checkpoint(pipeline.name, stage),
+        "checkpoint": names.checkpoint(pipeline.name, manifest.checkpoint or stage),
         **{name.lower(): value for name, value in addresses.items()},
     }
     found: dict[str, str] = {}
@@ -167,13 +167,17 @@ def stage_environment(
         for variable, endpoint in component.endpoints.items():
             found[variable] = endpoint.text.format(**words) if endpoint.text else addresses[variable]
         for kind, rule in component.kinds.items():
+            listed: list[dict[str, str]] = []
             for resource in pipeline.writes(stage, kind):
                 # A key that the resource does not have is empty.
                 keys = {**dict.fromkeys(rule.keys, ""), **pipeline.resources[kind][resource], "name": resource}
+                listed.append({variable: text.format(**keys) for variable, text in rule.listing.items()})
                 found |= {variable: text.format(**keys) for variable, text in rule.environment.items()}
                 # A credential is for what writes there.
                 for variable, value in granted.get(name, {}).items():
                     found[variable] = value if isinstance(value, str) else value[resource]
+            if listed:
+                found |= {variable: ",".join(one[variable] for one in listed) for variable in rule.listing}
     engine = catalog.components[manifest.engine].engine if manifest.engine else None
     if engine:
         found |= {variable: text.format(**words) for variable, text in engine.environment.items()}

@@ -159,13 +159,13 @@ class BatchConsumer(Generic[Item]):
                     self._check()
                     checked = time.monotonic()
                 continue
-            if not self._deliver(batch):
+            if not self.deliver(batch):
                 break
             self._commit(batch)
             stage.BATCH_SECONDS.observe(time.monotonic() - since)
         self._reader.close()
 
-    def _deliver(self, batch: list[Message]) -> bool:
+    def deliver(self, batch: list[Message]) -> bool:
         """Write a batch and publish its dead letters; return False if the stage has to stop first."""
         items: list[tuple[Message, Item]] = []
         malformed: list[Record] = []

@@ -170,8 +170,8 @@ def read_truth(lines: Iterable[str], expected: Expected, runs: Collection[str] |
 # -- all sinks of a pipeline ---------------------------------------------------------------------------------------
 
 
-def same(value: Any) -> Hashable:
-    """Return what a sink should contain if it stores the value."""
+def same(value: Any) -> Any:
+    """Return what a sink should contain if it stores the value, or all of them."""
     return value
 
 
@@ -195,6 +195,8 @@ class Sink:
     """Delivery to it is at least once: duplicates are only counted."""
     keep: float = math.inf
     """Retention in seconds: older observations are not accepted."""
+    chooses: Callable[[Mapping[str, Any]], Mapping[str, Any]] = same
+    """Returns those of the observations, in the order in which they were served, that it should have; all by default."""
     audit: Callable[[], list[SinkReport]] = list
     """Returns further findings of the last ``read``, beside the identities."""
 
@@ -207,7 +209,8 @@ def check(sinks: Iterable[Sink], truth: Truth, since: float = 0) -> Report:
     unspooled = frozenset(truth.expected.keys() - kept)
     reports = []
     for sink, records in held:
-        due = {one: sink.expects(value) for one, value in truth.kept(sink.keep).items() if one not in unspooled}
+        wanted = {one: value for one, value in truth.kept(sink.keep).items() if one not in unspooled}
+        due = {one: sink.expects(value) for one, value in sink.chooses(wanted).items()}
         words = {"duplicates_allowed": sink.transport, "component": sink.component}
         reports += [check_sink(sink.name, records, due, truth.served, **words), *sink.audit()]  # type: ignore[arg-type]
     return Report(len(truth.expected), unspooled, reports)

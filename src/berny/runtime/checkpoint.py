@@ -11,8 +11,9 @@ import json
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hdfs import InsecureClient
 
@@ -32,6 +33,14 @@ class Progress:
 
     topic_id: str
     offsets: dict[int, int]
+    sink: str = ""
+    """Identifies the store that the query writes to; empty if that does not matter."""
+    id: str = ""
+    """Identifies the checkpoint, whose batches are numbered from 0; empty in one of an earlier version."""
+    former: tuple[str, ...] = ()
+    """The ids of those that it has replaced, the last one last."""
+    batch: int = -1
+    """The last complete batch; -1 before the first one."""
 
 
 class Checkpoint:
@@ -57,7 +66,7 @@ class Checkpoint:
         done = self._last("commits")
         if done is not None:
             offsets = topic_offsets(self._read(f"{self._path}/offsets/{done}"), topic)
-            return Progress(origin.topic_id if origin else "", offsets)
+            return replace(origin or Progress("", {}), offsets=offsets, batch=done)
         return origin
 
     def begin(self, progress: Progress) -> None:
@@ -86,7 +95,9 @@ class Checkpoint:
             body = json.loads(self._read(f"{folder}/{ORIGIN}"))
         except ValueError:
             return None
-        return Progress(body["topic_id"], {int(partition): offset for partition, offset in body["offsets"].items()})
+        offsets = {int(partition): offset for partition, offset in body["offsets"].items()}
+        rest = body.get("sink", ""), body.get("id", ""), tuple(body.get("former", ()))
+        return Progress(body["topic_id"], offsets, *rest)
 
     def _last(self, folder: str) -> int | None:
         if self._client.status(f"{self._path}/{folder}", strict=False) is None:
@@ -99,7 +110,8 @@ class Checkpoint:
 
 
 def _written(progress: Progress) -> bytes:
-    return json.dumps({"topic_id": progress.topic_id, "offsets": progress.offsets}).encode()
+    names = {"sink": progress.sink, "id": progress.id, "former": progress.former}
+    return json.dumps({"topic_id": progress.topic_id, "offsets": progress.offsets, **names}).encode()
 
 
 def topic_offsets(text: str, topic: str) -> dict[int, int]:
@@ -115,7 +127,7 @@ def topic_offsets(text: str, topic: str) -> dict[int, int]:
 
 
 def where_to_begin(
-    known: Progress | None, topic: str, topic_id: str, marks: Mapping[int, tuple[int, int]]
+    known: Progress | None, topic: str, topic_id: str, marks: Mapping[int, tuple[int, int]], sink: str = ""
 ) -> tuple[dict[int, int] | None, list[Gap]]:
     """Return the offsets at which a new checkpoint begins, or None if the current one can be followed, and the gaps.
 
@@ -124,8 +136,9 @@ def where_to_begin(
         topic: the topic's name.
         topic_id: the id of the topic that exists now.
         marks: by partition, the earliest available offset and the next one to be written.
+        sink: the id of the store that is written to now.
     """
-    if known is None or known.topic_id not in ("", topic_id):
+    if known is None or known.topic_id not in ("", topic_id) or known.sink != sink:
         return {partition: low for partition, (low, _) in marks.items()}, []
     wanted = {partition: known.offsets.get(partition, 0) for partition in marks}
     found = {partition: resume(wanted[partition], *mark) for partition, mark in marks.items()}
@@ -138,12 +151,23 @@ def where_to_begin(
     return (None if following == wanted else following), gaps
 
 
+def following(known: Progress | None, topic_id: str, offsets: dict[int, int], sink: str) -> Progress:
+    """Return the position of a new checkpoint that replaces one, if there is one."""
+    former = (*known.former, known.id) if known and known.id else ()
+    return Progress(topic_id, offsets, sink, uuid.uuid4().hex[:12], former)
+
+
 def prepare(
-    checkpoint: Checkpoint, watch: TopicWatch, bootstrap_servers: str, skipped: Skipped, stop: threading.Event
+    checkpoint: Checkpoint,
+    watch: TopicWatch,
+    bootstrap_servers: str,
+    skipped: Skipped,
+    stop: threading.Event,
+    sink: str = "",
 ) -> dict[str, dict[str, int]] | None:
     """Make sure that a query can follow its checkpoint; return its ``startingOffsets``, or None if the stage has to stop.
 
-    Waits while the topic does not exist.
+    Waits while the topic does not exist. If the store has another id than ``sink``, the topic is read from its beginning.
 
     Raises:
         HdfsError, RequestException, KafkaException: HDFS or Kafka does not respond.
@@ -160,20 +184,21 @@ def prepare(
         if not ahead or (known and known.topic_id not in ("", topic_id)) or time.monotonic() > deadline:
             break
         pause(stop, 1)
-    begin, gaps = where_to_begin(known, topic, topic_id, marks)
+    begin, gaps = where_to_begin(known, topic, topic_id, marks, sink)
     if begin is None:
         assert known
         if not known.topic_id:
-            checkpoint.adopt(Progress(topic_id, known.offsets))
+            checkpoint.adopt(replace(known, topic_id=topic_id))
         begin = {partition: known.offsets.get(partition, 0) for partition in marks}
     else:
         for gap in gaps:
             skipped.add(gap)
-        checkpoint.begin(Progress(topic_id, begin))
+        checkpoint.begin(following(known, topic_id, begin, sink))
         if not gaps:
             reason = "there is no checkpoint"
             if known:
                 same = known.topic_id in ("", topic_id)
                 reason = "offsets that were read are gone" if same else "the topic was recreated"
+                reason = "it is another store" if same and known.sink != sink else reason
             log(LOGGER, logging.WARNING, "reading the topic from its beginning", topic=topic, reason=reason)
     return {topic: {str(partition): offset for partition, offset in begin.items()}}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from hdfs import InsecureClient
+from hdfs.client import _Request
 from hdfs.util import HdfsError
 from requests import RequestException
 
@@ -16,6 +17,12 @@ from berny.runtime.stage import WorkFailed
 DAY = "dt="
 """Prefix of daily folders: ``dt=YYYY-MM-DD``."""
 PART_BYTES = 256 << 10
+
+
+class _Client(InsecureClient):  # type: ignore[misc]
+    """The library's client, with an operation that it lacks. Source: "WebHDFS REST API" in the Hadoop documentation."""
+
+    _concat = _Request("POST")
 
 
 class FilesError(WorkFailed):
@@ -29,7 +36,7 @@ class Files:
     """
 
     def __init__(self, url: str, user: str, root: str) -> None:
-        self._client = InsecureClient(url, user=user, timeout=(5, 30))
+        self._client = _Client(url, user=user, timeout=(5, 30))
         self.url, self.root = url, root
 
     @contextmanager
@@ -99,6 +106,24 @@ class Files:
                     begun = [other]
             if last := b"".join(begun):
                 yield last
+
+    def rename(self, path: str, destination: str) -> None:
+        """Rename a file atomically; an existing destination is from an earlier attempt and stays, and the file is removed."""
+        with self._about(destination) as full:
+            if self._client.status(full, strict=False) is None:
+                self._client.rename(f"{self.root}/{path}", full)
+            else:
+                self._client.delete(f"{self.root}/{path}")
+
+    def concat(self, path: str, others: list[str]) -> None:
+        """Append other files of the same folder to a file, and remove them, in one step of the NameNode.
+
+        A reader that has listed them before finds a longer file, and then that the others are gone.
+        """
+        with self._about(path) as full:
+            folder = full.rpartition("/")[0]
+            names = (f"{folder}/{other.rpartition('/')[2]}" for other in others)
+            self._client._concat(full, sources=",".join(names))
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder recursively."""

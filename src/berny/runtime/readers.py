@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,12 @@ class Topic:
         self,
         values: Callable[[Iterable[dict[str, Any]]], Iterable[tuple[str, Hashable]]],
         expects: Callable[[Any], Hashable] = same,
+        chooses: Callable[[Mapping[str, Any]], Mapping[str, Any]] = same,
     ) -> Sink:
         """Return the topic as a sink; ``values`` yields identity and value of the records that have them."""
-        return Sink(self.name, "kafka", lambda since: values(self.records(since)), expects, transport=True)
+        return Sink(
+            self.name, "kafka", lambda since: values(self.records(since)), expects, transport=True, chooses=chooses
+        )
 
 
 def read_by_query(cluster: Cluster, pipeline: str, stage: str) -> dict[int, int]:

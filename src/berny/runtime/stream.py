@@ -44,13 +44,22 @@ SPARE = 2
 """How many times the task slots that a query needs are requested."""
 
 
-class StreamSettings(KafkaSettings):
+class QuerySettings(KafkaSettings):
     """The environment of every query's driver."""
 
     hdfs_web_url: str
     hdfs_user: str
     berny_checkpoint: str
     berny_state_dir: Path
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the query's checkpoint."""
+        return Checkpoint(self.hdfs_web_url, self.hdfs_user, urlsplit(self.berny_checkpoint).path)
+
+
+class StreamSettings(QuerySettings):
+    """The environment of the driver of a query in real-time mode."""
+
     berny_checkpoint_seconds: int = Field(120, ge=5)
     """How long a batch is. Between two batches nothing is read for some tenths of a second."""
 
@@ -188,9 +197,8 @@ def run(
         KafkaException: an output topic does not exist, or brokers do not respond.
     """
     servers = settings.kafka_bootstrap_servers
-    checkpoint = Checkpoint(settings.hdfs_web_url, settings.hdfs_user, urlsplit(settings.berny_checkpoint).path)
     watch = TopicWatch(servers, topic)
-    starting = prepare(checkpoint, watch, servers, watched(settings.berny_state_dir), stop)
+    starting = prepare(settings.checkpoint(), watch, servers, watched(settings.berny_state_dir), stop)
     if starting is None:
         return
     position = Position(topic, {int(partition): offset for partition, offset in starting[topic].items()})
@@ -208,6 +216,22 @@ def run(
     spark.stop()
 
 
+def read(
+    spark: SparkSession, settings: QuerySettings, topic: str, starting: dict[str, dict[str, int]], **options: str
+) -> DataFrame:
+    """Return the rows of a topic as Spark's Kafka source reads them, from offsets on that the checkpoint does not have."""
+    return (
+        spark.readStream.format("kafka")
+        .options(**KNOW_ALL_BROKERS, **RETRY_SOON)
+        .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
+        .option("subscribe", topic)
+        .option("startingOffsets", json.dumps(starting))
+        # The query fails, and ``prepare`` records the gap when it starts again.
+        .options(**{"failOnDataLoss": "true", **options})
+        .load()
+    )
+
+
 def start(
     spark: SparkSession,
     settings: StreamSettings,
@@ -216,18 +240,8 @@ def start(
     transform: Callable[[DataFrame], DataFrame],
 ) -> Query:
     """Start the query."""
-    source = (
-        spark.readStream.format("kafka")
-        .options(**KNOW_ALL_BROKERS, **RETRY_SOON)
-        .option("kafka.bootstrap.servers", settings.kafka_bootstrap_servers)
-        .option("subscribe", topic)
-        .option("startingOffsets", json.dumps(starting))
-        # The query fails, and ``prepare`` records the gap when it starts again.
-        .option("failOnDataLoss", "true")
-        .load()
-    )
     query: Query = (
-        transform(source)
+        transform(read(spark, settings, topic, starting))
         .writeStream.format("kafka")
         .outputMode("update")
         .options(**KNOW_ALL_BROKERS)

@@ -59,14 +59,18 @@ def _source(recipe: Recipe, scratch: Path, say: Say) -> dict[str, Path]:
 def own_code(pipeline: str = "") -> dict[str, Path]:
     """Return the files of a pipeline that nodes need, or without one those of all nodes: model, runtime, components' probes.
 
-    A pipeline's subfolders and its documentation stay on the controller: a change there restarts nothing.
+    A pipeline's other subfolders than ``scripts``, which people run, and its documentation stay on the controller: a change
+    there restarts nothing.
     """
     if pipeline:
-        files = (path for path in (recipes.PIPELINES / pipeline).iterdir() if path.is_file())
+        home = recipes.PIPELINES / pipeline
+        places = {f"python/berny/pipelines/{pipeline}/": home, "scripts/": home / "scripts"}
         return {
-            f"python/berny/pipelines/{pipeline}/{path.name}": path
-            for path in files
-            if path.suffix not in (".pyc", ".md")
+            f"{place}{file.name}": file
+            for place, held in places.items()
+            if held.is_dir()
+            for file in held.iterdir()
+            if file.is_file() and file.suffix not in (".pyc", ".md")
         }
     found: dict[str, Path] = {}
     for folder in NODES:

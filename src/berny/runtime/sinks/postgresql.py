@@ -47,6 +47,8 @@ class DatabaseSettings(EnvironmentSettings):
     pg_dsn: str
     """Host, port, database and role, as libpq takes them."""
     pg_password: str
+    pg_advice: str = "run site.yml, which creates roles and tables, and renews PG_PASSWORD"
+    """What a person can do if the login or the table is refused."""
 
 
 class PostgresSettings(BatchSettings, DatabaseSettings):
@@ -101,25 +103,28 @@ class Database:
         if kind in REFUSED:
             return ItemsRefused(f"PostgreSQL refuses it: {said}")
         if kind in NEEDS_A_PERSON or (not kind and NO_LOGIN.search(said)):
-            return ConfigurationError(f"{said}: run site.yml, which creates roles and tables, and renews PG_PASSWORD")
+            return ConfigurationError(f"{said}: {self._settings.pg_advice}")
         return SinkAway(said)
 
 
 class PostgresSink:
-    """Inserts rows into a table; a row that exists already, by any unique key, is left unchanged.
+    """Inserts rows into a table; a row that exists already, by any unique key, is left unchanged, unless it is to be updated.
 
     Args:
         settings: the stage's environment, which names the table.
         columns: the columns of the items, which are tuples, in order.
         expired: condition in SQL for rows that may be deleted, in which ``%(keep)s`` is the table's retention in seconds;
             without it, or without a retention, nothing is.
+        conflict: what is done about a row that exists, in SQL.
     """
 
-    def __init__(self, settings: PostgresSettings, columns: Sequence[str], expired: str = "") -> None:
+    def __init__(
+        self, settings: PostgresSettings, columns: Sequence[str], expired: str = "", conflict: str = "DO NOTHING"
+    ) -> None:
         self.id = settings.pg_table_id
         self._database = Database(settings)
         table, named = settings.pg_table, ", ".join(columns)
-        self._insert = f"INSERT INTO {table} ({named}) VALUES %s ON CONFLICT DO NOTHING"
+        self._insert = f"INSERT INTO {table} ({named}) VALUES %s ON CONFLICT {conflict}"
         self._ask = f"SELECT {named} FROM {table} LIMIT 0"
         some = f"SELECT ctid FROM {table} WHERE {expired} LIMIT {EXPIRED_ROWS}"
         self._delete = f"DELETE FROM {table} WHERE ctid = ANY (ARRAY ({some}))"
@@ -165,3 +170,34 @@ class PostgresSink:
             self._deletion_due = time.monotonic() + EXPIRED_SECONDS
         if count:
             log(LOGGER, logging.INFO, "expired rows are deleted", rows=count)
+
+
+class PostgresUpserts(PostgresSink):
+    """Keeps one row of each key: the last one by topic and offset, whatever is repeated.
+
+    Records of a key have to be in one partition. Columns of a row include ``topic_id``, ``partition`` and ``msg_offset``.
+
+    Args:
+        settings: the stage's environment, which names the table.
+        columns: the columns of the items, which are tuples, in order.
+        key: the column that identifies what a row is about.
+    """
+
+    def __init__(self, settings: PostgresSettings, columns: Sequence[str], key: str) -> None:
+        table = settings.pg_table
+        changed = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name != key)
+        same = " AND ".join(f"{table}.{name} = EXCLUDED.{name}" for name in ("topic_id", "partition"))
+        newer = f"{table}.msg_offset <= EXCLUDED.msg_offset"
+        update = f"({key}) DO UPDATE SET {changed}, stored_at = now() WHERE NOT ({same}) OR {newer}"
+        super().__init__(settings, columns, conflict=update)
+        self._key = columns.index(key)
+        self._offset = columns.index("msg_offset")
+
+    def write(self, items: Sequence[tuple[Any, ...]]) -> int:
+        """Insert or update all rows, or none, in one statement, which can change a row only once; raises as the base does."""
+        last: dict[Any, tuple[Any, ...]] = {}
+        for item in items:
+            known = last.get(item[self._key])
+            if known is None or known[self._offset] <= item[self._offset]:
+                last[item[self._key]] = item
+        return super().write(list(last.values()))
