@@ -1,10 +1,18 @@
-"""The customers stream beside idfm, under load at the same time: from a file in S3 to topics, directories and tables, once each."""
+"""The customers stream beside idfm, under load: from a file in S3 to topics, directories and tables, once each."""
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import tarfile
 import time
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import duckdb
 import pytest
 
 from support import Cluster, beside
@@ -13,6 +21,20 @@ PIPELINE = "customers"
 STAGES = {"kafka-hdfs": "master", "db": "master", "alerts": "worker_1", "producer": "master"}
 FOLDERS = ("/user/maria_dev/customers_usa", "/user/maria_dev/customers_alerts")
 LOAD = 40
+FILE = """
+SELECT "Index"::BIGINT, trim("Customer Id"),
+    CASE WHEN '' IN (trim("Customer Id"), trim("First Name"), trim("Last Name"), trim("Country"))
+            OR "Email" NOT LIKE '_%@_%._%' OR length("Subscription Date") <> 10
+            OR try_strptime("Subscription Date", '%Y-%m-%d') IS NULL
+        THEN 'incomplete'
+        WHEN lower(trim("Country")) SIMILAR TO 'united +states( +of +america)?|u[.]?s[.]?(a[.]?)?' THEN 'usa'
+        ELSE 'elsewhere' END
+FROM read_csv(
+    ?, encoding = ?, header = true, all_varchar = true, nullstr = 'null', store_rejects = true, parallel = false
+)
+"""
+"""What is to become of each row of a file, with nothing of the pipeline in it."""
+REJECTED = "SELECT DISTINCT line, trim(csv_line) FROM reject_errors"
 
 
 def unit(stage: str) -> str:
@@ -51,6 +73,67 @@ def test_compaction_keeps_every_row(both: Cluster) -> None:
         assert ".parquet" in both.sh("master", f"hdfs dfs -ls -R {folder}/parquet")
     clean, report = both.check("customers", PIPELINE)
     assert clean, report
+
+
+def reading(file: Path) -> dict[int, tuple[str, str]]:
+    """Return the customer's id and what is to become of the row, by its column ``Index``."""
+    try:
+        file.read_text("utf-8")
+        coding = "utf-8"
+    except UnicodeDecodeError:
+        coding = "latin-1"
+    with duckdb.connect() as database:
+        rows = {index: (who, kind) for index, who, kind in database.execute(FILE, [str(file), coding]).fetchall()}
+        for _, line in database.execute(REJECTED).fetchall():
+            rows[int(line.split(",")[0])] = (line.split(",")[1], "incomplete")
+    return rows
+
+
+def test_an_independent_reading_of_the_file_agrees(both: Cluster, tmp_path: Path) -> None:
+    """DuckDB reads the newest version, and topics, JSON, Parquet and both tables have its rows."""
+    both.load("read", 400, PIPELINE)
+    both.serve(2000, 120, PIPELINE)
+    both.settle("read", 300, PIPELINE)
+    source = both.lab.simulators[PIPELINE].url + "/customers/customers.csv"
+    with urllib.request.urlopen(urllib.request.Request(source, headers={"Authorization": "any"})) as response:
+        (tmp_path / "customers.csv").write_bytes(response.read())
+        version = response.headers["ETag"].strip('"')
+    rows = reading(tmp_path / "customers.csv")
+    first = min(rows)
+    assert sorted(rows) == list(range(first, first + len(rows))) and len(rows) > 50
+
+    def wanted(kind: str) -> list[str]:
+        return sorted(f"{version}:{index - first + 1}" for index, (_, found) in rows.items() if found == kind)
+
+    def found(lines: list[Any]) -> list[str]:
+        return sorted(line["identity"] for line in lines if line["identity"].startswith(version))
+
+    both.sh("master", f"sudo systemctl start {unit('compact')}", timeout=300)
+    for kind, topic, folder in zip(("usa", "incomplete"), ("customers-usa", "customers-alerts"), FOLDERS, strict=True):
+        said = both.sh(
+            "master",
+            f"kafka-console-consumer.sh --bootstrap-server master:9092 --topic {topic} --from-beginning"
+            f" --timeout-ms 10000 | grep {version}",
+        )
+        # Written at least once: a batch that is repeated publishes again.
+        assert sorted(set(found([json.loads(line) for line in said.splitlines()]))) == wanted(kind)
+        said = both.sh("master", f"hdfs dfs -cat '{folder}/part-*.json' | grep {version}")
+        assert found([json.loads(line) for line in said.splitlines()]) == wanted(kind)
+        said = both.sh("master", f"cd $(mktemp -d) && hdfs dfs -get {folder}/parquet && tar cz parquet | base64")
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(said))) as packed:
+            packed.extractall(tmp_path / kind, filter="data")
+        files = str(tmp_path / kind / "parquet" / "*.parquet")
+        with duckdb.connect() as database:
+            query = "SELECT identity FROM read_parquet(?) WHERE starts_with(identity, ?) ORDER BY 1"
+            assert [name for (name,) in database.execute(query, [files, version]).fetchall()] == wanted(kind)
+
+    def table(name: str) -> list[str]:
+        query = f"SELECT identity FROM {name} WHERE identity LIKE '{version}:%'"
+        return sorted(both.sh("worker_1", f'psql -At -d {PIPELINE} -c "{query}"').split())
+
+    last = {who: f"{version}:{index - first + 1}" for index, (who, kind) in sorted(rows.items()) if kind == "usa"}
+    assert table("customers") == sorted(last.values())
+    assert table("customers_alerts") == wanted("incomplete")
 
 
 @pytest.mark.second_tier
