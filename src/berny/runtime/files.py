@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,20 @@ class _Client(InsecureClient):  # type: ignore[misc]
     """The library's client, with an operation that it lacks. Source: "WebHDFS REST API" in the Hadoop documentation."""
 
     _concat = _Request("POST")
+
+
+class _Counted:
+    """Parts of a file, and how many bytes of them were read; in a chunked request, an empty part would end it."""
+
+    def __init__(self, data: bytes | Iterable[bytes]) -> None:
+        self._parts = [data] if isinstance(data, bytes) else data
+        self.size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._parts:
+            self.size += len(part)
+            if part:
+                yield part
 
 
 class FilesError(WorkFailed):
@@ -48,40 +63,37 @@ class Files:
         except (HdfsError, RequestException) as error:
             raise FilesError(f"{full}: {str(error).splitlines()[0][:600]}") from error
 
-    def put(self, path: str, data: bytes) -> None:
-        """Write a file. An existing one is from an earlier attempt, and must have the same size."""
+    def put(self, path: str, data: bytes | Iterable[bytes]) -> None:
+        """Write a file. An existing one is from an earlier attempt, and must have the same size.
+
+        The data may be in parts, which are sent as they come.
+        """
+        parts = _Counted(data)
         with self._about(path) as full:
             if self._client.status(full, strict=False) is None:
-                beside = self._write_beside(full, data)
+                beside = self._write_beside(full, parts)
                 self._client.rename(beside, full)
-            self._verify(full, len(data))
+            else:
+                deque(parts, maxlen=0)
+            self._verify(full, parts.size)
 
     def replace(self, path: str, data: bytes | Iterable[bytes]) -> int:
         """Replace a file atomically: readers see the old or the new content. Return its size in bytes.
 
         The data may be in parts, which are sent as they come; what they raise is raised, and nothing is replaced.
         """
-        size = 0
-
-        def counted() -> Iterator[bytes]:
-            nonlocal size
-            for part in [data] if isinstance(data, bytes) else data:
-                size += len(part)
-                # In a chunked request, an empty part would end it.
-                if part:
-                    yield part
-
+        parts = _Counted(data)
         with self._about(path) as full:
-            beside = self._write_beside(full, counted())
+            beside = self._write_beside(full, parts)
             # The library's rename() has no options. Source of this one: NamenodeWebHdfsMethods of Hadoop.
             self._client._rename(beside, destination=full, renameoptions="OVERWRITE")
-            self._verify(full, size)
-        return size
+            self._verify(full, parts.size)
+        return parts.size
 
-    def _write_beside(self, full: str, data: bytes | Iterator[bytes]) -> str:
+    def _write_beside(self, full: str, data: Iterable[bytes]) -> str:
         folder, _, name = full.rpartition("/")
         beside = f"{folder}/_{name}"
-        self._client.write(beside, data=data, overwrite=True)
+        self._client.write(beside, data=iter(data), overwrite=True)
         return beside
 
     def _verify(self, full: str, length: int) -> None:

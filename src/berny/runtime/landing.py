@@ -6,7 +6,8 @@ import datetime as dt
 import json
 import re
 import time
-from itertools import takewhile
+from contextlib import closing
+from itertools import chain, takewhile
 
 from berny.runtime.files import DAY, Files
 from berny.runtime.spool import Size, Spool
@@ -76,12 +77,13 @@ class Landing:
         if not planned:
             return 0
         first, last, path = planned
-        answers = [a for a in spool.read(cursor, last - cursor) if first <= a.offset <= last]
-        lines = [line for line in (one_line(a.body) for a in answers) if line is not None]
-        if lines:
-            self._files.put(path.removeprefix(f"{self._files.root}/"), b"\n".join(lines) + b"\n")
+        with closing(spool.between(first, last)) as answers:
+            lines = (line + b"\n" for answer in answers if (line := one_line(answer.body)) is not None)
+            if (line := next(lines, None)) is not None:
+                self._files.put(path.removeprefix(f"{self._files.root}/"), chain([line], lines))
         spool.advance(SINK, last)
-        return len(answers)
+        # Offsets have no gaps.
+        return last - first + 1
 
     def _plan(self, spool: Spool, cursor: int, all_of_it: bool) -> tuple[int, int, str] | None:
         waiting = spool.sizes(cursor, self._roll_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +158,12 @@ class Spool:
             if size >= max_bytes:
                 break
         return found
+
+    def between(self, first: int, last: int) -> Generator[Answer, None, None]:
+        """Yield the responses of a range of offsets, one after the other; before the last one, close it before writing."""
+        query = 'SELECT "offset", fetched_at, body FROM answers WHERE "offset" BETWEEN ? AND ? ORDER BY "offset"'
+        for row in self._db.execute(query, (first, last)):
+            yield Answer(*row)
 
     def sizes(self, after: int, max_bytes: int) -> list[Size]:
         """Return what the responses after an offset are, without their bodies, none after ``max_bytes`` are exceeded."""
