@@ -43,6 +43,14 @@ def test_a_result_is_a_section_with_what_repeats_it() -> None:
     )
 
 
+def test_results_of_other_machines_stay_on_the_page() -> None:
+    other = dataclasses.replace(ONE, command="berny bench a b")
+    page = f"# Figures\n\n{BEGIN}\n{figures.markdown([ONE, other])}\n{END}\n\n### Others\n"
+    newer = dataclasses.replace(ONE, commit="def")
+    assert figures.markdown([newer], page) == figures.markdown([newer, other])
+    assert figures.markdown([], page) == figures.markdown([ONE, other])
+
+
 def test_the_page_has_a_place_for_them() -> None:
     page = PAGE.read_text()
     assert "new" in between(page, BEGIN, END, "new")

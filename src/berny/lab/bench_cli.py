@@ -171,10 +171,14 @@ def _short(lab: Lab, pipeline: str, seconds: float, steps: Steps) -> dict[str, f
 
 @app.command()
 def report() -> None:
-    """Write the newest result of each command to docs/figures.md, between its markers."""
+    """Write the newest result of each command to docs/figures.md, between its markers.
+
+    What the page has of commands without a result on this machine stays.
+    """
     found = figures.kept()
+    page = PAGE.read_text()
     try:
-        PAGE.write_text(between(PAGE.read_text(), BEGIN, END, figures.markdown(found)))
+        PAGE.write_text(between(page, BEGIN, END, figures.markdown(found, page)))
     except MarkersMissing as error:
         console.print(f"[red]error:[/] {PAGE}: {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from berny.model.topology import CHECKOUT, selected_components
 
 PAGE = CHECKOUT / "docs" / "figures.md"
 BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+SECTION = re.compile(rf"^(### `([^`\n]+)`\n.*?)(?=^### `|^{END}|\Z)", re.M | re.S)
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,15 @@ def show(figures: Figures, console: Console) -> None:
     console.print(f"{figures.machine}; commit {figures.commit}", highlight=False, soft_wrap=True)
 
 
-def markdown(found: Iterable[Figures]) -> str:
-    """Return the results for the page, by command."""
-    parts = []
-    for figures in sorted(found, key=lambda one: one.command):
-        parts.append(f"### `{figures.command}`\n")
+def markdown(found: Iterable[Figures], page: str = "") -> str:
+    """Return the results for the page, by command; of commands without a result, what the page has stays."""
+    sections = {command: text.strip() + "\n" for text, command in SECTION.findall(page)}
+    for figures in found:
+        parts = [f"### `{figures.command}`\n"]
         parts.append(f"{figures.day}; {figures.machine}; commit {figures.commit}. {figures.lab}.\n")
         for sheet in figures.sheets:
             parts.append(f"{sheet.title[:1].upper()}{sheet.title[1:]}:\n")
             lines = [sheet.columns, ["---"] * len(sheet.columns), *sheet.rows]
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-    return "\n".join(parts)
+        sections[figures.command] = "\n".join(parts)
+    return "\n".join(text for _, text in sorted(sections.items()))
