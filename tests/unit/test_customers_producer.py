@@ -155,6 +155,20 @@ def test_truth_is_written_before_the_response_and_completed_after_it(s3: Served)
         time.sleep(0.01)
 
 
+def test_time_without_a_rate_makes_no_rows_later(s3: Served, clock: Clock) -> None:
+    def ask(method: str) -> None:
+        url, headers = f"{s3.url}/customers/customers.csv", {"Authorization": "any"}
+        requests.request(method, url, headers=headers, timeout=5).raise_for_status()
+
+    ask("HEAD")
+    ask("GET")
+    for rate, seconds in ((0.0, 100), (20.0, 2)):
+        s3.simulator.rate = rate
+        clock.now += seconds
+        ask("HEAD")
+    assert s3.simulator.observations == 1 + 40
+
+
 def test_customers_are_of_the_form_that_the_file_has() -> None:
     """Every kind of row is there, and a reader of CSV reads what was drawn."""
     drawn = [people.customer(number, 3) for number in range(3000)]

@@ -64,7 +64,9 @@ class Simulator(simulator.Simulator):
 
     def renew(self) -> None:
         """Make the next version if rows are due; the first one has a row at least."""
-        self._waiting = min(self._waiting + self.due()[0], MOST_ROWS) if self.rate else 0
+        # Asked without a rate too: time without one makes no rows due later.
+        due, _, _ = self.due()
+        self._waiting = min(self._waiting + due, MOST_ROWS) if self.rate else 0
         if self._etag and not (self._delivered and self._waiting):
             return
         count, self._waiting = self._waiting or 1, 0

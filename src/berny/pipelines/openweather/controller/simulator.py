@@ -111,7 +111,9 @@ class Simulator(simulator.Simulator):
 
     def observe(self, city: City, absurd: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what is said of a city's weather now, and what that measures."""
-        self._waiting = min(self._waiting + self.due()[0], int(WAITING_SECONDS * max(self.rate, 1))) if self.rate else 0
+        # Asked without a rate too: time without one makes nothing due later.
+        due, _, _ = self.due()
+        self._waiting = min(self._waiting + due, int(WAITING_SECONDS * max(self.rate, 1))) if self.rate else 0
         if self._waiting or absurd or city.name not in self._last_told:
             self._waiting = max(0, self._waiting - 1)
             self._number += 1
