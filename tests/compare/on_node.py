@@ -40,6 +40,7 @@ class OnNode:
 
     def __enter__(self) -> OnNode:
         with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
             if self.packages:
                 command = [".venv/bin/uv", "pip", "install", "-q", "--target", folder, *self.packages]
                 subprocess.run(command, check=True)
@@ -55,13 +56,13 @@ class OnNode:
         self.topics(f"--delete --if-exists --topic {TOPIC}")
         self.shell(self.node, f"sudo rm -rf {FOLDER}")
 
-    def command(self, *words: str) -> str:
+    def command(self, *words: str, user: str = "root") -> str:
         """Return the command line that runs the script."""
-        return f"sudo env PYTHONPATH={PATHS} python3 {FOLDER}/{self.script} {' '.join(words)}"
+        return f"sudo -u {user} env PYTHONPATH={PATHS} python3 {FOLDER}/{self.script} {' '.join(words)}"
 
-    def run(self, *words: str, seconds: float = 400) -> dict[str, Any]:
+    def run(self, *words: str, seconds: float = 400, user: str = "root") -> dict[str, Any]:
         """Return the JSON of the script's last line."""
-        return dict(json.loads(self.shell(self.node, self.command(*words), seconds).splitlines()[-1]))
+        return dict(json.loads(self.shell(self.node, self.command(*words, user=user), seconds).splitlines()[-1]))
 
     def shell(self, node: str, command: str, seconds: float = 60) -> str:
         """Run a command on a node; return its output, or end with it."""
