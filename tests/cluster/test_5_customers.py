@@ -160,3 +160,15 @@ def test_the_environment_is_reset_and_everything_comes_again(both: Cluster) -> N
         return [line for line in sinks if not (repeated.match(line) or once.search(line))]
 
     wait_until(lambda: not lacking(), 300, lambda: "\n".join(lacking()))
+
+
+@pytest.mark.second_tier
+def test_all_pipelines_run_at_the_same_time(both: Cluster) -> None:
+    """Under load each; what one of them waits for takes nothing from another."""
+    with beside(both, "openweather") as three:
+        three.load("three", LOAD)
+        three.serve(10 * LOAD, 180)
+        three.load("after-three", 0)
+        three.sh("worker_1", "sudo systemctl start berny-openweather-export", timeout=300)
+        report = three.settle("three", 300)
+    assert report.count(" expected") == 3 and " 0 expected" not in report, report
