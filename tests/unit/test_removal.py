@@ -58,7 +58,13 @@ def test_everything_goes_in_reverse() -> None:
 
 def test_a_component_goes_with_what_its_clients_need() -> None:
     """All services of it, and its own files."""
-    found = asked(without("berny-idfm-analytics"), component="spark")
+    clients = [
+        names.unit(pipeline.name, stage)
+        for pipeline in PIPELINES.values()
+        for stage, facts in pipeline.stages.items()
+        if facts.engine == "spark"
+    ]
+    found = asked(without(*clients), component="spark")
     assert found.hosts["worker_1"] == ["spark-worker", "spark"]
     assert found.hosts["worker_0"] == []
 
