@@ -61,7 +61,9 @@ class Export:
         self._keep = settings.berny_raw_keep
 
     def work(self, watermark: object = None) -> Iterator[timer.Step]:
-        """Export all rows of ended transactions, step by step. The watermark is in ``ref_date``.
+        """Export all rows of transactions that have ended, step by step. The watermark is in ``ref_date``.
+
+        What comes meanwhile is the next run's: else each step's rows would be few, and their files small.
 
         Raises:
             FilesError: HDFS refused or does not respond.
@@ -69,10 +71,12 @@ class Export:
             ConfigurationError: PostgreSQL refuses the login, or a table is missing.
         """
         self._check()
-        while step := self._steps.next():
+        end, following = self._steps.end(), 0
+        while following < end and (step := self._steps.next()):
             files, count = self._write(step)
             self._steps.complete(step, files)
-            yield timer.Step(step.following, count)
+            following = step.following
+            yield timer.Step(following, count)
         self._steps.forget()
         if self._keep:
             self._files.drop_expired(seconds(self._keep))

@@ -31,6 +31,7 @@ FROM last LEFT JOIN beyond ON true
 WHERE EXISTS (SELECT FROM weather WHERE weather.xid >= begins AND weather.xid < ends)
 RETURNING begins::text, following::text
 """
+END = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text"
 DONE = "UPDATE ref_date SET files = %s WHERE begins = %s::xid8"
 FILES = "SELECT begins::text, files FROM ref_date WHERE files IS NOT NULL ORDER BY begins DESC LIMIT %s"
 AGAIN = "UPDATE ref_date SET files = NULL WHERE begins = %s::xid8"
@@ -53,6 +54,13 @@ class Steps:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def end(self) -> int:
+        """Return the oldest transaction that is still open, or the next one: where a run that begins now ends."""
+        with self._database.transaction() as cursor:
+            cursor.execute(END)
+            (number,) = cursor.fetchone() or ("0",)
+            return int(number)
 
     def next(self) -> Step | None:
         """Return the first step that was not completed, else a new one if there are rows for it."""
