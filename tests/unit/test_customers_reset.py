@@ -44,14 +44,15 @@ class Node:
             program.chmod(0o755)
         self.broken = folder / "broken"
         self.environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}", "BERNY_CONF": str(self.conf)}
-        client = hdfs.client()
         for path in ("/user/maria_dev", "/user/customers", "/data/customers"):
             hdfs.provide(path, "root" if path == "/user/maria_dev" else "customers")
-        for path in [*OWN, *CHECKPOINTS, *OTHERS]:
-            client.write(f"{path}/part-00000-x.json", b"x\n", overwrite=True)
-            client.write(f"{path}/_batches/x.json", b"x\n", overwrite=True)
-        for path in [*OWN, "/data/customers"]:
-            subprocess.run([*hdfs.java("org.apache.hadoop.fs.FsShell"), "-chown", "-R", "customers", path], check=True)
+        for path in OWN:
+            hdfs.provide(path, "customers")
+        for paths, user in (([*OWN, *CHECKPOINTS], "customers"), (OTHERS, "root")):
+            client = hdfs.client(user)
+            for path in paths:
+                client.write(f"{path}/part-00000-x.json", b"x\n", overwrite=True)
+                client.write(f"{path}/_batches/x.json", b"x\n", overwrite=True)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the script."""

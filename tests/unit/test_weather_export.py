@@ -148,7 +148,8 @@ def test_nothing_is_missed_while_others_insert(database: Database, files: Files)
                     break
                 moment = NOON + draw.randrange(3) * DAY
                 cursor.execute(
-                    weather.INSERT, row(record("Paris", moment, writer * 1000 + number), Origin("id", writer, number))
+                    weather.INSERT,
+                    row(record("Paris", moment, writer * 1_000_000 + number), Origin("id", writer, number)),
                 )
                 time.sleep(draw.random() * 0.03)
                 one.rollback() if draw.random() < 0.2 else one.commit()
