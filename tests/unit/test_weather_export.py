@@ -183,6 +183,18 @@ def test_much_is_exported_in_steps(database: Database, files: Files, monkeypatch
     assert counts == [7, 7, 7, 7, 2, 20] and exported(files) == stored(database)
 
 
+def test_what_comes_during_a_run_is_the_next_runs(database: Database, files: Files) -> None:
+    """Else a run does not end under steady load, and each step writes small files."""
+    database.insert(record("Paris", NOON, 0))
+    counts = []
+    for step in Export(settings(database), files).work():
+        counts.append(step.records)
+        database.insert(record("Paris", NOON, len(counts)), first=len(counts))
+        if len(counts) == 3:
+            break
+    assert counts == [1] and run(database, files) == 1
+
+
 POINTS = ["planned", "sending", "sent", "renamed", "day", "written", "completed"]
 
 
