@@ -157,8 +157,8 @@ def test_drawn_customers_are_what_they_were_drawn_as(spark: Any, tmp_path: Path)
         wanted = drawn[one.offset]
         assert (one.kind, one.reasons) == (wanted.kind, wanted.reasons), wanted
         if wanted.kind == "usa":
-            told = wanted.told()
-            assert (one.customer_id, one.email) == (told["customer_id"], told["email"])
+            truth = wanted.truth()
+            assert (one.customer_id, one.email) == (truth["customer_id"], truth["email"])
     assert delimited.encoding(file) == "latin-1"
 
 

@@ -108,7 +108,9 @@ def published(kafka: Kafka, folder: Path, seed: int, count: int) -> list[str]:
         ]
         kafka.publish(*rows[:200], *(rows[:200] if number == 2 else []), *rows[200:])
         mark = {"run": "r", "answer": number}
-        truth += [{**mark, "identity": f"v{number}:{row}", "at": 1.0, **one.told()} for row, one in enumerate(drawn, 1)]
+        truth += [
+            {**mark, "identity": f"v{number}:{row}", "at": 1.0, **one.truth()} for row, one in enumerate(drawn, 1)
+        ]
         truth.append({**mark, "served": True, "at": 1.0})
     return [json.dumps(line) for line in truth]
 

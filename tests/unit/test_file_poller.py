@@ -10,8 +10,9 @@ import pytest
 from memory import Crash, Topics
 
 from berny.runtime.deposit import Deposit, Version, look
-from berny.runtime.file_poller import Content, FilePoller, FilePollerSettings, Row
+from berny.runtime.file_poller import Content, FilePoller, Row
 from berny.runtime.kafka import Record
+from berny.runtime.poller import PollerSettings
 from berny.runtime.source import RetryLater, Unauthorized
 from berny.runtime.spool import SpoolFull, SpoolUnavailable
 
@@ -52,9 +53,9 @@ def rows(version: Version) -> Iterator[Row]:
         yield Row(Record(TOPIC, None, f"{version.name}:{offset + 1}:{byte:c}".encode()), offset + 1, offset + 1)
 
 
-def settings(folder: Path, most: int = 1 << 20) -> FilePollerSettings:
+def settings(folder: Path, most: int = 1 << 20) -> PollerSettings:
     """Return the environment."""
-    return FilePollerSettings(
+    return PollerSettings(
         berny_pipeline="p", berny_stage="s", berny_metrics_port=1, kafka_bootstrap_servers="none", berny_spool_dir=folder,
         berny_spool_max_bytes=most,
     )  # fmt: skip

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from prometheus_client import Gauge
@@ -19,10 +18,10 @@ from prometheus_client import Gauge
 from berny.runtime import stage
 from berny.runtime.deposit import Deposit, Version
 from berny.runtime.kafka import NotAcknowledged, Publishes, Record
-from berny.runtime.poller import IDLE_SECONDS, LATE_SECONDS, POLLS
+from berny.runtime.poller import IDLE_SECONDS, LATE_SECONDS, POLLS, PollerSettings, together
 from berny.runtime.source import Refused, RetryLater, Unauthorized, backoff
 from berny.runtime.spool import SpoolFull, SpoolUnavailable
-from berny.runtime.stage import ConfigurationError, KafkaSettings, log, pause
+from berny.runtime.stage import log, pause
 
 LOGGER = logging.getLogger("poller")
 BATCH_ROWS = 2000
@@ -31,14 +30,6 @@ BATCHES_A_SECOND = 5
 
 VERSIONS = Gauge("berny_deposit_versions", "Versions of the file that are not published whole")
 DEPOSIT_BYTES = Gauge("berny_deposit_bytes", "Bytes of the versions that are not published whole")
-
-
-class FilePollerSettings(KafkaSettings):
-    """The environment of every poller of a file."""
-
-    berny_data_origin: str = "api"
-    berny_spool_dir: Path
-    berny_spool_max_bytes: int
 
 
 class Content(NamedTuple):
@@ -82,7 +73,7 @@ class FilePoller:
 
     def __init__(
         self,
-        settings: FilePollerSettings,
+        settings: PollerSettings,
         source: FileSource,
         seconds: float,
         rows: Callable[[Version], Iterator[Row]],
@@ -98,7 +89,6 @@ class FilePoller:
         self._publisher = publisher
         self._stop = stop
         self._kept = threading.Event()
-        self._failure: BaseException | None = None
 
     def deposit(self) -> Deposit:
         """Open the deposit."""
@@ -114,25 +104,7 @@ class FilePoller:
         opened = self.deposit()
         opened.tidy()
         opened.close()
-        threads = [threading.Thread(target=self._guarded, args=(loop,)) for loop in (self.poll, self.publish)]
-        for thread in threads:
-            thread.start()
-        stage.READY.set(1)
-        for thread in threads:
-            thread.join()
-        if self._failure:
-            raise self._failure
-
-    def _guarded(self, loop: Callable[[Deposit], None]) -> None:
-        try:
-            deposit = self.deposit()
-            loop(deposit)
-            deposit.close()
-        except BaseException as error:
-            if not isinstance(error, ConfigurationError):
-                LOGGER.exception("the thread %s ended", loop.__name__)
-            self._failure = self._failure or error
-            self._stop.set()
+        together([self.poll, self.publish], self.deposit, self._stop)
 
     def poll(self, deposit: Deposit) -> None:
         """Ask for the version, and store each new one."""

@@ -10,10 +10,10 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prometheus_client import Counter, Gauge
 
@@ -58,6 +58,45 @@ class Lands(Protocol):
 
     def drop_expired(self, keep_seconds: float) -> list[str]:
         """Remove expired days; return them; raise FilesError."""
+
+
+class Closes(Protocol):
+    """What each loop opens for itself."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+S = TypeVar("S", bound=Closes)
+
+
+def together(loops: Sequence[Callable[[S], None]], opens: Callable[[], S], stop: threading.Event) -> None:
+    """Run each loop in a thread of its own, with what it opens there, until all have ended; a failure stops the others.
+
+    Raises:
+        BaseException: the first one that a loop has raised.
+    """
+    failures: list[BaseException] = []
+
+    def guarded(loop: Callable[[S], None]) -> None:
+        try:
+            opened = opens()
+            loop(opened)
+            opened.close()
+        except BaseException as error:
+            if not isinstance(error, ConfigurationError):
+                LOGGER.exception("the thread %s ended", loop.__name__)
+            failures.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=guarded, args=(loop,), name=loop.__name__) for loop in loops]
+    for thread in threads:
+        thread.start()
+    stage.READY.set(1)
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 @dataclass(frozen=True)
@@ -111,7 +150,6 @@ class Poller:
         self._raw = raw
         self._remember_seconds = remember_seconds
         self._appended = threading.Event()
-        self._failure: BaseException | None = None
         self._used_up: dt.date | None = None
 
     def spool(self) -> Spool:
@@ -127,26 +165,7 @@ class Poller:
             SpoolUnavailable: the spool can't be opened.
         """
         self.spool().close()
-        loops = [self.poll, self.publish, *([self.land] if self._raw else [])]
-        threads = [threading.Thread(target=self._guarded, args=(loop,), name=loop.__name__) for loop in loops]
-        for thread in threads:
-            thread.start()
-        stage.READY.set(1)
-        for thread in threads:
-            thread.join()
-        if self._failure:
-            raise self._failure
-
-    def _guarded(self, loop: Callable[[Spool], None]) -> None:
-        try:
-            spool = self.spool()
-            loop(spool)
-            spool.close()
-        except BaseException as error:
-            if not isinstance(error, ConfigurationError):
-                LOGGER.exception("the thread %s ended", loop.__name__)
-            self._failure = self._failure or error
-            self._stop.set()
+        together([self.poll, self.publish, *([self.land] if self._raw else [])], self.spool, self._stop)
 
     # -- source to spool -----------------------------------------------------------------------------------------------
 

@@ -9,14 +9,15 @@ from pydantic import Field
 from berny.pipelines.customers import records
 from berny.pipelines.customers.s3 import S3Object
 from berny.runtime import stage
-from berny.runtime.file_poller import FilePoller, FilePollerSettings
+from berny.runtime.file_poller import FilePoller
 from berny.runtime.kafka import Publisher, Publishes
+from berny.runtime.poller import PollerSettings
 from berny.runtime.stage import Stop
 
 TOPIC = "customers-raw"
 
 
-class Settings(FilePollerSettings):
+class Settings(PollerSettings):
     """The producer's environment."""
 
     customers_s3_endpoint: str = ""

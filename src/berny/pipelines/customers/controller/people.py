@@ -51,7 +51,7 @@ class Customer:
     """So many columns are missing at its end."""
     surplus: list[str] = field(default_factory=list)
 
-    def told(self) -> dict[str, Any]:
+    def truth(self) -> dict[str, Any]:
         """Return what the ground truth says of it."""
         said = self.fields if not self.cut else dict(list(self.fields.items())[: -self.cut])
         names = {"customer_id": "Customer Id", "email": "Email", "subscription_date": "Subscription Date"}

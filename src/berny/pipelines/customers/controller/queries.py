@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from berny.controller.sql import before_the_end
+
 # All is `.*`.
 CHOSEN = "reason ~ $q$^${reason:regex}$$q$"
 REASON = """SELECT DISTINCT reason FROM customers_alerts, unnest(reasons) AS reason
@@ -27,13 +29,6 @@ FROM (
 ) AS found
 GROUP BY 1, 2
 ORDER BY 1, 2"""
-
-
-def before_the_end(column: str, span: str) -> str:
-    """Return the condition that a time is in a span before the end of the time range."""
-    end = "$__timeTo()::timestamptz"
-    return f"{column} > {end} - interval '{span}' AND {column} <= {end}"
-
 
 # Without rows there is no row, which is shown as missing data.
 AGE = f"""SELECT extract(epoch FROM $__timeTo()::timestamptz - max(stored_at))::float8 AS age

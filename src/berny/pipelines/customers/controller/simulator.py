@@ -121,7 +121,7 @@ class Simulator(simulator.Simulator):
         etag, customers = self._etag, self._customers
         mark, at = self.mark(), time.time()
         lines: list[dict[str, Any]] = [
-            {"identity": identity(etag, number), "at": at, **one.told()} for number, one in enumerate(customers, 1)
+            {"identity": identity(etag, number), "at": at, **one.truth()} for number, one in enumerate(customers, 1)
         ]
         self.note(mark, lines)
         self.served += len(customers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from berny.controller.sql import before_the_end
+
 # All is `.*`. In dollar quotes, names such as L'Isle-Adam need no escapes.
 CHOSEN = "city ~ $q$^${city:regex}$$q$"
 CITY = "SELECT DISTINCT city FROM weather WHERE at > now() - interval '7 days' AND city IS NOT NULL ORDER BY 1"
@@ -25,13 +27,6 @@ FROM weather
 WHERE $__timeFilter(stored_at) AND {CHOSEN}
 GROUP BY 1, 2
 ORDER BY 1, 2"""
-
-
-def before_the_end(column: str, span: str) -> str:
-    """Return the condition that a time is in a span before the end of the time range."""
-    end = "$__timeTo()::timestamptz"
-    return f"{column} > {end} - interval '{span}' AND {column} <= {end}"
-
 
 # Without rows there is no row, which is shown as missing data.
 AGE = f"""SELECT extract(epoch FROM $__timeTo()::timestamptz - max(at))::float8 AS age
