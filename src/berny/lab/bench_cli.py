@@ -9,7 +9,7 @@ import typer
 
 from berny.controller.mapping import MarkersMissing, between
 from berny.controller.progress import Steps
-from berny.lab import convergence, figures, short
+from berny.lab import catch_up, convergence, figures, short
 from berny.lab.cli import Name, as_root, console, reporting_errors
 from berny.lab.convergence import Converge
 from berny.lab.figures import BEGIN, END, PAGE, Sheet
@@ -73,6 +73,34 @@ def _latencies(found: list[Latency]) -> Sheet:
         cells = [f"{1000 * quantiles[name]:.0f}" if quantiles else "" for name in QUANTILES]
         rows.append([f"{one.rate:g}/s", str(one.served), str(one.missing), *cells])
     return Sheet("end-to-end latency, ms", ["rate", "served", "not stored", *QUANTILES], rows)
+
+
+@app.command(name="catch-up")
+def catch_up_after(
+    outage: Annotated[float, typer.Option(min=1, help="How many seconds of observations wait.")] = 3600,
+    rate: Annotated[float, typer.Option(min=1, help="Observations per second during the outage.")] = 100,
+    pipeline: Annotated[str, typer.Option(help="By default the first that the lab runs on its simulator.")] = "",
+    name: Name = "lab",
+) -> None:
+    """Measure how fast the observations of an outage are stored once the stages behind the source's topic run again.
+
+    The time includes the start of the stages.
+    """
+    as_root()
+    with reporting_errors():
+        lab = Lab.existing(name)
+        chosen = _simulated(lab, pipeline)
+        with (
+            lab.locked(),
+            lab.simulators[chosen].kept(),
+            Steps(console) as steps,
+            steps.step(f"outage of {chosen}, {outage:g} s at {rate:g}/s") as say,
+        ):
+            found = catch_up.measure(lab, chosen, rate, outage, say)
+    head = ["waiting", "stored in, s", "observations/s", "times real time"]
+    row = [str(found.observations), f"{found.seconds:.0f}", f"{found.per_second:.0f}", f"{found.times_real_time:.1f}"]
+    command = f"berny bench catch-up --pipeline {chosen} --outage {outage:g} --rate {rate:g}"
+    _finish(lab, command, [Sheet("catching up", head, [row])])
 
 
 @app.command()

@@ -43,6 +43,18 @@ def status(lab: Lab, pipeline: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
+def stored(lab: Lab, pipeline: str, since: float) -> int:
+    """Return how many observations that were recorded since a Unix time are stored in the pipeline's last sink.
+
+    Raises:
+        LabError: the sink can't be read; the message has the last line of the output.
+    """
+    done = lab.run(node(lab, pipeline), command(pipeline, "stored", f"--since {since:.0f}"))
+    if done.returncode:
+        raise LabError(f"{pipeline}: {(done.stderr.strip() or 'no response').splitlines()[-1]}")
+    return int(done.stdout)
+
+
 def spooled(lab: Lab, pipeline: str, since: float) -> str:
     """Return the lines of what the pipeline's spools have stored since a Unix time.
 

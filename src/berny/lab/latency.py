@@ -117,7 +117,7 @@ def measure(lab: Lab, pipeline: str, rate: float, seconds: float, say: Say) -> L
     lines = [(float(moment), int(count)) for moment, count in map(str.split, out.splitlines())]
     if counting.returncode or not lines:
         raise LabError(f"{pipeline}: {(error.strip() or 'nothing was counted').splitlines()[-1]}")
-    moments = served(_lines(simulator.truth), run, since)
+    moments = served(read_lines(simulator.truth), run, since)
     if not moments:
         raise LabError(f"{pipeline}: its simulator served nothing; see {simulator.log}")
     # What was stored before is counted in the first line.
@@ -125,6 +125,7 @@ def measure(lab: Lab, pipeline: str, rate: float, seconds: float, say: Say) -> L
     return Latency(rate, seconds, len(moments), latencies(moments, [(at, count - before) for at, count in lines]))
 
 
-def _lines(truth: Path) -> Iterator[str]:
+def read_lines(truth: Path) -> Iterator[str]:
+    """Yield the lines of a simulator's ground truth."""
     with truth.open() as file:
         yield from file

@@ -124,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("count", help="print how many observations are stored, each time that the number grows")
     verb.add_argument("--since", type=float, required=True, help="a Unix time")
     verb.add_argument("--seconds", type=float, required=True, help="duration")
+    verb = verbs.add_parser("stored", help="print how many observations are stored")
+    verb.add_argument("--since", type=float, required=True, help="the Unix time from which on they were recorded")
     verb = verbs.add_parser("spooled", help='print what the spool has stored, one {"spooled": IDENTITY} per line')
     verb.add_argument("--since", type=float, default=0, help="a Unix time")
     verb = verbs.add_parser("check", help="compare every sink with the ground truth; exits with 0 if nothing is wrong")
@@ -146,6 +148,9 @@ def main() -> int:
     cluster = Cluster.load()
     if words.verb == "check":
         return report(harness, cluster, words)
+    if words.verb == "stored":
+        print(harness.stored(cluster, words.since, time.time() // 1 + DAY_SECONDS))
+        return 0
     if words.verb == "newest":
         follow_newest(harness, cluster)
     if words.verb == "count":

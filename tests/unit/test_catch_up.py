@@ -1,0 +1,25 @@
+"""How fast a pipeline catches up: what is stopped, and what is computed of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from berny.lab.catch_up import CatchUp, behind
+
+
+def test_what_is_stored_per_second_is_compared_with_the_rate() -> None:
+    found = CatchUp(rate=100, outage=3600, observations=360_000, seconds=90)
+    assert (found.per_second, found.times_real_time) == (4000, 40)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "stopped"),
+    [
+        ("idfm", {"berny-idfm-analytics", "berny-idfm-influx-consumer"}),
+        ("openweather", {"berny-openweather-consumer"}),
+    ],
+)
+def test_stages_with_a_spool_and_timers_are_left_alone(pipeline: str, stopped: set[str]) -> None:
+    """The source is polled all the time, and a timer reads what is in its table when it runs."""
+    found = behind(pipeline, {"broker": ["a"]})
+    assert set(found) == stopped
