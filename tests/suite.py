@@ -44,10 +44,15 @@ def is_quick(item: pytest.Item) -> bool:
 
 
 def rank(item: pytest.Item) -> float:
-    """Return what tests are ordered by: the part, quick tests of other parts after the quick parts, then what runs beside."""
+    """Return what tests are ordered by: the part, quick tests of other parts after the quick parts, then what runs beside.
+
+    What needs a component's archive comes after the other quick tests: the lab that is built meanwhile may have to make it.
+    """
     if item.get_closest_marker("beside"):
-        return len(QUICK) - 0.5
+        return len(QUICK) - 0.25
     part = part_of(item.nodeid)
+    if "archive" in getattr(item, "fixturenames", ()):
+        return len(QUICK) - 0.5
     return len(QUICK) - 0.75 if is_quick(item) and part not in QUICK else PARTS.index(part)
 
 

@@ -76,24 +76,43 @@ def test_every_observation_is_in_every_sink_once_though_stages_are_killed(both: 
     assert report.count(" expected") == 2 and " 0 expected" not in report, report
 
 
+def check_aggregates(cluster: Cluster, run: str) -> None:
+    """Aggregate what is exported, and compare what a run served with all sinks."""
+    run_timer(cluster, "mapreduce")
+    run_timer(cluster, "hbase")
+
+    def done() -> bool:
+        status = cluster.status(PIPELINE)
+        return not (status["to_export"] or status["days_to_aggregate"] or status["aggregates_to_store"])
+
+    wait_until(done, 120, lambda: str(cluster.status(PIPELINE)))
+    clean, report = cluster.check(run, PIPELINE)
+    assert clean and " 0 lost" in report, report
+    for sink in ("aggregates", "hbase"):
+        (line,) = (one for one in report.splitlines() if one.startswith(f"{sink}: "))
+        assert int(line.split()[1]) >= 6, report
+
+
 def test_aggregates_are_those_of_the_rows_and_hbase_has_them(both: Cluster) -> None:
     """Also though the job is killed once. The check computes them by SQL; what waits is in the status."""
     both.sh("master", f"sudo systemctl start --no-block {unit('mapreduce')}; sleep 8")
     both.sh("master", f"sudo systemctl kill -s KILL {unit('mapreduce')}", ok=False)
     run_timer(both, "export")
-    run_timer(both, "mapreduce")
-    run_timer(both, "hbase")
+    check_aggregates(both, "weather")
 
-    def done() -> bool:
-        status = both.status(PIPELINE)
-        return not (status["to_export"] or status["days_to_aggregate"] or status["aggregates_to_store"])
 
-    wait_until(done, 120, lambda: str(both.status(PIPELINE)))
-    clean, report = both.check("weather", PIPELINE)
-    assert clean and " 0 lost" in report, report
-    for sink in ("aggregates", "hbase"):
-        (line,) = (one for one in report.splitlines() if one.startswith(f"{sink}: "))
-        assert int(line.split()[1]) >= 6, report
+@pytest.mark.second_tier
+def test_aggregates_outlive_node_managers_that_are_killed_under_their_job(both: Cluster) -> None:
+    """Each is killed while the job of new rows runs."""
+    run = "node-managers"
+    both.load(run, LOAD, PIPELINE)
+    both.serve(12, 90, PIPELINE)
+    both.settle(run, 150, PIPELINE)
+    both.sh("master", f"sudo systemctl start --no-block {unit('mapreduce')}")
+    running = "sudo -u hdfs yarn application -list -appStates RUNNING 2> /dev/null"
+    wait_until(lambda: "application_" in both.sh("master", running), 90, "no job runs")
+    both.each("sudo systemctl kill -s KILL --kill-who main yarn-nodemanager", both.groups["nodemanager"])
+    check_aggregates(both, run)
 
 
 def hbase_shell(cluster: Cluster, *lines: str) -> None:

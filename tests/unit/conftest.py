@@ -14,6 +14,7 @@ import hbases
 import kafkas
 import pytest
 import weather
+from archives import running, unpacked
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 from simulated import NOON, Clock, Served
@@ -50,6 +51,12 @@ def probe_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def archive() -> Callable[[str], Path]:
+    """Return the unpacked archive of a component; tests that ask for it run after the other quick ones."""
+    return unpacked
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[databases.Postgres]:
     """A PostgreSQL for all tests; each makes databases of its own."""
     with databases.postgres() as server:
@@ -57,24 +64,24 @@ def postgres() -> Iterator[databases.Postgres]:
 
 
 @pytest.fixture(scope="session")
-def hdfs() -> Iterator[hadoop.Hdfs]:
+def hdfs(archive: Callable[[str], Path]) -> Iterator[hadoop.Hdfs]:
     """An HDFS for all tests; each has a directory of its own."""
-    with hadoop.hdfs() as running:
-        yield running
+    with running(hadoop.Hdfs, archive("hadoop")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[kafkas.Kafka]:
+def kafka(archive: Callable[[str], Path]) -> Iterator[kafkas.Kafka]:
     """A broker for all tests; each makes topics of its own."""
-    with kafkas.kafka() as running:
-        yield running
+    with running(kafkas.Kafka, archive("kafka")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def hbase() -> Iterator[hbases.HBase]:
+def hbase(archive: Callable[[str], Path]) -> Iterator[hbases.HBase]:
     """An HBase for all tests; each makes tables of its own."""
-    with hbases.hbase() as running:
-        yield running
+    with running(hbases.HBase, archive("hbase")) as server:
+        yield server
 
 
 @pytest.fixture

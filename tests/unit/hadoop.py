@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-import pytest
-from archives import unpacked
 from hdfs import InsecureClient
 from hdfs.util import HdfsError
 from requests import RequestException
-
-from berny.controller.artifacts import Store
 
 JAVA = ["java", "-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true"]
 NAMENODE = "org.apache.hadoop.hdfs.server.namenode.NameNode"
@@ -44,8 +37,8 @@ def _free_ports(count: int) -> list[int]:
 class Hdfs:
     """A file system; each process can be ended and started."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, unpacked("hadoop")
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder, self.home = folder, home
         rpc, web, data, ipc, http = _free_ports(5)
         self.uri, self.url = f"hdfs://127.0.0.1:{rpc}", f"http://127.0.0.1:{web}"
         here = "127.0.0.1:"
@@ -130,18 +123,3 @@ class Hdfs:
         self.client().delete(path, recursive=True)
         self.client().makedirs(path)
         self.client().set_owner(path, owner, owner)
-
-
-@contextmanager
-def hdfs() -> Iterator[Hdfs]:
-    """Run a file system."""
-    if not Store().find("hadoop") or not shutil.which("java"):
-        pytest.skip("the store has no Hadoop yet, or this host no Java: `berny artifacts fetch hadoop` makes it")
-    folder = Path(tempfile.mkdtemp(prefix="berny-hdfs-"))
-    made = Hdfs(folder)
-    try:
-        made.make()
-        yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import happybase
-import pytest
-from archives import unpacked
 from hadoop import JAVA, _free_ports
 from thriftpy2.thrift import TException
-
-from berny.controller.artifacts import Store
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "hbase"
 OPENS = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "lang.reflect", "nio", "io")]
@@ -30,8 +22,8 @@ THRIFT = "org.apache.hadoop.hbase.thrift.ThriftServer"
 class HBase:
     """A master with a region server and ZooKeeper in its process, on local files; and Thrift, at ``port``."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, unpacked("hbase")
+    def __init__(self, folder: Path, home: Path) -> None:
+        self.folder, self.home = folder, home
         zookeeper, self.port, self._web, *ports = _free_ports(7)
         names = (
             "hbase.master.port",
@@ -111,18 +103,3 @@ class HBase:
         """Kill both."""
         for name in self._processes:
             self.end(name)
-
-
-@contextmanager
-def hbase() -> Iterator[HBase]:
-    """Run one."""
-    if not Store().find("hbase") or not shutil.which("java"):
-        pytest.skip("the store has no HBase yet, or this host no Java: `berny artifacts fetch hbase` makes it")
-    folder = Path(tempfile.mkdtemp(prefix="berny-hbase-"))
-    made = HBase(folder)
-    try:
-        made.make()
-        yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-import pytest
-from archives import unpacked
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from berny.controller.artifacts import Store
 from berny.runtime.kafka import Publisher, Record
 from berny.runtime.topics import watermarks
 
@@ -39,8 +33,8 @@ def _id() -> str:
 class Kafka:
     """A broker that is its own controller: it needs no ZooKeeper, and clients see no difference."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, home: Path) -> None:
+        self._folder, self._home = folder, home
         with ExitStack() as taken:
             found = [taken.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(2)]
             broker, controller = (one.getsockname()[1] for one in found)
@@ -66,9 +60,9 @@ class Kafka:
         (folder / "server.properties").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         (folder / "log4j.properties").write_text(LOG4J)
 
-    def start(self) -> None:
+    def make(self) -> None:
         """Start it, and wait until it responds."""
-        words = [f"-Dlog4j.configuration=file:{self._folder}/log4j.properties", "-cp", f"{unpacked('kafka')}/lib/*"]
+        words = [f"-Dlog4j.configuration=file:{self._folder}/log4j.properties", "-cp", f"{self._home}/lib/*"]
         command = [*JAVA, *words, "kafka.Kafka", str(self._folder / "server.properties")]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -112,18 +106,3 @@ class Kafka:
                 assert message and not message.error(), "no record arrives"
                 found.append((message.partition() or 0, message.offset() or 0, message.value() or b""))
         return [value for _, _, value in sorted(found)]
-
-
-@contextmanager
-def kafka() -> Iterator[Kafka]:
-    """Run a broker."""
-    if not Store().find("kafka") or not shutil.which("java"):
-        pytest.skip("the store has no Kafka yet, or this host no Java: `berny artifacts fetch kafka` makes it")
-    folder = Path(tempfile.mkdtemp(prefix="berny-kafka-"))
-    made = Kafka(folder)
-    try:
-        made.start()
-        yield made
-    finally:
-        made.close()
-        shutil.rmtree(folder)

@@ -9,10 +9,11 @@ import itertools
 import json
 import random
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import unpacked
 from influx_lines import parse_line
 from simulated import NOON
 
@@ -199,9 +200,9 @@ def given(trains: dict[str, list[Train]], base: Visit) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def results(given: list[Row], tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(given: list[Row], archive: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What the transformation makes of each row of the batch, by the row."""
-    home = unpacked("spark")
+    home = archive("spark")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARK_HOME", str(home))
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from archives import unpacked
 from hadoop import Hdfs
 from kafkas import Kafka
 from memory import Crash
@@ -38,9 +37,9 @@ GOOD = {
 
 
 @pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory, hdfs: Hdfs) -> Iterator[Any]:
+def spark(tmp_path_factory: pytest.TempPathFactory, archive: Callable[[str], Path], hdfs: Hdfs) -> Iterator[Any]:
     """An application on this host alone, and the job's modules; HDFS is there before, since its user would be another."""
-    home = unpacked("spark")
+    home = archive("spark")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPARK_HOME", str(home))
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")

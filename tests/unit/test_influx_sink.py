@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 import requests
-from archives import unpacked
 from influxdb_client import InfluxDBClient
 
-from berny.controller.artifacts import Store
 from berny.runtime.batch import ItemsRefused, SinkAway
 from berny.runtime.lines import line
 from berny.runtime.sinks.influxdb import InfluxSettings, InfluxSink
@@ -48,17 +46,15 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, archive: Callable[[str], Path]) -> Iterator[Server]:
     """Run one on a free port of 127.0.0.1."""
-    if not Store().find("influxdb"):
-        pytest.skip("the store has no InfluxDB yet: `berny artifacts fetch influxdb` makes it")
     folder: Path = tmp_path_factory.mktemp("influxdb")
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = taken.getsockname()[1]
     words = [f"--bolt-path={folder}/bolt", f"--sqlite-path={folder}/sqlite", f"--engine-path={folder}/engine",
              f"--http-bind-address=127.0.0.1:{port}", "--reporting-disabled", "--log-level=error"]  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen([unpacked("influxdb") / "bin" / "influxd", *words]) as process:
+    with subprocess.Popen([archive("influxdb") / "bin" / "influxd", *words]) as process:
         try:
             deadline = time.monotonic() + 60
             while not ready(url):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from archives import unpacked
 from kafkas import Kafka
 from prometheus_client import REGISTRY
 
@@ -18,10 +18,10 @@ from berny.runtime.stage import ConfigurationError
 
 
 @pytest.fixture(scope="module")
-def microbatch() -> Iterator[ModuleType]:
+def microbatch(archive: Callable[[str], Path]) -> Iterator[ModuleType]:
     """The module, with Spark's Python of the cluster's archive."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(unpacked("spark") / "python"))
+        patch.syspath_prepend(str(archive("spark") / "python"))
         from berny.runtime import microbatch
 
         yield microbatch

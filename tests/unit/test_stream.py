@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-from archives import unpacked
 from prometheus_client import REGISTRY
 
 from berny.runtime.progress import Position
 
 
 @pytest.fixture(scope="module")
-def stream() -> Iterator[ModuleType]:
+def stream(archive: Callable[[str], Path]) -> Iterator[ModuleType]:
     """The module, with Spark's Python of the cluster's archive."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(unpacked("spark") / "python"))
+        patch.syspath_prepend(str(archive("spark") / "python"))
         from berny.runtime import stream
 
         yield stream

@@ -6,7 +6,7 @@ requirements/dev.txt, not among the packages of the controller.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -215,6 +215,39 @@ class Lines(timeseries.Panel):
         for name, colour in colours.items():
             made = made.override_by_name(name, [value("color", {"mode": "fixed", "fixedColor": colour})])
         return made
+
+
+def page(
+    pipeline: str,
+    title: str,
+    uid: str,
+    description: str,
+    shown: str,
+    refresh: str,
+    variables: Iterable[build.QueryVariable],
+    panels: Iterable[Builder[model.Panel]],
+    links: Iterable[build.DashboardLink] = (),
+) -> model.Dashboard:
+    """Return a pipeline's dashboard; it first shows the time ``shown``, and is refreshed as often as ``refresh`` says."""
+    made = (
+        build.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags(["berny", pipeline])
+        .readonly()
+        .timezone("Europe/Paris")
+        .time(f"now-{shown}", "now")
+        .refresh(refresh)
+        .timepicker(build.TimePicker().refresh_intervals(["10s", "30s", "1m", "5m", "15m"]))
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+    )
+    for variable in variables:
+        made = made.with_variable(variable)
+    for panel in panels:
+        made = made.with_panel(panel)
+    for link in links:
+        made = made.link(link)
+    return made.build()
 
 
 def text(dashboard: model.Dashboard) -> str:

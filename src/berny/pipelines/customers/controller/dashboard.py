@@ -119,22 +119,9 @@ def panels() -> list[Builder[model.Panel]]:
 
 def dashboard() -> model.Dashboard:
     """Return the dashboard."""
-    made = (
-        build.Dashboard("Customers")
-        .uid(UID)
-        .description("Customers of the USA and incomplete rows of customers.csv, as they are stored in PostgreSQL.")
-        .tags(["berny", "customers"])
-        .readonly()
-        .timezone("Europe/Paris")
-        .time("now-6h", "now")
-        .refresh("1m")
-        .timepicker(build.TimePicker().refresh_intervals(["30s", "1m", "5m", "15m"]))
-        .tooltip(model.DashboardCursorSync.CROSSHAIR)
-        .with_variable(TABLE.variable("reason", "Reason", "Reasons of the last 7 days.", queries.REASON))
-    )
-    for panel in panels():
-        made = made.with_panel(panel)
-    return made.build()
+    says = "Customers of the USA and incomplete rows of customers.csv, as they are stored in PostgreSQL."
+    reasons = TABLE.variable("reason", "Reason", "Reasons of the last 7 days.", queries.REASON)
+    return dashboards.page("customers", "Customers", UID, says, "6h", "1m", [reasons], panels())
 
 
 def text() -> str:

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
+from berny.controller.simulate import LOCAL, Listen, Port, Rate, Run, Seed, Truth
+
 
 def simulate(
-    truth: Annotated[Path, typer.Option(help="File that the ground truth is appended to.")],
-    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8099,
-    seed: Annotated[int, typer.Option(help="The same seed produces the same service day.")] = 1,
-    rate: Annotated[float, typer.Option(min=0, max=1000, help="New observations per second.")] = 2.0,
-    run: Annotated[str, typer.Option(help="Name of the run in the ground truth.")] = "",
+    truth: Truth,
+    listen: Listen = LOCAL,
+    port: Port = 8099,
+    seed: Seed = 1,
+    rate: Rate = 2.0,
+    run: Run = "",
     recordings: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Replay the *.json responses of this folder.")
     ] = None,

@@ -189,34 +189,14 @@ def _pipeline(number: Numbers) -> list[Builder[model.Panel]]:
 def dashboard() -> model.Dashboard:
     """Return the dashboard."""
     number = Numbers()
-    made = (
-        build.Dashboard("RER B · La Croix de Berny")
-        .uid(UID)
-        .description(
-            "Delays of the RER B at La Croix de Berny: predicted minus planned time, as reported by the source."
-        )
-        .tags(["berny", "idfm"])
-        .readonly()
-        .timezone("Europe/Paris")
-        .time("now-3h", "now")
-        .refresh("30s")
-        .timepicker(build.TimePicker().refresh_intervals(["10s", "30s", "1m", "5m", "15m"]))
-        .tooltip(model.DashboardCursorSync.CROSSHAIR)
-        .with_variable(
-            SOURCE.variable("direction", "Direction", "The source's names: Aller, Retour.", queries.DIRECTION)
-        )
-        .with_variable(
-            SOURCE.variable(
-                "mission",
-                "Mission",
-                "The four letters on the front of the train, which stand for its stops.",
-                queries.MISSION,
-            )
-        )
-    )
+    says = "Delays of the RER B at La Croix de Berny: predicted minus planned time, as reported by the source."
+    stops = "The four letters on the front of the train, which stand for its stops."
+    variables = [
+        SOURCE.variable("direction", "Direction", "The source's names: Aller, Retour.", queries.DIRECTION),
+        SOURCE.variable("mission", "Mission", stops, queries.MISSION),
+    ]
     gauges, lines, departures = _gauges(number), _by_direction(number), _departures(number)
-    for panel in [*gauges, *lines, departures, *_pipeline(number)]:
-        made = made.with_panel(panel)
+    panels = [*gauges, *lines, departures, *_pipeline(number)]
     # On a phone the table is below six panels, since Grafana has one layout for all screens: this link shows it alone.
     alone = (
         build.DashboardLink("Next departures")
@@ -227,7 +207,8 @@ def dashboard() -> model.Dashboard:
         .include_vars(True)
         .keep_time(True)
     )
-    return made.link(alone).build()
+    title = "RER B · La Croix de Berny"
+    return dashboards.page("idfm", title, UID, says, "3h", "30s", variables, panels, [alone])
 
 
 def text() -> str:

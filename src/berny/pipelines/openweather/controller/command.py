@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
+from berny.controller.simulate import LOCAL, Listen, Port, Rate, Run, Seed, Truth
 
 
 def simulate(
-    truth: Annotated[Path, typer.Option(help="File that the ground truth of what was served is appended to.")],
-    listen: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8097,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same climate.")] = 1,
-    rate: Annotated[float, typer.Option(min=0, max=1000, help="New observations a second.")] = 2.0,
-    run: Annotated[str, typer.Option(help="Name of the run in the ground truth.")] = "",
+    truth: Truth, listen: Listen = LOCAL, port: Port = 8097, seed: Seed = 1, rate: Rate = 2.0, run: Run = ""
 ) -> None:
     """OpenWeather's current weather, forecast and air pollution of ten French cities."""
     from berny.controller.simulator import serve

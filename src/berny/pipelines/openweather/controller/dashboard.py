@@ -146,22 +146,9 @@ def panels() -> list[Builder[model.Panel]]:
 
 def dashboard() -> model.Dashboard:
     """Return the dashboard."""
-    made = (
-        build.Dashboard("Weather · OpenWeather")
-        .uid(UID)
-        .description("Temperature, precipitation and air quality of the chosen cities, as OpenWeather reports them.")
-        .tags(["berny", "openweather"])
-        .readonly()
-        .timezone("Europe/Paris")
-        .time("now-24h", "now")
-        .refresh("1m")
-        .timepicker(build.TimePicker().refresh_intervals(["30s", "1m", "5m", "15m"]))
-        .tooltip(model.DashboardCursorSync.CROSSHAIR)
-        .with_variable(TABLE.variable("city", "City", "Cities of the last 7 days.", queries.CITY))
-    )
-    for panel in panels():
-        made = made.with_panel(panel)
-    return made.build()
+    says = "Temperature, precipitation and air quality of the chosen cities, as OpenWeather reports them."
+    cities = TABLE.variable("city", "City", "Cities of the last 7 days.", queries.CITY)
+    return dashboards.page("openweather", "Weather · OpenWeather", UID, says, "24h", "1m", [cities], panels())
 
 
 def text() -> str:
