@@ -16,6 +16,7 @@ GUEST = "tests/vm/test_vm.py::test_it_is_a_kernel_of_its_own"
 FAULTS = "tests/faults/test_nothing_lost.py::test_nothing_is_lost"
 OPERATORS = "tests/unit/test_supply.py::test_operators_archive_is_taken_instead"
 MACHINES = "tests/lab/test_lab.py::test_down_and_up_keep_the_disks"
+SUBMITTED = "tests/cluster/test_5_pipelines/test_2_customers.py::test_a_job_is_submitted_by_hand"
 CHECK = (
     "berny lab ssh worker_2 -- sudo env "
     "PYTHONPATH=/opt/berny/berny-idfm/python:/opt/berny/berny/python:/opt/berny/runtime/python "
@@ -73,6 +74,10 @@ ELSEWHERE = {
     "berny vm ssh -- sudo nft list ruleset": GUEST,
     "berny vm down": GUEST,
     CHECK: "tests/cluster/test_3_delivery.py::test_without_faults_every_observation_is_everywhere_once",
+    "sudo systemctl stop berny-customers-kafka-hdfs": SUBMITTED,
+    "sudo systemd-run --pty -p User=customers -p EnvironmentFile=/etc/berny/berny-customers-kafka-hdfs/stage.env "
+    "spark-submit /opt/berny/berny-customers/python/berny/pipelines/customers/spark_streaming_job_kafka_hdfs.py": SUBMITTED,
+    "sudo systemctl start berny-customers-kafka-hdfs": SUBMITTED,
     "sh /opt/berny/berny-customers/scripts/reset_environment.sh":
         "tests/unit/test_customers_reset.py::test_a_person_has_to_type_the_name",
     "make lint": "tests/style/test_style.py::test_style",
@@ -134,7 +139,7 @@ def blocks(text: str) -> list[list[str]]:
     """Return the commands of each ``sh`` block of a page, continued lines joined, without comments."""
     found = []
     for block in re.findall(r"^ *```sh\n(.*?)^ *```$", text, re.M | re.S):
-        lines = block.replace("\\\n", " ").splitlines()
+        lines = re.sub(r" *\\\n *", " ", block).splitlines()
         found.append([line.split(" #")[0].strip() for line in lines if line.strip()])
     return found
 
@@ -180,4 +185,4 @@ def node_programs() -> set[str]:
     """Return the programs that nodes have: components' commands and scripts, probes, and systemd's."""
     components = load_catalog().components.values()
     names = {name for component in components for name in [*component.commands.names, *component.scripts]}
-    return names | {"berny-probe", "systemctl", "journalctl"}
+    return names | {"berny-probe", "systemctl", "systemd-run", "journalctl"}

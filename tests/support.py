@@ -304,16 +304,17 @@ def start(cluster: Cluster, *pipelines: str) -> None:
 
 
 @contextmanager
-def beside(cluster: Cluster, pipeline: str) -> Iterator[Cluster]:
-    """Yield the cluster with one more pipeline; whatever happens, that one is gone afterwards."""
+def beside(cluster: Cluster, *pipelines: str) -> Iterator[Cluster]:
+    """Yield the cluster with more pipelines; whatever happens, those are gone afterwards."""
     own = cluster.lab.plan.pipelines
     try:
-        start(cluster, *own, pipeline)
+        start(cluster, *own, *pipelines)
         yield Cluster(Lab.existing(NAME))
     finally:
         now = load_plan(NAME)
         if now and now.pipelines != own:
-            play("playbooks/reset.yml", "-e", f"pipeline={pipeline}", "-e", f"data={NAME}", ok=False)
+            for pipeline in pipelines:
+                play("playbooks/reset.yml", "-e", f"pipeline={pipeline}", "-e", f"data={NAME}", ok=False)
             start(cluster, *own)
 
 

@@ -1,4 +1,4 @@
-"""The customers stream beside idfm, under load: from a file in S3 to topics, directories and tables, once each."""
+"""The customers stream on the cluster: compaction, an independent reading of the file, and the reset of its environment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import tarfile
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ import duckdb
 import pytest
 
 from berny.lab import harness
-from support import Cluster, beside, wait_until
+from support import Cluster, wait_until
 
 PIPELINE = "customers"
-STAGES = {"kafka-hdfs": "master", "db": "master", "alerts": "worker_1", "producer": "master"}
 FOLDERS = ("/user/maria_dev/customers_usa", "/user/maria_dev/customers_alerts")
-LOAD = 40
 FILE = """
 SELECT "Index"::BIGINT, trim("Customer Id"),
     CASE WHEN '' IN (trim("Customer Id"), trim("First Name"), trim("Last Name"), trim("Country"))
@@ -44,36 +41,17 @@ def unit(stage: str) -> str:
     return f"berny-{PIPELINE}-{stage}"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def both(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with both pipelines; whatever happens, customers is gone afterwards."""
-    with beside(cluster, PIPELINE) as found:
-        yield found
-
-
-def test_every_row_is_in_every_sink_once_though_stages_are_killed(both: Cluster) -> None:
-    """Each stage, while it works."""
-    run = "customers"
-    both.load(run, LOAD)
-    both.serve(LOAD)
-    for stage, node in STAGES.items():
-        both.sh(node, f"sudo systemctl kill -s KILL {unit(stage)}")
-        both.serve(LOAD)
-    report = both.settle(run, 300)
-    assert report.count(" expected") == 2 and " 0 expected" not in report, report
-
-
-def test_compaction_keeps_every_row(both: Cluster) -> None:
+def test_compaction_keeps_every_row(every: Cluster) -> None:
     """Also though it is killed; there are fewer files, and Parquet has them."""
     command = f"hdfs dfs -ls {FOLDERS[0]} | grep -c part-"
-    before = int(both.sh("master", command))
-    both.sh("master", f"sudo systemctl start --no-block {unit('compact')}; sleep 12")
-    both.sh("master", f"sudo systemctl kill -s KILL {unit('compact')}", ok=False)
-    both.sh("master", f"sudo systemctl start {unit('compact')}", timeout=300)
-    assert int(both.sh("master", command)) < before
+    before = int(every.sh("master", command))
+    every.sh("master", f"sudo systemctl start --no-block {unit('compact')}; sleep 12")
+    every.sh("master", f"sudo systemctl kill -s KILL {unit('compact')}", ok=False)
+    every.sh("master", f"sudo systemctl start {unit('compact')}", timeout=300)
+    assert int(every.sh("master", command)) < before
     for folder in FOLDERS:
-        assert ".parquet" in both.sh("master", f"hdfs dfs -ls -R {folder}/parquet")
-    clean, report = both.check("customers", PIPELINE)
+        assert ".parquet" in every.sh("master", f"hdfs dfs -ls -R {folder}/parquet")
+    clean, report = every.check("all", PIPELINE)
     assert clean, report
 
 
@@ -91,12 +69,12 @@ def reading(file: Path) -> dict[int, tuple[str, str]]:
     return rows
 
 
-def test_an_independent_reading_of_the_file_agrees(both: Cluster, tmp_path: Path) -> None:
+def test_an_independent_reading_of_the_file_agrees(every: Cluster, tmp_path: Path) -> None:
     """DuckDB reads the newest version, and topics, JSON, Parquet and both tables have its rows."""
-    both.load("read", 400, PIPELINE)
-    both.serve(2000, 120, PIPELINE)
-    both.settle("read", 300, PIPELINE)
-    source = both.lab.simulators[PIPELINE].url + "/customers/customers.csv"
+    every.load("read", 400, PIPELINE)
+    every.serve(2000, 120, PIPELINE)
+    every.settle("read", 300, PIPELINE)
+    source = every.lab.simulators[PIPELINE].url + "/customers/customers.csv"
     with urllib.request.urlopen(urllib.request.Request(source, headers={"Authorization": "any"})) as response:
         (tmp_path / "customers.csv").write_bytes(response.read())
         version = response.headers["ETag"].strip('"')
@@ -110,18 +88,18 @@ def test_an_independent_reading_of_the_file_agrees(both: Cluster, tmp_path: Path
     def found(lines: list[Any]) -> list[str]:
         return sorted(line["identity"] for line in lines if line["identity"].startswith(version))
 
-    both.sh("master", f"sudo systemctl start {unit('compact')}", timeout=300)
+    every.sh("master", f"sudo systemctl start {unit('compact')}", timeout=300)
     for kind, topic, folder in zip(("usa", "incomplete"), ("customers-usa", "customers-alerts"), FOLDERS, strict=True):
-        said = both.sh(
+        said = every.sh(
             "master",
             f"kafka-console-consumer.sh --bootstrap-server master:9092 --topic {topic} --from-beginning"
             f" --timeout-ms 10000 | grep {version}",
         )
         # Written at least once: a batch that is repeated publishes again.
         assert sorted(set(found([json.loads(line) for line in said.splitlines()]))) == wanted(kind)
-        said = both.sh("master", f"hdfs dfs -cat '{folder}/part-*.json' | grep {version}")
+        said = every.sh("master", f"hdfs dfs -cat '{folder}/part-*.json' | grep {version}")
         assert found([json.loads(line) for line in said.splitlines()]) == wanted(kind)
-        said = both.sh("master", f"cd $(mktemp -d) && hdfs dfs -get {folder}/parquet && tar cz parquet | base64")
+        said = every.sh("master", f"cd $(mktemp -d) && hdfs dfs -get {folder}/parquet && tar cz parquet | base64")
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(said))) as packed:
             packed.extractall(tmp_path / kind, filter="data")
         files = str(tmp_path / kind / "parquet" / "*.parquet")
@@ -131,7 +109,7 @@ def test_an_independent_reading_of_the_file_agrees(both: Cluster, tmp_path: Path
 
     def table(name: str) -> list[str]:
         query = f"SELECT identity FROM {name} WHERE identity LIKE '{version}:%'"
-        return sorted(both.sh("worker_1", f'psql -At -d {PIPELINE} -c "{query}"').split())
+        return sorted(every.sh("worker_1", f'psql -At -d {PIPELINE} -c "{query}"').split())
 
     last = {who: f"{version}:{index - first + 1}" for index, (who, kind) in sorted(rows.items()) if kind == "usa"}
     assert table("customers") == sorted(last.values())
@@ -139,19 +117,42 @@ def test_an_independent_reading_of_the_file_agrees(both: Cluster, tmp_path: Path
 
 
 @pytest.mark.second_tier
-def test_the_environment_is_reset_and_everything_comes_again(both: Cluster) -> None:
+@pytest.mark.parametrize(
+    ("stage", "program"), [("kafka-hdfs", "spark_streaming_job_kafka_hdfs.py"), ("db", "spark_streaming_job_db.py")]
+)
+def test_a_job_is_submitted_by_hand(every: Cluster, stage: str, program: str) -> None:
+    """As the pipeline's page has it: it goes on where the service stopped, and the service where it stopped."""
+    run = f"by-hand-{stage}"
+    every.sh("master", f"sudo systemctl stop {unit(stage)}")
+    properties = f"-p User=customers -p EnvironmentFile=/etc/berny/{unit(stage)}/stage.env"
+    submit = f"spark-submit /opt/berny/berny-customers/python/berny/pipelines/customers/{program}"
+    every.sh("master", f"sudo systemd-run --unit by-hand {properties} {submit}")
+    try:
+        every.load(run, 40, PIPELINE)
+        every.serve(80, 120, PIPELINE)
+        report = every.settle(run, 300, PIPELINE)
+    finally:
+        every.sh("master", f"sudo systemctl stop by-hand; sudo systemctl start {unit(stage)}")
+    assert " 0 expected" not in report, report
+    every.load(f"{run}-after", 40, PIPELINE)
+    every.serve(80, 120, PIPELINE)
+    every.settle(f"{run}-after", 300, PIPELINE)
+
+
+@pytest.mark.second_tier
+def test_the_environment_is_reset_and_everything_comes_again(every: Cluster) -> None:
     """As its document has it; a checkpoint that was removed by hand is reported with that remedy."""
     since = time.time()
-    both.sh("master", f"sudo systemctl stop {unit('kafka-hdfs')}")
-    both.sh("master", "sudo -u hdfs hdfs dfs -rm -r /data/customers/checkpoints/checkpoint_customers_hdfs")
-    both.sh("master", f"sudo systemctl start --no-block {unit('kafka-hdfs')}; sleep 60")
-    journal = both.sh("master", f"sudo journalctl -u {unit('kafka-hdfs')} --since @{since:.0f} --no-pager")
+    every.sh("master", f"sudo systemctl stop {unit('kafka-hdfs')}")
+    every.sh("master", "sudo -u hdfs hdfs dfs -rm -r /data/customers/checkpoints/checkpoint_customers_hdfs")
+    every.sh("master", f"sudo systemctl start --no-block {unit('kafka-hdfs')}; sleep 60")
+    journal = every.sh("master", f"sudo journalctl -u {unit('kafka-hdfs')} --since @{since:.0f} --no-pager")
     assert "reset_environment.sh" in journal and "status=78/CONFIG" in journal, journal[-3000:]
-    both.sh("master", "sh /opt/berny/berny-customers/scripts/reset_environment.sh --yes", timeout=300)
+    every.sh("master", "sh /opt/berny/berny-customers/scripts/reset_environment.sh --yes", timeout=300)
 
     def lacking() -> list[str]:
         # Later rows of the other run are of customers of the first one.
-        report = harness.check(both.lab, PIPELINE, ["customers", "read"]).stdout
+        report = harness.check(every.lab, PIPELINE, ["all", "read"]).stdout
         [expected, *sinks] = report.splitlines()
         assert not expected.startswith("0 ") and len(sinks) == 7, report
         # The jobs publish all of it again, which the reset leaves to readers of both topics.
@@ -160,15 +161,3 @@ def test_the_environment_is_reset_and_everything_comes_again(both: Cluster) -> N
         return [line for line in sinks if not (repeated.match(line) or once.search(line))]
 
     wait_until(lambda: not lacking(), 300, lambda: "\n".join(lacking()))
-
-
-@pytest.mark.second_tier
-def test_all_pipelines_run_at_the_same_time(both: Cluster) -> None:
-    """Under load each; what one of them waits for takes nothing from another."""
-    with beside(both, "openweather") as three:
-        three.load("three", LOAD)
-        three.serve(10 * LOAD, 180)
-        three.load("after-three", 0)
-        three.sh("worker_1", "sudo systemctl start berny-openweather-export", timeout=300)
-        report = three.settle("three", 300)
-    assert report.count(" expected") == 3 and " 0 expected" not in report, report
