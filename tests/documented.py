@@ -75,7 +75,7 @@ ELSEWHERE = {
     "berny vm down": GUEST,
     CHECK: "tests/cluster/test_3_delivery.py::test_without_faults_every_observation_is_everywhere_once",
     "sudo systemctl stop berny-customers-kafka-hdfs": SUBMITTED,
-    "sudo systemd-run --pty -p User=customers -p EnvironmentFile=/etc/berny/berny-customers-kafka-hdfs/stage.env "
+    "sudo systemd-run --pty --collect -p User=customers -p EnvironmentFile=/etc/berny/berny-customers-kafka-hdfs/stage.env "
     "spark-submit /opt/berny/berny-customers/python/berny/pipelines/customers/spark_streaming_job_kafka_hdfs.py": SUBMITTED,
     "sudo systemctl start berny-customers-kafka-hdfs": SUBMITTED,
     "sh /opt/berny/berny-customers/scripts/reset_environment.sh":

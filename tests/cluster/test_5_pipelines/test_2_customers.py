@@ -122,17 +122,17 @@ def test_an_independent_reading_of_the_file_agrees(every: Cluster, tmp_path: Pat
 )
 def test_a_job_is_submitted_by_hand(every: Cluster, stage: str, program: str) -> None:
     """As the pipeline's page has it: it goes on where the service stopped, and the service where it stopped."""
-    run = f"by-hand-{stage}"
+    run = f"by-hand-{stage}-{time.time():.0f}"
     every.sh("master", f"sudo systemctl stop {unit(stage)}")
     properties = f"-p User=customers -p EnvironmentFile=/etc/berny/{unit(stage)}/stage.env"
     submit = f"spark-submit /opt/berny/berny-customers/python/berny/pipelines/customers/{program}"
-    every.sh("master", f"sudo systemd-run --unit by-hand {properties} {submit}")
     try:
+        every.sh("master", f"sudo systemd-run --unit {run} --collect {properties} {submit}")
         every.load(run, 40, PIPELINE)
         every.serve(80, 120, PIPELINE)
         report = every.settle(run, 300, PIPELINE)
     finally:
-        every.sh("master", f"sudo systemctl stop by-hand; sudo systemctl start {unit(stage)}")
+        every.sh("master", f"sudo systemctl stop {run}; sudo systemctl start {unit(stage)}")
     assert " 0 expected" not in report, report
     every.load(f"{run}-after", 40, PIPELINE)
     every.serve(80, 120, PIPELINE)
