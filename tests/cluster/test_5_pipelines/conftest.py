@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from berny.lab.simulation import load_simulations
 from support import Cluster, beside
+
+
+@pytest.fixture(scope="package")
+def run() -> str:
+    """The run that all pipelines are under load for; another one each time, since a lab may be used again."""
+    return f"all-{time.time():.0f}"
 
 
 @pytest.fixture(scope="package")

@@ -29,9 +29,8 @@ def test_another_run_changes_nothing(every: Cluster) -> None:
     assert lasting() == running
 
 
-def test_every_observation_is_in_every_sink_once_though_stages_are_killed(every: Cluster) -> None:
+def test_every_observation_is_in_every_sink_once_though_stages_are_killed(every: Cluster, run: str) -> None:
     """Each stage of the other pipelines that runs all the time, and the export, while it works."""
-    run = "all"
     every.load(run, LOAD)
     every.serve(LOAD, 180)
     for pipeline in OTHERS:

@@ -41,7 +41,7 @@ def unit(stage: str) -> str:
     return f"berny-{PIPELINE}-{stage}"
 
 
-def test_compaction_keeps_every_row(every: Cluster) -> None:
+def test_compaction_keeps_every_row(every: Cluster, run: str) -> None:
     """Also though it is killed; there are fewer files, and Parquet has them."""
     command = f"hdfs dfs -ls {FOLDERS[0]} | grep -c part-"
     before = int(every.sh("master", command))
@@ -51,7 +51,7 @@ def test_compaction_keeps_every_row(every: Cluster) -> None:
     assert int(every.sh("master", command)) < before
     for folder in FOLDERS:
         assert ".parquet" in every.sh("master", f"hdfs dfs -ls -R {folder}/parquet")
-    clean, report = every.check("all", PIPELINE)
+    clean, report = every.check(run, PIPELINE)
     assert clean, report
 
 
@@ -71,9 +71,10 @@ def reading(file: Path) -> dict[int, tuple[str, str]]:
 
 def test_an_independent_reading_of_the_file_agrees(every: Cluster, tmp_path: Path) -> None:
     """DuckDB reads the newest version, and topics, JSON, Parquet and both tables have its rows."""
-    every.load("read", 400, PIPELINE)
+    run = f"read-{time.time():.0f}"
+    every.load(run, 400, PIPELINE)
     every.serve(2000, 120, PIPELINE)
-    every.settle("read", 300, PIPELINE)
+    every.settle(run, 300, PIPELINE)
     source = every.lab.simulators[PIPELINE].url + "/customers/customers.csv"
     with urllib.request.urlopen(urllib.request.Request(source, headers={"Authorization": "any"})) as response:
         (tmp_path / "customers.csv").write_bytes(response.read())
@@ -140,7 +141,7 @@ def test_a_job_is_submitted_by_hand(every: Cluster, stage: str, program: str) ->
 
 
 @pytest.mark.second_tier
-def test_the_environment_is_reset_and_everything_comes_again(every: Cluster) -> None:
+def test_the_environment_is_reset_and_everything_comes_again(every: Cluster, run: str) -> None:
     """As its document has it; a checkpoint that was removed by hand is reported with that remedy."""
     since = time.time()
     every.sh("master", f"sudo systemctl stop {unit('kafka-hdfs')}")
@@ -152,7 +153,7 @@ def test_the_environment_is_reset_and_everything_comes_again(every: Cluster) -> 
 
     def lacking() -> list[str]:
         # Later rows of the other run are of customers of the first one.
-        report = harness.check(every.lab, PIPELINE, ["all", "read"]).stdout
+        report = harness.check(every.lab, PIPELINE, [run]).stdout
         [expected, *sinks] = report.splitlines()
         assert not expected.startswith("0 ") and len(sinks) == 7, report
         # The jobs publish all of it again, which the reset leaves to readers of both topics.
