@@ -57,6 +57,11 @@ class Group:
         self.log: list[str] = []
         """What happened, in order: tests and sinks may write there as well."""
         self.refuse_commits = 0
+        self.taken = 0
+        """What follows the last record that was taken."""
+        self.calls = 0
+        self.recreated_after = self.fails_after = 1 << 30
+        """After how many calls of ``take`` the topic has another id, or the reader fails."""
 
     def reader(self) -> Reader:
         """Return a reader that begins at what was committed."""
@@ -66,17 +71,24 @@ class Group:
 class Reader:
     """What ``kafka.Reader`` does."""
 
-    topic_id = "id"
-
     def __init__(self, group: Group) -> None:
         self._group = group
         self._next = group.committed
         self.closed = False
 
+    @property
+    def topic_id(self) -> str:
+        """The id of the topic."""
+        return "id" if self._group.calls <= self._group.recreated_after else "other"
+
     def take(self, records: int, seconds: float, stop: threading.Event) -> list[Message]:
         """Return the next records; once all are taken, none after a moment."""
         group = self._group
+        group.calls += 1
+        if group.calls > group.fails_after:
+            raise KafkaException("the reader fails")
         first, self._next = self._next, min(self._next + records, len(group.values))
+        group.taken = self._next
         if first == self._next:
             time.sleep(min(seconds, 0.01))
         return [message(group.topic, offset, group.values[offset]) for offset in range(first, self._next)]

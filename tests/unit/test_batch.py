@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
 from memory import PUBLISHED, Crash, Group, Topics
 from prometheus_client import REGISTRY
 
@@ -203,7 +204,7 @@ def test_items_that_the_sink_refuses_are_found_by_halving() -> None:
 
 
 def test_sink_that_is_away_gets_the_same_batch_later(caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing is committed until then, and nothing more is read."""
+    """Nothing is committed until then, and no more than one other batch is read."""
     bench = Bench(values(*range(150)))
     bench.table.away = 1 << 30
     with bench.running():
@@ -253,6 +254,37 @@ def test_commit_that_fails_is_made_up_by_the_next() -> None:
     bench.group.refuse_commits = 1
     bench.run_until_all_is_committed()
     assert bench.group.log == ["write", "write", "commit 150"]
+
+
+def test_next_batch_is_taken_while_a_full_one_is_written() -> None:
+    """And one more is not, however long that takes; a batch that is not full is committed before anything is taken."""
+    bench = Bench(values(*range(350)))
+    bench.table.away = 1 << 30
+    with bench.running():
+        until(lambda: bench.table.writes > 3)
+        assert bench.group.taken == 200
+        bench.table.away = 0
+        until(lambda: bench.group.committed == 350)
+    commits = ["commit 100", "commit 200", "commit 300", "commit 350"]
+    assert [line for line in bench.group.log if line != "write"] == commits
+
+
+def test_offsets_of_a_topic_that_was_recreated_meanwhile_are_not_committed() -> None:
+    """They are found while the batch before is written: its offsets would skip records of the new topic."""
+    bench = Bench(values(*range(100)))
+    bench.group.recreated_after = 1
+    with bench.running():
+        until(lambda: bench.table.rows == [*range(100)] and bench.group.calls > 1)
+    assert bench.failure is None and bench.group.committed == 0
+
+
+def test_reader_that_fails_ends_a_stage_whose_sink_is_away() -> None:
+    """The writer, which would try again for ever, is not waited for."""
+    bench = Bench(values(*range(100)))
+    bench.table.away = 1 << 30
+    bench.group.fails_after = 1
+    assert isinstance(bench.run_to_its_end(), KafkaException)
+    assert bench.group.committed == 0
 
 
 def test_sink_that_needs_a_person_ends_the_stage_without_a_commit() -> None:

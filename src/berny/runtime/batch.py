@@ -10,6 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -110,6 +112,19 @@ def observed_at(record: Mapping[str, Any], message: Message) -> float:
     return moment if isinstance(moment, float) else message.timestamp()[1] / 1000
 
 
+@dataclass
+class _Batch(Generic[Item]):
+    """A batch, prepared for the sink."""
+
+    topic_id: str
+    messages: list[Message]
+    items: list[tuple[Message, Item]] = field(default_factory=list)
+    malformed: list[Record] = field(default_factory=list)
+    observed: list[float] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+    """When its first record came."""
+
+
 class BatchConsumer(Generic[Item]):
     """Takes a batch, writes it, commits it; while the sink is away, the batch is kept and retried.
 
@@ -142,48 +157,70 @@ class BatchConsumer(Generic[Item]):
         self._stop = stop
 
     def run(self) -> None:
-        """Run until stopped.
+        """Run until stopped. While a full batch is written, the next one is taken and prepared.
 
         Raises:
             ConfigurationError: a person has to repair the sink or its access.
         """
-        checked = 0.0
-        while not self._stop.is_set():
-            since = time.monotonic()
-            batch = self._reader.take(
-                self._settings.berny_batch_records, self._settings.berny_batch_seconds, self._stop
-            )
-            stage.RECORDS_IN.inc(len(batch))
-            if not batch:
-                if time.monotonic() - checked > IDLE_SECONDS:
-                    self._check()
-                    checked = time.monotonic()
-                continue
-            if not self.deliver(batch):
-                break
-            self._commit(batch)
-            stage.BATCH_SECONDS.observe(time.monotonic() - since)
+        writer = ThreadPoolExecutor(1, "writer")
+        try:
+            self._run(writer)
+        except BaseException:
+            # What is being written is not tried again.
+            self._stop.set()
+            raise
+        finally:
+            writer.shutdown()
         self._reader.close()
 
-    def deliver(self, batch: list[Message]) -> bool:
-        """Write a batch and publish its dead letters; return False if the stage has to stop first."""
-        items: list[tuple[Message, Item]] = []
-        malformed: list[Record] = []
-        observed: list[float] = []
-        each = max(1, len(batch) // 100)
-        for number, message in enumerate(batch):
+    def _run(self, writer: Executor) -> None:
+        checked = 0.0
+        writing: tuple[_Batch[Item], Future[bool]] | None = None
+        while not self._stop.is_set():
+            # Under light load the next batch is what has come until the sink has this one: its records wait for one write.
+            if writing and len(writing[0].messages) < self._settings.berny_batch_records:
+                self._finish(*writing)
+                writing = None
+                continue
+            messages = self._reader.take(
+                self._settings.berny_batch_records, self._settings.berny_batch_seconds, self._stop
+            )
+            stage.RECORDS_IN.inc(len(messages))
+            batch = self._prepare(messages) if messages else None
+            if writing and not self._finish(*writing):
+                return
+            writing = (batch, writer.submit(self._deliver, batch)) if batch else None
+            if not batch and time.monotonic() - checked > IDLE_SECONDS:
+                self._check()
+                checked = time.monotonic()
+        if writing:
+            self._finish(*writing)
+
+    def deliver(self, messages: list[Message]) -> bool:
+        """Write messages and publish dead letters; return False if the stage has to stop first."""
+        return self._deliver(self._prepare(messages))
+
+    def _prepare(self, messages: list[Message]) -> _Batch[Item]:
+        """Parse the records of a batch."""
+        batch = _Batch[Item](self._reader.topic_id, messages)
+        each = max(1, len(messages) // 100)
+        for number, message in enumerate(messages):
             try:
                 record = parse(message.value() or b"null")
-                items.append((message, self._item(record, self._origin(message))))
+                batch.items.append((message, self._item(record, self._origin(message))))
                 if number % each == 0:
-                    observed.append(observed_at(record, message))
+                    batch.observed.append(observed_at(record, message))
             except (ValueError, RecursionError) as error:
-                malformed.append(self._letter(message, str(error)))
+                batch.malformed.append(self._letter(message, str(error)))
+        return batch
+
+    def _deliver(self, batch: _Batch[Item]) -> bool:
+        """Write a batch and publish its dead letters; return False if the stage has to stop first."""
         attempt = 0
         while True:
             try:
-                refused, too_old = self._write(items)
-                self._letters.publish([*malformed, *refused])
+                refused, too_old = self._write(batch.items)
+                self._letters.publish([*batch.malformed, *refused])
                 break
             except (NotAcknowledged, SinkAway) as error:
                 attempt += 1
@@ -191,12 +228,22 @@ class BatchConsumer(Generic[Item]):
                 pause(self._stop, min(0.2 * 2**attempt, LONGEST_PAUSE))
                 if self._stop.is_set():
                     return False
-        dead = len(malformed) + len(refused)
+        dead = len(batch.malformed) + len(refused)
         stage.DEAD_LETTERS.inc(dead)
         EXPIRED.inc(too_old)
-        stage.RECORDS_OUT.inc(len(batch) - dead - too_old)
-        for moment in observed:
+        stage.RECORDS_OUT.inc(len(batch.messages) - dead - too_old)
+        for moment in batch.observed:
             stage.END_TO_END.observe(stage.since(moment))
+        return True
+
+    def _finish(self, batch: _Batch[Item], delivered: Future[bool]) -> bool:
+        """Wait until a batch is delivered, and commit it; return False if the stage had to stop first."""
+        if not delivered.result():
+            return False
+        # Offsets of a topic that was recreated meanwhile are not those of this one.
+        if batch.topic_id == self._reader.topic_id:
+            self._commit(batch.messages)
+        stage.BATCH_SECONDS.observe(time.monotonic() - batch.since)
         return True
 
     def _write(self, items: list[tuple[Message, Item]]) -> tuple[list[Record], int]:
