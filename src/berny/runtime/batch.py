@@ -125,6 +125,12 @@ class _Batch(Generic[Item]):
     """When its first record came."""
 
 
+def _origin(topic_id: str, message: Message) -> Origin:
+    partition, offset = message.partition(), message.offset()
+    assert partition is not None and offset is not None
+    return Origin(topic_id, partition, offset)
+
+
 class BatchConsumer(Generic[Item]):
     """Takes a batch, writes it, commits it; while the sink is away, the batch is kept and retried.
 
@@ -207,7 +213,7 @@ class BatchConsumer(Generic[Item]):
         for number, message in enumerate(messages):
             try:
                 record = parse(message.value() or b"null")
-                batch.items.append((message, self._item(record, self._origin(message))))
+                batch.items.append((message, self._item(record, _origin(batch.topic_id, message))))
                 if number % each == 0:
                     batch.observed.append(observed_at(record, message))
             except (ValueError, RecursionError) as error:
@@ -274,11 +280,6 @@ class BatchConsumer(Generic[Item]):
         except KafkaException as error:
             # The batch is written, and a replay overwrites it. The next commit covers these offsets as well.
             log(LOGGER, logging.WARNING, "not committed", reason=error)
-
-    def _origin(self, message: Message) -> Origin:
-        partition, offset = message.partition(), message.offset()
-        assert partition is not None and offset is not None
-        return Origin(self._reader.topic_id, partition, offset)
 
     def _letter(self, message: Message, reason: str) -> Record:
         origin = {"topic": message.topic(), "partition": message.partition(), "offset": message.offset()}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 _IN_TAGS = re.compile(r"[,= \n\r\t\\]")
-_IN_STRINGS = re.compile(r'["\\]')
 _TAG_ESCAPES = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ ", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 
 
+@lru_cache(4096)
 def _tag(value: str) -> str:
     if not _IN_TAGS.search(value):
         return value
@@ -24,11 +25,11 @@ def _tag(value: str) -> str:
 
 
 def _string(value: str) -> str:
-    return f'"{_IN_STRINGS.sub(_escaped, value)}"' if _IN_STRINGS.search(value) else f'"{value}"'
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return "\\" + match[0]
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if '"' in value:
+        value = value.replace('"', '\\"')
+    return f'"{value}"'
 
 
 _FIELDS: dict[type, Callable[[Any], str]] = {
