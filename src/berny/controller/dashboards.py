@@ -60,6 +60,13 @@ class Source:
         )
 
 
+def of_sql(kind: str, uid: str) -> tuple[Source, Source]:
+    """Return a data source that is asked by SQL: for lines over time, and for all else."""
+    words = (("editorMode", "code"), ("rawQuery", True))
+    series, table = (Source(kind, uid, "rawSql", (*words, ("format", one))) for one in ("time_series", "table"))
+    return series, table
+
+
 class Query(Builder[Dataquery]):
     """The query of a panel; the vendor's library has no model for every kind of data source."""
 

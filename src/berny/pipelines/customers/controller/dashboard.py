@@ -18,7 +18,6 @@ from berny.controller.dashboards import (
     Lines,
     Number,
     Numbers,
-    Source,
     at,
     missing,
     steps,
@@ -27,10 +26,7 @@ from berny.pipelines.customers.controller import queries
 
 FILE = Path(__file__).with_name("dashboard.json")
 UID = "customers"
-KIND, DATABASE = "grafana-postgresql-datasource", "postgresql-customers"
-WORDS = (("editorMode", "code"), ("rawQuery", True))
-SERIES = Source(KIND, DATABASE, "rawSql", (*WORDS, ("format", "time_series")))
-TABLE = Source(KIND, DATABASE, "rawSql", (*WORDS, ("format", "table")))
+SERIES, TABLE = dashboards.of_sql("grafana-postgresql-datasource", "postgresql-customers")
 WINDOW = "1m"
 
 

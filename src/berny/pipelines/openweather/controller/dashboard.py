@@ -20,7 +20,6 @@ from berny.controller.dashboards import (
     Lines,
     Number,
     Numbers,
-    Source,
     at,
     missing,
     steps,
@@ -29,10 +28,7 @@ from berny.pipelines.openweather.controller import queries
 
 FILE = Path(__file__).with_name("dashboard.json")
 UID = "weather-openweather"
-KIND, DATABASE = "grafana-postgresql-datasource", "postgresql-openweather"
-WORDS = (("editorMode", "code"), ("rawQuery", True))
-SERIES = Source(KIND, DATABASE, "rawSql", (*WORDS, ("format", "time_series")))
-TABLE = Source(KIND, DATABASE, "rawSql", (*WORDS, ("format", "table")))
+SERIES, TABLE = dashboards.of_sql("grafana-postgresql-datasource", "postgresql-openweather")
 WINDOW = "15m"
 """The shortest, longer than the time between two polls of a city."""
 UNBROKEN_MS = 2 * 3_600_000
