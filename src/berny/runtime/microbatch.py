@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pydantic import Field
@@ -21,7 +20,7 @@ from berny.runtime.checkpoint import Progress, prepare
 from berny.runtime.progress import Position
 from berny.runtime.skipped import watched
 from berny.runtime.stage import log
-from berny.runtime.stream import Query, QuerySettings, Slots, Watch, end_offsets, read, task_slots
+from berny.runtime.stream import Query, QuerySettings, Slots, attend, read, task_slots
 from berny.runtime.topics import ASK_SECONDS, TopicWatch, client_settings
 
 LOGGER = logging.getLogger("microbatch")
@@ -123,9 +122,9 @@ def run(
         guarded = Guarded(work)
         query = start(spark, settings, topic, starting, guarded)
         log(LOGGER, logging.INFO, "the query runs", checkpoint=settings.berny_checkpoint)
-        lag = Lag(settings.kafka_bootstrap_servers, topic)
+        lag = Lag(settings.kafka_bootstrap_servers, position, stop)
         try:
-            attend(query, watch, slots, position, lag, stop)
+            attend(query, watch, slots, lag, position, stop)
         except Exception:
             if guarded.error and not isinstance(guarded.error, Stopped):
                 raise guarded.error from None
@@ -160,10 +159,16 @@ def start(
 
 
 class Lag:
-    """Measures how many records wait, every ``LAG_SECONDS``, over one client: a new one costs more than what it asks for."""
+    """Measures how many records wait, every ``LAG_SECONDS``, over one client: a new one costs more than what it asks for.
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        self._topic = topic
+    Args:
+        bootstrap_servers: the brokers.
+        position: the next offsets of the query.
+        stop: set when the stage has to end.
+    """
+
+    def __init__(self, bootstrap_servers: str, position: Position, stop: threading.Event) -> None:
+        self._position, self._stop = position, stop
         self._client = Consumer(client_settings(bootstrap_servers) | {"group.id": "berny-progress"})
         self._due = 0.0
 
@@ -171,39 +176,21 @@ class Lag:
         """Disconnect."""
         self._client.close()
 
-    def measure(self, following: Mapping[int, int]) -> None:
-        """Compare the next offsets with the topic's ends, if it is time to."""
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + LAG_SECONDS
+    def follow(self, seconds: float) -> None:
+        """Compare the next offsets with the topic's ends, if it is time to, and wait."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + LAG_SECONDS
+            self._measure()
+        self._stop.wait(seconds)
+
+    def _measure(self) -> None:
         waiting = 0
         try:
-            for number, offset in following.items():
-                partition = TopicPartition(self._topic, number)
+            for number, offset in self._position.next.items():
+                partition = TopicPartition(self._position.topic, number)
                 low, high = self._client.get_watermark_offsets(partition, timeout=ASK_SECONDS)
                 waiting += max(0, high - max(low, offset))
         except KafkaException as error:
             log(LOGGER, logging.WARNING, "can't ask for the lag; trying again", reason=error.args[0].str())
             return
         stage.LAG.set(waiting)
-
-
-def attend(query: Query, watch: Watch, slots: Slots, position: Position, lag: Any, stop: threading.Event) -> None:
-    """Watch a query until the stage has to stop, and stop it then.
-
-    Raises:
-        RuntimeError: the query ended by itself, or the topic was deleted or recreated.
-    """
-    try:
-        while not stop.is_set():
-            stage.READY.set(int(slots.enough()))
-            if query.awaitTermination(0.5):
-                raise RuntimeError("the query ended by itself")
-            position.reach(end_offsets(query.lastProgress, watch.topic))
-            lag.measure(position.next)
-            if watch.changed():
-                query.stop()
-                raise RuntimeError(f"the topic {watch.topic} was deleted or recreated: starting again")
-        query.stop()
-    finally:
-        stage.READY.set(0)

@@ -88,10 +88,10 @@ class Watch(Protocol):
 
 
 class Follows(Protocol):
-    """The interface of ``progress.Tail``."""
+    """The interface of ``progress.Tail`` and ``microbatch.Lag``."""
 
     def follow(self, seconds: float) -> None:
-        """Count what is written within ``seconds``."""
+        """Measure the query's progress for ``seconds``."""
 
 
 class Slots:
