@@ -109,7 +109,7 @@ def serve(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., Served]]:
 @pytest.fixture(scope="module")
 def weather_database() -> Iterator[weather.Database]:
     """One database of openweather for all tests of a module."""
-    with weather.database() as one:
+    with weather.Database.running() as one:
         yield one
 
 

@@ -1,23 +1,16 @@
-"""The tables of customers as its manifest declares them, in a PostgreSQL that the role sets up, with its roles."""
+"""The database of customers, and its rows."""
 
 from __future__ import annotations
 
 import datetime as dt
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import pytest
-from postgres import BIN, Server, load, served
+from pipeline_database import PipelineDatabase
 
 from berny.model.manifest import load_pipelines
 from berny.pipelines.customers import alerts_consumer, customer_rows
 from berny.runtime.kafka import Origin
 
-KEY = "k" * 64
 PIPELINE = "customers"
 MANIFEST = load_pipelines()[PIPELINE]
 COLUMNS = {"customers": customer_rows.COLUMNS, "customers_alerts": alerts_consumer.COLUMNS}
@@ -42,59 +35,13 @@ def alert(number: int, observed: dt.datetime, reasons: list[str]) -> tuple[Any, 
     return alerts_consumer.row({**body, "observed_at": observed.timestamp()}, Origin("id", 0, number))
 
 
-class Database:
+class Database(PipelineDatabase):
     """The pipeline's database."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        declared = MANIFEST.resources["postgresql"]
-        stages = {
-            name: {does: [table for table in getattr(stage, does) if table in declared] for does in ("reads", "writes")}
-            for name, stage in MANIFEST.stages.items()
-            if declared.keys() & {*stage.reads, *stage.writes}
-        }
-        # The role's filter completes the lists that are not given.
-        tables = {
-            name: {"unique": [], "indexes": [], **facts, "pipeline": PIPELINE} for name, facts in declared.items()
-        }
-        self.granted = server.setup(key=KEY, tables=tables, stages={PIPELINE: stages})
-
-    def ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Return the rows of a query of the administrator."""
-        return self.server.ask(query, *values, base=PIPELINE)
+    MANIFEST = MANIFEST
 
     def insert(self, table: str, values: tuple[Any, ...], stored: dt.datetime) -> None:
         """Insert a row with the time when it was stored."""
         columns = [*COLUMNS[table], "stored_at"]
         marks = ", ".join(["%s"] * len(columns))
         self.ask(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", *values, stored)
-
-    def environment(self, stage: str) -> dict[str, Any]:
-        """Return the settings of a stage that are about this database."""
-        role = f"{PIPELINE}-{stage}"
-        [table] = MANIFEST.writes(stage, "postgresql")
-        return {
-            "pg_dsn": f"postgresql://{role}@127.0.0.1:{self.server.port}/{PIPELINE}",
-            "pg_password": load("library/postgresql_setup.py").password(KEY, role),
-            "pg_table": table,
-            "pg_table_id": self.granted["granted"][PIPELINE]["PG_TABLE_ID"][table],
-            "pg_keep": MANIFEST.resources["postgresql"][table].get("keep", ""),
-            "berny_pipeline": PIPELINE,
-            "berny_stage": stage,
-            "berny_metrics_port": 1,
-            "kafka_bootstrap_servers": "-",
-            "berny_state_dir": "/nowhere",
-        }
-
-
-@contextmanager
-def database() -> Iterator[Database]:
-    """Run a server with the pipeline's database."""
-    if not (BIN / "initdb").exists():
-        pytest.skip("this host has no PostgreSQL: `apt-get install postgresql`, as tests/run does")
-    folder = Path(tempfile.mkdtemp(prefix="berny-customers-"))
-    try:
-        with served(Server(folder)) as server:
-            yield Database(server)
-    finally:
-        shutil.rmtree(folder)

@@ -22,7 +22,7 @@ START = STOP - dt.timedelta(hours=6)
 @pytest.fixture(scope="module")
 def tables() -> Iterator[Tables]:
     """Seven hours of rows, one a minute, stored 30 s after the file; each third one is an alert with two reasons."""
-    with customers.database() as database:
+    with customers.Database.running() as database:
         for number in range(420):
             stored = STOP - dt.timedelta(minutes=number, seconds=20)
             observed = stored - dt.timedelta(seconds=30 + number % 2)

@@ -92,7 +92,7 @@ class Stage:
 @pytest.fixture
 def database() -> Iterator[Database]:
     """A database of this pipeline."""
-    with customers.database() as made:
+    with customers.Database.running() as made:
         yield made
 
 

@@ -37,7 +37,7 @@ SHOWN = "SELECT customer_id, identity, city, topic_id, msg_offset FROM customers
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
     """A database of this pipeline."""
-    with customers.database() as made:
+    with customers.Database.running() as made:
         yield made
 
 

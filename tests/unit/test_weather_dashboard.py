@@ -42,7 +42,7 @@ def records() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def tables() -> Iterator[Tables]:
     """The rows, as the role that Grafana has reads them."""
-    with weather.database() as database:
+    with weather.Database.running() as database:
         insert(database)
         yield Tables(str(database.server.folder), database.server.port, "openweather", "berny_read")
 
