@@ -37,7 +37,9 @@ def controller(line: str) -> str:
 def node(cluster: Cluster, folder: str, line: str) -> str:
     """Type a line on a node, and return what it prints; what a page gives as an example is one of this cluster's."""
     if EXAMPLE in line:
-        ids = re.findall(r"application_\d+_\d+", cluster.sh("master", "yarn application -list -appStates FINISHED"))
+        # Logs of another user's application are not for this one.
+        own = "yarn application -list -appStates FINISHED | grep -w $(whoami)"
+        ids = re.findall(r"application_\d+_\d+", cluster.sh("master", own))
         line = line.replace(EXAMPLE, ids[-1])
         # Nodes upload logs a while after an application has ended.
         wait_until(lambda: cluster.lab.run("master", line).returncode == 0, 120, f"no logs: {line}")
