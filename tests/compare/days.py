@@ -40,7 +40,7 @@ class Bench:
     def __init__(self, database: Database, hdfs: Hdfs) -> None:
         for path in (ROOT, "/data/openweather"):
             hdfs.provide(path, "openweather")
-        # Without YARN the job is that of whoever runs this.
+        # Without YARN the job runs as the user who starts it.
         hdfs.client().set_permission("/data/openweather", "777")
         self.database, self.hdfs = database, hdfs
         self.files, self.outputs = Files(hdfs.url, "openweather", ROOT), Files(hdfs.url, "root", JOBS)

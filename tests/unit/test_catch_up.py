@@ -8,7 +8,7 @@ from berny.lab.catch_up import CatchUp, behind
 
 
 def test_what_is_stored_per_second_is_compared_with_the_rate() -> None:
-    found = CatchUp(rate=100, outage=3600, observations=360_000, seconds=90)
+    found = CatchUp(rate=100, observations=360_000, seconds=90)
     assert (found.per_second, found.times_real_time) == (4000, 40)
 
 

@@ -173,7 +173,7 @@ def test_hadoop_computes_the_same(
     def runs(job: Job) -> None:
         runtime.run(job, threading.Event(), hdfs.streaming())
 
-    # Without YARN the job is that of whoever runs this.
+    # Without YARN the job runs as the user who starts it.
     hdfs.client().set_permission("/data/openweather", "777")
     outputs = Files(hdfs.url, "root", JOBS)
     steps = list(Aggregation(files, "", outputs, "", runs).work(None))

@@ -29,8 +29,6 @@ class CatchUp:
 
     rate: float
     """Observations per second during the outage."""
-    outage: float
-    """Its seconds."""
     observations: int
     """How many were waiting when the stages were started again."""
     seconds: float
@@ -92,7 +90,7 @@ def measure(lab: Lab, pipeline: str, rate: float, outage: float, say: Say) -> Ca
         if time.time() > began + LIMIT_SECONDS:
             raise LabError(f"{pipeline}: {stored} of {waiting} observations were stored in {LIMIT_SECONDS} s")
         time.sleep(PAUSE_SECONDS)
-    return CatchUp(rate, outage, waiting, time.time() - began)
+    return CatchUp(rate, waiting, time.time() - began)
 
 
 def _control(lab: Lab, verb: str, units: Mapping[str, list[str]]) -> None:

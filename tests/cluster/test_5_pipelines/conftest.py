@@ -18,6 +18,12 @@ def run() -> str:
 
 
 @pytest.fixture(scope="package")
+def read() -> str:
+    """The run of customers whose file is read independently."""
+    return f"read-{time.time():.0f}"
+
+
+@pytest.fixture(scope="package")
 def before(cluster: Cluster) -> dict[tuple[str, str], str]:
     """What ran before the other pipelines."""
     return cluster.processes()

@@ -69,12 +69,11 @@ def reading(file: Path) -> dict[int, tuple[str, str]]:
     return rows
 
 
-def test_an_independent_reading_of_the_file_agrees(every: Cluster, tmp_path: Path) -> None:
+def test_an_independent_reading_of_the_file_agrees(every: Cluster, read: str, tmp_path: Path) -> None:
     """DuckDB reads the newest version, and topics, JSON, Parquet and both tables have its rows."""
-    run = f"read-{time.time():.0f}"
-    every.load(run, 400, PIPELINE)
+    every.load(read, 400, PIPELINE)
     every.serve(2000, 120, PIPELINE)
-    every.settle(run, 300, PIPELINE)
+    every.settle(read, 300, PIPELINE)
     source = every.lab.simulators[PIPELINE].url + "/customers/customers.csv"
     with urllib.request.urlopen(urllib.request.Request(source, headers={"Authorization": "any"})) as response:
         (tmp_path / "customers.csv").write_bytes(response.read())
@@ -141,7 +140,7 @@ def test_a_job_is_submitted_by_hand(every: Cluster, stage: str, program: str) ->
 
 
 @pytest.mark.second_tier
-def test_the_environment_is_reset_and_everything_comes_again(every: Cluster, run: str) -> None:
+def test_the_environment_is_reset_and_everything_comes_again(every: Cluster, run: str, read: str) -> None:
     """As its document has it; a checkpoint that was removed by hand is reported with that remedy."""
     since = time.time()
     every.sh("master", f"sudo systemctl stop {unit('kafka-hdfs')}")
@@ -153,7 +152,7 @@ def test_the_environment_is_reset_and_everything_comes_again(every: Cluster, run
 
     def lacking() -> list[str]:
         # Later rows of the other run are of customers of the first one.
-        report = harness.check(every.lab, PIPELINE, [run]).stdout
+        report = harness.check(every.lab, PIPELINE, [run, read]).stdout
         [expected, *sinks] = report.splitlines()
         assert not expected.startswith("0 ") and len(sinks) == 7, report
         # The jobs publish all of it again, which the reset leaves to readers of both topics.
