@@ -355,7 +355,10 @@ def test_spool_holds_while_everything_else_is_away(variables: dict[str, str], tm
         until(lambda: len(spool.read(0)) >= 5)
     kept = Spool(tmp_path / "spool", 1 << 30, ["kafka", "hdfs"])
     before = kept.read(0)
-    assert [kept.cursor(sink) for sink in ("kafka", "hdfs")] == [0, 0]
+    assert kept.cursor("hdfs") == 0
+    # The simulator's first responses may have nothing that would have to be published.
+    first = next(answer.offset for answer in before if any(prim.visits(json.loads(answer.body))))
+    assert kept.cursor("kafka") < first
     truth = [json.loads(line) for line in (tmp_path / "truth-0.jsonl").read_text().splitlines()]
     told: dict[int, list[str]] = {line["answer"]: [] for line in truth}
     for line in truth:
