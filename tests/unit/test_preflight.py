@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from berny.controller.placement import Need, clashes, need, placed, units
 from berny.controller.preflight import Finding, Node, find, report
-from berny.controller.preflight.cluster import clocks, memory, offset, reach
+from berny.controller.preflight.cluster import clocks, memory, offset
 from berny.controller.preflight.node import Clock, disks, limits, orphans
 from berny.model.catalog import load_catalog
 from berny.model.manifest import load_pipelines
@@ -78,6 +79,7 @@ def facts(**changes: Any) -> dict[str, Any]:
         "kept": {},
         "logins": [login()],
         "reach": {},
+        "admitted": None,
     } | changes
 
 
@@ -318,10 +320,30 @@ def test_two_nodes_that_differ_are_both_held_against_the_controller() -> None:
 def test_pairs_that_do_not_reach_each_other() -> None:
     """One message per pair, and which way."""
     why = "192.0.2.2 port 22: timed out"
+
+    def reach(said: dict[str, dict[str, str]]) -> list[str]:
+        return told(*(node(boot=name, reach=said[name]) for name in sorted(said)))
+
     [both] = reach({"a": {"b": why, "c": ""}, "b": {"a": why, "c": ""}, "c": {"a": "", "b": ""}})
-    assert str(both).startswith(f"a: and b do not reach each other: {why}; allow it in")
+    assert both.startswith(f"a: and b do not reach each other: {why}; allow it in")
     [one] = reach({"a": {"b": why}, "b": {"a": ""}})
-    assert str(one).startswith(f"a: does not reach b (which reaches a): {why}")
+    assert one.startswith(f"a: does not reach b (which reaches a): {why}")
+
+
+def test_a_node_that_firewalls_do_not_have_yet_is_let_in_by_the_play() -> None:
+    """Else no cluster with a firewall grows. What keeps those out that they do have is something else."""
+    known, new = "192.0.2.1", "192.0.2.9"
+
+    def pair(admitted: list[str] | None, back: str = "") -> list[str]:
+        there = node(boot="a", reach={"b": back}, admitted=admitted)
+        return told(replace(there, address=known), replace(node(boot="b", reach={"a": "timed out"}), address=new))
+
+    assert pair([known]) == []
+    for admitted in ([known, new], None):
+        [finding] = pair(admitted)
+        assert finding.startswith("b: does not reach a (which reaches b): timed out")
+    [finding] = pair([known], back="no route to host")
+    assert finding.startswith("a: does not reach b: no route to host; allow it in")
 
 
 def test_a_dead_node_is_told_once() -> None:

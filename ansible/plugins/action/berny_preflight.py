@@ -68,6 +68,8 @@ class ActionModule(ActionBase):
         result["need"] = {"memory": wanted.memory, "jobs": wanted.jobs, "disks": wanted.disks, "ports": wanted.ports}
         settings = load_settings(roles, roles.parent / "ansible" / "settings.yml")
         result["settings"] = self._kept(settings, roles, variables)
+        own = ssh_endpoint(variables["hostvars"][host])
+        result["address"] = own[0] if own else ""
         result |= {"placed": sorted(shown), "nofile": integer(variables.get("service_limit_nofile")) or nofile}
         users = [user for component in catalog.components.values() for user in component.users]
         users += [pipeline.user for pipeline in pipelines.values()]

@@ -42,6 +42,7 @@ class ActionModule(ActionBase):
                 nofile=said["nofile"],
                 packaged=packaged(catalog),
                 settings=said["settings"],
+                address=said["address"],
                 facts=said.get("facts") or {},
                 failure=said.get("failure", ""),
                 clock=tuple(said["clock"]) if said.get("clock") else None,

@@ -56,6 +56,7 @@ UNIT_FOLDERS = (
 # A unit that has this is Berny's, on record or not.
 RECORD_START = re.compile(r"^ExecStartPre=\+/usr/local/lib/berny/record-start ", re.M)
 SSHD = Path("/usr/sbin/sshd")
+NFT = Path("/usr/sbin/nft")
 LISTEN = "0A"
 QUICK_SECONDS, REACH_SECONDS = 1, 3
 ATTEMPTS = 2
@@ -268,6 +269,17 @@ def reaches(peer: dict[str, Any]) -> str:
     return why
 
 
+def admitted(module: AnsibleModule) -> list[str] | None:
+    """Return the addresses that Berny's firewall has for nodes, or None where it is not loaded."""
+    if not NFT.exists():
+        return None
+    code, out, _ = module.run_command([str(NFT), "-j", "list", "set", "inet", "berny", "nodes"])
+    if code:
+        return None
+    sets = [entry["set"] for entry in json.loads(out)["nftables"] if "set" in entry]
+    return [str(address) for one in sets for address in one.get("elem", [])]
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -316,6 +328,7 @@ def main() -> None:
         "kept": kept(module.params["kept"]),
         "logins": logins(module),
         "reach": reached,
+        "admitted": admitted(module),
     }
     module.exit_json(changed=False, facts=facts)
 

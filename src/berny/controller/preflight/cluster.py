@@ -85,12 +85,25 @@ def _apart(seconds: float) -> str:
     return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
-def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
-    """Find pairs of nodes that do not reach each other; nodes that the controller does not reach are reported elsewhere."""
+def reach(nodes: Mapping[str, Node]) -> list[Finding]:
+    """Find pairs of nodes that do not reach each other; nodes that the controller does not reach are reported elsewhere.
+
+    A firewall that does not have a node's address yet gets it in the play: the node is new, or its address has changed.
+    """
     found = []
-    failed = {(name, peer): why for name, peers in said.items() for peer, why in peers.items() if why and peer in said}
+    failed = {
+        (name, peer): why
+        for name, node in nodes.items()
+        for peer, why in node.facts["reach"].items()
+        if why and peer in nodes
+    }
+    stale = {(name, peer) for name, peer in failed if not _admits(nodes[peer], nodes[name].address)}
     for (name, peer), why in failed.items():
-        if (peer, name) not in failed:
+        if (name, peer) in stale:
+            continue
+        if (peer, name) in stale:
+            text = f"does not reach {peer}: {why}"
+        elif (peer, name) not in failed:
             text = f"does not reach {peer} (which reaches {name}): {why}"
         elif name < peer:
             text = f"and {peer} do not reach each other: {why}"
@@ -98,3 +111,8 @@ def reach(said: Mapping[str, Mapping[str, str]]) -> list[Finding]:
             continue
         found.append(Finding("reach", name, f"{text}; allow it in firewall, security group or route"))
     return found
+
+
+def _admits(node: Node, address: str) -> bool:
+    """Return whether a node's own firewall, if it has one, knows an address as a node's."""
+    return node.facts["admitted"] is None or address in node.facts["admitted"]

@@ -40,6 +40,8 @@ class Node:
     """Units of operating system packages that are masked on installation, with the package of each."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Settings that are recorded in data and can't change."""
+    address: str = ""
+    """Where other nodes find it, and what they see connections from."""
     facts: dict[str, Any] = field(default_factory=dict)
     failure: str = ""
     """Why the node could not be read."""
