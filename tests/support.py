@@ -354,7 +354,7 @@ def traces(name: str) -> dict[str, list[str]]:
         "tables": [table for table in said("nft", "list", "tables") if f"berny-{name}" in table],
         "loops": [loop for loop in said("losetup", "-a") if f"/labs/{name}/" in loop],
         "namespaces": [space for space in said("ip", "netns", "list") if f"berny-{name}" in space],
-        "processes": [command for command in commands if f"{name}-master" in command or f"/labs/{name}/" in command],
+        "processes": [command for command in commands if f"/labs/{name}/" in command],
         "cgroups": [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/berny-{name}-*") if path.is_dir()],
         "state": [str(path) for path in state_folder().iterdir() if path.name in (name, f".{name}.lock")],
     }

@@ -13,9 +13,10 @@ import pytest
 
 from berny.controller.progress import Steps
 from berny.faults import inject, network
+from berny.lab import plan
 from berny.lab.lab import Lab
 from berny.lab.plan import Disk, LabError
-from support import console, remove
+from support import console, remove, traces
 
 NAME = "bare"
 pytestmark = pytest.mark.second_tier
@@ -196,3 +197,21 @@ def test_down_and_up_keep_the_disks(lab: Lab) -> None:
         assert not lab.running()
         lab.up(shown)
     assert lab.run("master", "sudo cat /data/kafka/here").stdout == "here\n"
+
+
+def test_a_machine_is_added_and_taken_out(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others run on; a lab that is removed takes it along, whether the inventory has it or not."""
+    before = {node: machine.init() for node, machine in lab.machines.items()}
+    mapping = plan.read_mapping()
+    for added in (True, False, True):
+        names = [*mapping["all"], "worker_3"] if added else mapping["all"]
+        monkeypatch.setattr(plan, "read_mapping", lambda names=names: {**mapping, "all": names})
+        now = Lab.existing(NAME)
+        with Steps(console) as shown:
+            now.up(shown)
+        assert now.machines.keys() == {*names}
+        assert all(now.run(node, "true").returncode == 0 for node in names)
+        assert {node: now.machines[node].init() for node in before} == before
+        assert any("worker-3" in command for command in traces(NAME)["processes"]) == added
+    monkeypatch.undo()
+    assert [*Lab.existing(NAME).left] == ["worker_3"], "the end of this module removes it"

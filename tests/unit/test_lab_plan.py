@@ -18,7 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.lab import box, network, summary
+from berny.lab import box, network, plan, summary
 from berny.lab.lab import Lab
 from berny.lab.plan import Disk, LabError, Plan, choose_network, disks, load_plan, state_folder
 from berny.lab.simulation import load_simulations, select
@@ -252,11 +252,27 @@ def test_plan_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert state_folder() == tmp_path / "berny" / "labs"
     LAB.folder.mkdir(parents=True)
     (LAB.folder / "lab.yml").write_text(yaml.safe_dump(LAB.describe()))
-    assert load_plan("lab") == LAB
-    other = replace(LAB, pipelines=("gone",))
+    made = replace(LAB, made={name: node.address for name, node in LAB.nodes.items()})
+    assert load_plan("lab") == made
+    other = replace(made, pipelines=("gone",))
     (LAB.folder / "lab.yml").write_text(yaml.safe_dump(other.describe()))
     assert load_plan("lab") == other, "later commands know what it runs"
     assert other.simulations == {}, "what this checkout does not have can't be run"
+
+
+def test_machines_keep_their_addresses_as_the_inventory_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one gets a free address, whatever its name; one that left is known until it is gone."""
+    made = {name: node.address for name, node in LAB.nodes.items()}
+    names = ["edge_1", *(name for name in LAB.nodes if name != "worker_0"), "worker_9"]
+    monkeypatch.setattr(plan, "read_mapping", lambda: {"all": names})
+    now = replace(LAB, made=made)
+    assert {name: node.address for name, node in now.nodes.items()} == {
+        **{name: address for name, address in made.items() if name != "worker_0"},
+        "edge_1": "10.180.7.14",
+        "worker_9": "10.180.7.15",
+    }
+    assert now.left == {"worker_0": LAB.nodes["worker_0"]}
+    assert "worker_0" not in now.describe()["nodes"]
 
 
 def inventory_of(checkout: Path, state: Path, name: str = "lab") -> tuple[dict[str, Any], str]:

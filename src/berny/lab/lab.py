@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +31,8 @@ class Lab:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.machines = {name: Machine(plan, node) for name, node in plan.nodes.items()}
+        self.left = {name: Machine(plan, node) for name, node in plan.left.items()}
+        """Machines that are no longer in the inventory."""
         self.simulators = {name: Simulator(plan, name, one) for name, one in plan.simulations.items()}
         """By pipeline."""
 
@@ -85,6 +87,9 @@ class Lab:
         with self.locked():
             with steps.step("root of the machines") as say:
                 make_golden(say)
+            if self.left:
+                with steps.step(f"shut down {', '.join(self.left)}: no longer in the inventory; data disks are kept"):
+                    self._end(self.left, Machine.power_off)
             with steps.step(f"network {self.plan.network}"):
                 self._keys()
                 self._describe()
@@ -110,13 +115,10 @@ class Lab:
                 # The node that runs the most is shut down last: others need it for a clean shutdown.
                 pipelines = selected_pipelines(self.plan.pipelines)
                 last = {by_load(load_catalog(), pipelines, self.plan.groups)[0]}
-                for names in (self.machines.keys() - last, self.machines.keys() & last):
+                machines = self.machines | self.left
+                for names in (machines.keys() - last, machines.keys() & last):
                     say(", ".join(sorted(names)))
-                    with ThreadPoolExecutor(len(self.machines)) as pool:
-                        machines = [self.machines[name] for name in names]
-                        list(pool.map(lambda m: m.kill() if purge else m.power_off(), machines))
-                for machine in self.machines.values():
-                    machine.detach()
+                    self._end({name: machines[name] for name in names}, Machine.kill if purge else Machine.power_off)
                 network.remove(self.plan)
                 box.resolve(self.plan.table, {})
                 self.ssh_exit()
@@ -125,6 +127,14 @@ class Lab:
                     shutil.rmtree(self.plan.folder, ignore_errors=True)
         if purge:
             (state_folder() / f".{self.plan.name}.lock").unlink(missing_ok=True)
+
+    @staticmethod
+    def _end(machines: Mapping[str, Machine], how: Callable[[Machine], None]) -> None:
+        """End machines, all at the same time, and unmount what they have."""
+        with ThreadPoolExecutor(max(len(machines), 1)) as pool:
+            list(pool.map(how, machines.values()))
+        for machine in machines.values():
+            machine.detach()
 
     def _simulate(self, steps: Steps, rate: float) -> None:
         self._end_simulators(keep=self.simulators)

@@ -107,6 +107,8 @@ class Plan:
     """The pipelines that it runs."""
     everything: bool = False
     """Whether it also runs the on-demand components that none of its pipelines needs."""
+    made: Mapping[str, str] = field(default_factory=dict)
+    """The addresses of the machines that it has already, by inventory name."""
 
     @property
     def folder(self) -> Path:
@@ -150,12 +152,15 @@ class Plan:
 
     @cached_property
     def nodes(self) -> dict[str, Node]:
-        """The machines by inventory name; machine names can't contain an underscore."""
-        names = read_mapping()["all"]
-        return {
-            name: Node(name, name.replace("_", "-"), str(self.network[FIRST_NODE + index]))
-            for index, name in enumerate(names)
-        }
+        """The machines of the inventory by name; each keeps the address that it has."""
+        taken = {*self.made.values()}
+        free = (str(self.network[last]) for last in range(FIRST_NODE, 255) if str(self.network[last]) not in taken)
+        return {name: _node(name, self.made.get(name) or next(free)) for name in read_mapping()["all"]}
+
+    @cached_property
+    def left(self) -> dict[str, Node]:
+        """The machines that it has and that are no longer in the inventory."""
+        return {name: _node(name, address) for name, address in self.made.items() if name not in self.nodes}
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
@@ -180,6 +185,11 @@ class Plan:
         }
 
 
+def _node(name: str, address: str) -> Node:
+    # The name of a machine can't contain an underscore.
+    return Node(name, name.replace("_", "-"), address)
+
+
 def load_plan(name: str) -> Plan | None:
     """Return the plan of a lab that exists, or None.
 
@@ -192,4 +202,5 @@ def load_plan(name: str) -> Plan | None:
     if not file.exists():
         return None
     kept = yaml.safe_load(file.read_text())
-    return Plan(name, ipaddress.IPv4Network(kept["network"]), **_selection(kept))
+    made = {node: str(facts["address"]) for node, facts in kept["nodes"].items()}
+    return Plan(name, ipaddress.IPv4Network(kept["network"]), **_selection(kept), made=made)
