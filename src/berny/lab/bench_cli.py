@@ -9,6 +9,7 @@ import typer
 
 from berny.controller.mapping import MarkersMissing, between
 from berny.controller.progress import Steps
+from berny.controller.simulate import MAX_RATE
 from berny.lab import catch_up, convergence, figures, short
 from berny.lab.cli import Name, as_root, console, reporting_errors
 from berny.lab.convergence import Converge
@@ -23,6 +24,7 @@ HELP = (
 )
 app = typer.Typer(no_args_is_help=True, help=HELP)
 RATES = [1.0, 100.0, 1000.0]
+ALL: list[str] = []
 SHORT = "berny bench short"
 TRIES = 2
 
@@ -79,6 +81,10 @@ def _latencies(found: list[Latency]) -> Sheet:
 def catch_up_after(
     outage: Annotated[float, typer.Option(min=1, help="How many seconds of observations wait.")] = 3600,
     rate: Annotated[float, typer.Option(min=1, help="Observations per second during the outage.")] = 100,
+    serve: Annotated[
+        float, typer.Option(min=1, max=MAX_RATE, help="Observations per second that are served instead of waiting.")
+    ] = catch_up.SERVED_PER_SECOND,
+    stage: Annotated[list[str], typer.Option(help="Stop only this one; may be repeated.")] = ALL,
     pipeline: Annotated[str, typer.Option(help="By default the first that the lab runs on its simulator.")] = "",
     name: Name = "lab",
 ) -> None:
@@ -96,10 +102,12 @@ def catch_up_after(
             Steps(console) as steps,
             steps.step(f"outage of {chosen}, {outage:g} s at {rate:g}/s") as say,
         ):
-            found = catch_up.measure(lab, chosen, rate, outage, say)
-    head = ["waiting", "stored in, s", "observations/s", "times real time"]
-    row = [str(found.observations), f"{found.seconds:.0f}", f"{found.per_second:.0f}", f"{found.times_real_time:.1f}"]
-    command = f"berny bench catch-up --pipeline {chosen} --outage {outage:g} --rate {rate:g}"
+            found = catch_up.measure(lab, chosen, rate, outage, say, serve, stage)
+    head = ["waiting", "published/s", "first stored after, s", "stored in, s", "stored/s", "times real time"]
+    values = (found.published_per_second, found.first, found.seconds, found.per_second)
+    row = [str(found.observations), *(f"{one:.0f}" for one in values), f"{found.times_real_time:.1f}"]
+    stages = "".join(f" --stage {one}" for one in stage)
+    command = f"berny bench catch-up --pipeline {chosen} --outage {outage:g} --rate {rate:g} --serve {serve:g}{stages}"
     _finish(lab, command, [Sheet("catching up", head, [row])])
 
 
