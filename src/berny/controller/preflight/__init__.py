@@ -40,7 +40,7 @@ def find(nodes: Mapping[str, Node], inventory: Iterable[str] = (), roles: Iterab
     found += twice
     found += memory(seen)
     found += clocks({name: node.clock for name, node in seen.items() if node.clock})
-    found += reach(seen)
+    found += reach(seen, nodes)
     return found
 
 

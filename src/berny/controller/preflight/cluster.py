@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from berny.controller.preflight.finding import Finding
 from berny.controller.preflight.node import Clock, Node
@@ -85,10 +85,11 @@ def _apart(seconds: float) -> str:
     return f"{abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
 
 
-def reach(nodes: Mapping[str, Node]) -> list[Finding]:
+def reach(nodes: Mapping[str, Node], play: Collection[str]) -> list[Finding]:
     """Find pairs of nodes that do not reach each other; nodes that the controller does not reach are reported elsewhere.
 
-    A firewall that does not have a node's address yet gets it in the play: the node is new, or its address has changed.
+    A node that the play leaves out may be down while another one is repaired, so that is a lesser finding. A firewall that
+    does not have a node's address yet gets it in the play: the node is new, or its address has changed.
     """
     found = []
     failed = {
@@ -110,6 +111,11 @@ def reach(nodes: Mapping[str, Node]) -> list[Finding]:
         else:
             continue
         found.append(Finding("reach", name, f"{text}; allow it in firewall, security group or route"))
+    for name, node in nodes.items():
+        if away := [peer for peer, why in node.facts["reach"].items() if why and peer not in play]:
+            text = f"does not reach {', '.join(away)}, which this play leaves out: if that is because their firewalls do not "
+            text += f"have {name} yet, run site.yml without --limit"
+            found.append(Finding("reach", name, text, fatal=False))
     return found
 
 
