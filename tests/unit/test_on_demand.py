@@ -174,12 +174,12 @@ def test_a_lab_without_a_file_has_what_labs_run_by_default(on_demand: Callable[.
 def test_a_lab_keeps_what_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Unless it is told otherwise."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    full = replace(LAB, everything=True)
+    full = replace(LAB, everything=True, made={name: node.address for name, node in LAB.nodes.items()})
     full.folder.mkdir(parents=True)
     (full.folder / "lab.yml").write_text(yaml.safe_dump(full.describe()))
     assert load_plan("lab") == full == Lab.named("lab").plan
     assert Lab.named("lab", ("other",)).plan == replace(full, pipelines=("other",))
-    assert Lab.named("lab", (), False).plan == LAB
+    assert Lab.named("lab", (), False).plan == replace(full, everything=False)
 
 
 def test_the_status_names_what_is_selected_alone(
