@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import yaml
 
@@ -65,3 +66,7 @@ def test_second_run_changes_nothing_and_restarts_nothing(cluster: Cluster) -> No
     assert "INFLUX_TOKEN" in secrets
     shown = [name for name, secret in secrets.items() if len(str(secret)) >= 16 and str(secret) in again.output]
     assert not shown
+    # Nor does a node's journal have one. It is no command of sudo that has them here: that would be in the journal.
+    each = shlex.join(f"-e{secret}" for secret in map(str, secrets.values()) if len(secret) >= 16)
+    for node, lines in cluster.each(f"sudo journalctl -o cat --no-pager | grep -c -F {each} || true").items():
+        assert lines.strip() == "0", node

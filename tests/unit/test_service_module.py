@@ -712,6 +712,58 @@ def test_files_wait_for_an_archive_that_has_to_be_sent(checkout: Path, node: Nod
     assert not told["archive"]["missing"] and told["files"]["written"] == []
 
 
+def test_no_module_logs_a_secret(checkout: Path, tmp_path: Path) -> None:
+    """Ansible's modules log their arguments; what it masks is an option's value, not one within a list."""
+    conf = tmp_path / "etc" / "stage.env"
+    own = {"files": [{"dest": str(conf), "mode": "0600", "owner": ME.pw_name}], "owner": "unit",
+           "state": str(tmp_path / "state"), "contents": {}}  # fmt: skip
+    secrets = {str(conf): "# two lines\nKEY=s3cr3t-of-a-stage\n"}
+    arguments = {"services": [{"name": "unit", "files": own}], "secrets": secrets}
+    logged = """
+import sys
+from ansible.module_utils import basic
+basic.has_journal = False
+basic.AnsibleModule._log_to_syslog = lambda self, said: print(said, file=sys.stderr)
+"""
+    plugins = checkout / "ansible" / "plugins"
+    done = subprocess.run(
+        [sys.executable, "-c", logged + RUN, plugins / "module_utils", plugins / "modules/berny_converge.py"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert not done.returncode and conf.read_text() == secrets[str(conf)]
+    assert str(conf) in done.stderr and "s3cr3t" not in done.stdout + done.stderr
+
+
+def test_no_option_within_another_is_secret(checkout: Path, plugin: Plugin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be in the log of the outer one."""
+    folders = [checkout / "ansible" / "plugins" / "module_utils", *checkout.glob("roles/*/module_utils")]
+    monkeypatch.setattr(ansible.module_utils, "__path__", [*ansible.module_utils.__path__, *map(str, folders)])
+    found: list[list[str]] = []
+
+    class Asked(Exception):
+        pass
+
+    def inner(options: dict[str, Any]) -> list[str]:
+        return [
+            name
+            for facts in options.values()
+            for name, own in facts.get("options", {}).items()
+            if own.get("no_log") or inner({name: own})
+        ]
+
+    def ask(argument_spec: dict[str, Any], **words: Any) -> None:
+        found.append(inner(argument_spec))
+        raise Asked
+
+    files = [*checkout.glob("ansible/plugins/modules/*.py"), *checkout.glob("roles/*/library/*.py")]
+    for file in files:
+        module = plugin(str(file.relative_to(checkout)))
+        monkeypatch.setattr(module, "AnsibleModule", ask)
+        with pytest.raises(Asked):
+            module.main()
+    assert len(found) == len(files) and not any(found)
+
+
 # -- scripts -----------------------------------------------------------------------------------------------------------
 
 

@@ -46,10 +46,10 @@ class ActionModule(ActionBase):
                 calls.append({"name": name, **{part: call[part] for part in parts if part in call}})
         result["services"], result["diff"] = {}, []
         changed, installed = False, ("", "")
+        secrets = {path: text for call in calls for path, text in call.get("files", {}).pop("secret_contents", {}).items()}
         while calls:
-            found = self._execute_module(
-                module_name="berny_converge", module_args={"services": calls}, task_vars=task_vars
-            )
+            arguments = {"services": calls, "secrets": secrets}
+            found = self._execute_module(module_name="berny_converge", module_args=arguments, task_vars=task_vars)
             for name, one in found.get("services", {}).items():
                 self._action("berny_archive").show(one.get("archive", {}), task_vars)
                 result["diff"] += _diffs(one)

@@ -24,6 +24,7 @@ options:
     description: In their order, C(name) and the arguments of each part, such as those of C(berny_files).
     type: list
     elements: dict
+  secrets: {description: Text by destination of the secret files of all services; in no diff and no log., type: dict}
 author: [Berny (@berny)]
 """
 EXAMPLES = """
@@ -52,6 +53,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 PARTS = {"packages": berny_packages, "archive": berny_archive, "files": berny_files, "service": berny_service}
 UNITS = "/etc/systemd/system/"
+SECRETS = "secret_contents"
 
 
 def would_differ(params: dict[str, Any], found: dict[str, Any]) -> bool:
@@ -81,12 +83,18 @@ def converge(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parts = {name: {"type": "dict", "options": part.ARGUMENTS} for name, part in PARTS.items()}
-    options = {"name": {"type": "str", "required": True}, **parts}
-    spec = {"services": {"type": "list", "elements": "dict", "options": options, "required": True}}
+    # Ansible masks an option of an option in no log: secrets are an option of their own.
+    own = {name: {key: value for key, value in part.ARGUMENTS.items() if key != SECRETS} for name, part in PARTS.items()}
+    options = {"name": {"type": "str", "required": True}, **{name: {"type": "dict", "options": own[name]} for name in own}}
+    spec = {
+        "services": {"type": "list", "elements": "dict", "options": options, "required": True},
+        "secrets": {"type": "dict", "default": {}, "no_log": True},
+    }
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     done: dict[str, Any] = {}
     for params in module.params["services"]:
+        if params["files"]:
+            params["files"][SECRETS] = module.params["secrets"]
         found = converge(module, params)
         if "changed" not in found:
             changed = any(one["changed"] for one in done.values())
