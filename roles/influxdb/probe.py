@@ -23,9 +23,11 @@ def influxdb(cluster: Cluster, node: str) -> Answer:
         if status != "pass":
             raise NotReady(f"{host}:{port}/health is {status}")
         return True, f"{host}:{port} healthy"
-    query = b"buckets() |> limit(n: 1)"
-    headers = {"Authorization": f"Token {token}", "Content-Type": "application/vnd.flux"}
-    get_json(host, port, "/api/v2/query?org=berny", headers, query)
+    headers = {"Authorization": f"Token {token}"}
+    buckets = get_json(host, port, "/api/v2/buckets?limit=1", headers)["buckets"]
+    if buckets:
+        headers["Content-Type"] = "application/vnd.flux"
+        get_json(host, port, f"/api/v2/query?orgID={buckets[0]['orgID']}", headers, b"buckets() |> limit(n: 1)")
     return True, f"{host}:{port} responds to an authenticated query"
 
 

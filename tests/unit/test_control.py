@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +14,7 @@ from berny.model.catalog import load_catalog
 from berny.runtime.control.unit import allowed
 from berny.runtime.probe import Cluster
 
+TEMPLATES = Path(__file__).resolve().parents[2] / "roles" / "control" / "templates"
 FACTS = {
     "control": {"dfs": ["hdfs-namenode", "hdfs-datanode"]},
     "nodes": {"master": {"machine": "master"}, "worker_1": {"machine": "worker-1"}},
@@ -66,3 +71,19 @@ def test_scripts_drive_services_of_their_own_component() -> None:
     for component in load_catalog().components.values():
         for order in component.control.values():
             assert len(order) == len(set(order)) and set(order) <= set(component.services)
+
+
+def test_ports_of_ssh_are_those_of_the_address_that_is_connected_to() -> None:
+    """A port that leads to another address belongs to whatever stands before the node."""
+    inventory = {
+        "own": {"ansible_host": "10.0.0.10", "ansible_port": 2200},
+        "behind": {"ansible_host": "203.0.113.1", "ansible_port": 2201},
+        "plain": {"ansible_host": "10.0.0.12"},
+    }
+    words = {
+        "groups": {"all": list(inventory)}, "hostvars": inventory, "machine_names": {name: name for name in inventory},
+        "node_addresses": {"own": "10.0.0.10", "behind": "10.0.0.11", "plain": "10.0.0.12"},
+    }  # fmt: skip
+    text = jinja2.Template((TEMPLATES / "ssh_config.j2").read_text()).render(words)
+    ports = dict(re.findall(r"Host (\w+)\n.*\n +Port (\d+)", text))
+    assert ports == {"own": "2200", "behind": "22", "plain": "22"}

@@ -260,6 +260,17 @@ def test_plan_is_read_as_it_was_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert other.simulations == {}, "what this checkout does not have can't be run"
 
 
+@pytest.mark.parametrize("text", ["", "- 1\n", "name: lab\n", "network: [\n", "{network: x, nodes: {}}\n"])
+def test_a_damaged_state_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    """No traceback: which file, and what a person can do."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    file = state_folder() / "lab" / "lab.yml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(LabError, match=rf"{re.escape(str(file))} is damaged .*machinectl"):
+        load_plan("lab")
+
+
 def test_machines_keep_their_addresses_as_the_inventory_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new one gets a free address, whatever its name; one that left is known until it is gone."""
     made = {name: node.address for name, node in LAB.nodes.items()}

@@ -211,4 +211,7 @@ class Lab:
         (folder / "ssh_config").write_text("\n".join(config))
 
     def _describe(self) -> None:
-        (self.plan.folder / "lab.yml").write_text(yaml.safe_dump(self.plan.describe(), sort_keys=False))
+        # Renamed: which network and addresses its machines have is nowhere else.
+        beside = self.plan.folder / ".lab.yml"
+        beside.write_text(yaml.safe_dump(self.plan.describe(), sort_keys=False))
+        beside.rename(self.plan.folder / "lab.yml")

@@ -194,13 +194,19 @@ def load_plan(name: str) -> Plan | None:
     """Return the plan of a lab that exists, or None.
 
     Raises:
-        LabError: the name is not valid.
+        LabError: the name is not valid, or the lab's state can't be read.
     """
     if not NAME.fullmatch(name):
         raise LabError(f"{name!r} is not a valid name of a lab: use up to 10 of a to z, 0 to 9 and '-', a letter first")
     file = state_folder() / name / "lab.yml"
     if not file.exists():
         return None
-    kept = yaml.safe_load(file.read_text())
-    made = {node: str(facts["address"]) for node, facts in kept["nodes"].items()}
-    return Plan(name, ipaddress.IPv4Network(kept["network"]), **_selection(kept), made=made)
+    try:
+        kept = yaml.safe_load(file.read_text())
+        made = {node: str(facts["address"]) for node, facts in kept["nodes"].items()}
+        return Plan(name, ipaddress.IPv4Network(kept["network"]), **_selection(kept), made=made)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LabError(
+            f"{file} is damaged ({type(error).__name__}): bring it back, or end the lab's machines (machinectl list, "
+            f"machinectl terminate) and remove {file.parent}"
+        ) from error
