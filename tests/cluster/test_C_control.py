@@ -52,6 +52,23 @@ def test_stopped_hdfs_stays_so_until_it_is_started(cluster: Cluster) -> None:
     cluster.settle("no-dfs", 240)
 
 
+def test_stopped_pipeline_stays_so_until_it_is_started(cluster: Cluster) -> None:
+    """Over site.yml, which succeeds; it says that a person has stopped it, and how it is started."""
+    stages = {(node, unit) for node, unit in cluster.processes() if unit.startswith("berny-idfm-")}
+    words = ("playbooks/pipelines.yml", "-e", "pipeline=idfm", "-e")
+    play(*words, "do=stop")
+    try:
+        play("site.yml")
+        assert stages and not stages & {*cluster.processes()}
+        for node in {node for node, _ in stages}:
+            assert "STOPPED: stopped by a person" in cluster.sh(node, "sudo berny-probe --all")
+    finally:
+        play(*words, "do=start")
+    assert stages <= {*cluster.processes()}
+    for node, unit in sorted(stages):
+        cluster.sh(node, f"sudo berny-probe {unit} --wait 240", timeout=260)
+
+
 @pytest.mark.second_tier
 def test_an_outdated_replica_that_is_reported_first_is_replaced(cluster: Cluster) -> None:
     """A DataNode dies while a block is written, and is back before those that have all of it after HDFS was stopped."""

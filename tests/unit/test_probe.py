@@ -13,7 +13,8 @@ import pytest
 from prometheus_client import REGISTRY, start_http_server
 
 from berny.model.catalog import load_catalog
-from berny.runtime.probe import Cluster, NotReady
+from berny.runtime.probe import Cluster, NotReady, __main__
+from berny.runtime.probe import ask as asking
 from berny.runtime.probe.ask import ask, ask_component
 from berny.runtime.probe.load import PACKAGE, load
 from berny.runtime.stage import READY, expect, waits_for
@@ -175,6 +176,28 @@ def test_stage_that_waits() -> None:
         thread.join()
         server.server_close()
     assert (health.ready, health.detail) == (False, "not ready yet; waits for task slots: 2 of 3")
+
+
+def test_stage_that_a_person_has_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told, with the command that starts it, and is no fault of the node; who asks for it by name wants it."""
+    stage = {"nodes": ["n"], "unit": "berny-p-s", "kind": "stream", "metrics_port": 9, "needs": []}
+    monkeypatch.setattr(asking, "CONFIGURATION", tmp_path)
+    monkeypatch.setattr(Cluster, "load", classmethod(lambda _: cluster(stage=stage)))
+    monkeypatch.setattr(__main__, "names_here", lambda _: ["berny-p-s"])
+    codes = []
+    for words in (["--all"], ["berny-p-s"]):
+        for file in (None, tmp_path / "berny-p-s" / "stopped"):
+            if file:
+                file.parent.mkdir(exist_ok=True)
+                file.touch()
+            monkeypatch.setattr(sys, "argv", ["berny-probe", *words])
+            codes.append(__main__.main())
+            told = capsys.readouterr().out
+            assert ("STOPPED" in told and "-e pipeline=p -e do=start" in told) is bool(file), told
+        (tmp_path / "berny-p-s" / "stopped").unlink()
+    assert codes == [1, 0, 1, 1]
 
 
 def test_probe_of_a_component_that_is_away(probe_files: None) -> None:

@@ -87,6 +87,9 @@ def test_a_pipeline_goes_with_its_data_where_all_of_it_goes() -> None:
     assert (found.data, found.pipeline_data) == (True, "")
     assert any("not all of its nodes" in words for words in found.kept)
     assert asked(pipeline="idfm").pipeline_data == ""
+    # Once more, after it was cut off when the stages were gone already.
+    gone = {node: {"node"} for node in WHOLE}
+    assert asked(gone, pipeline="idfm", data="lab").pipeline_data == "idfm"
 
 
 def test_a_pipeline_without_a_manifest_can_go() -> None:

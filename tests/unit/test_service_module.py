@@ -20,6 +20,7 @@ from typing import Any
 import ansible.module_utils
 import jinja2
 import pytest
+from kafkas import Kafka
 
 from berny.controller.artifacts.assemble import write_archive
 from berny.model.manifest import load_pipelines
@@ -71,6 +72,17 @@ def test_topic_settings(plugin: Plugin, keep: str, size: str, retention: int, se
     assert plugin("roles/kafka/library/kafka_topics.py").wanted_configuration({"keep": keep, "keep_bytes": size}) == {
         "retention.ms": str(retention), "retention.bytes": str(sizes[size]), "segment.ms": str(segment),
     }  # fmt: skip
+
+
+def test_too_few_brokers_are_told(checkout: Path, kafka: Kafka) -> None:
+    """With what a person can do about it."""
+    topic = {"partitions": 1, "replication": 2, "keep": "1d", "keep_bytes": "1MiB"}
+    answer = run(checkout, "kafka_topics", bootstrap_servers=kafka.servers, topics={"too-few": topic})
+    assert answer["failed"] and "topic too-few is to have 2 replicas, and Kafka has brokers: 1" in answer["msg"]
+    answer = run(
+        checkout, "kafka_topics", bootstrap_servers=kafka.servers, topics={"too-few": {**topic, "replication": 1}}
+    )
+    assert answer["changes"] == ["too-few: created"]
 
 
 def test_topics_of_all_manifests_can_be_had(plugin: Plugin) -> None:
@@ -647,6 +659,45 @@ def test_a_restart_waits_only_where_there_is_something_to_protect(
             module.restart(service)
 
 
+@pytest.mark.parametrize(
+    ("reload", "written", "old"), [("no", 0, False), ("no", 2, True), ("yes", 0, True), ("no", 0.5, False)]
+)
+def test_what_runs_beside_a_service_is_as_new_as_its_files(
+    plugin: Plugin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reload: str, written: float, old: bool
+) -> None:
+    """Its text and its program, however often a play was cut off in between."""
+    module = plugin("ansible/plugins/module_utils/berny_service.py")
+    monkeypatch.setattr(module, "UNITS", tmp_path)
+    unit, program = tmp_path / "watch.service", tmp_path / "watch"
+    unit.write_text(f"[Service]\nExecStart={program} --all\n")
+    program.touch()
+    os.utime(unit, (1000, 1000))
+    os.utime(program, (1000 + written, 1000 + written))
+    service = module.Service.__new__(module.Service)
+    facts = {"NeedDaemonReload": reload, "ActiveEnterTimestamp": "@1000"}
+    assert service.is_old("watch.service", facts) is old
+    assert service.is_old("away.service", facts) is (reload == "yes")
+
+
+def test_a_timer_runs_what_is_written(plugin: Plugin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """systemd loads a unit that was changed, although nothing else of its timer is to be done; once."""
+    module = plugin("ansible/plugins/module_utils/berny_service.py")
+    states = {"it.timer": "no", "it.service": "yes"}
+    calls: list[list[str]] = []
+
+    def run_command(command: list[str], **words: Any) -> tuple[int, str, str]:
+        calls.append(command)
+        if command == ["systemctl", "daemon-reload"]:
+            states["it.service"] = "no"
+        known = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": states.get(command[-1], "")}
+        return 0, "\n".join(f"{name}={value}" for name, value in known.items()), ""
+
+    service = module.Service(SimpleNamespace(check_mode=False, run_command=run_command), {"name": "it", "target": ""})
+    monkeypatch.setattr(service, "mend", lambda: "")
+    found = [module.start_timer(service)["changed"] for _ in range(2)]
+    assert found == [True, False] and calls.count(["systemctl", "daemon-reload"]) == 1
+
+
 def test_a_timer_runs_a_unit_that_ends(checkout: Path) -> None:
     """One run after the other, tried again where it fails; a service for ever is neither."""
     text = unit(checkout, service_calendar="daily", service_part_of="berny-one.target")
@@ -667,7 +718,12 @@ def test_a_dry_run_restarts_for_a_units_own_text_alone(plugin: Plugin, monkeypat
     folder = str(CHECKOUT / "ansible" / "plugins" / "module_utils")
     monkeypatch.setattr(ansible.module_utils, "__path__", [*ansible.module_utils.__path__, folder])
     module = plugin("ansible/plugins/modules/berny_converge.py")
-    params = {"name": "tool", "files": {"contents": {"/etc/berny/tool/inputs": "/etc/berny/tool/a.conf\n"}}}
+    timer = {"timer": False}
+    params = {
+        "name": "tool",
+        "service": timer,
+        "files": {"contents": {"/etc/berny/tool/inputs": "/etc/berny/tool/a.conf\n"}},
+    }
     for path, restarts in (
         ("/etc/systemd/system/tool.service", True),
         ("/etc/berny/tool/a.conf", True),
@@ -676,6 +732,7 @@ def test_a_dry_run_restarts_for_a_units_own_text_alone(plugin: Plugin, monkeypat
     ):
         found = {"service": {"down": False}, "files": {"written": [path]}}
         assert module.would_differ(params, found) is restarts, path
+        assert not module.would_differ({**params, "service": {"timer": True}}, found)
 
 
 def test_files_wait_for_an_archive_that_has_to_be_sent(checkout: Path, node: Node, tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ class ActionModule(ActionBase):
                 calls.append({"name": name, **{part: call[part] for part in parts if part in call}})
         result["services"], result["diff"] = {}, []
         changed, installed = False, ("", "")
-        secrets = {path: text for call in calls for path, text in call.get("files", {}).pop("secret_contents", {}).items()}
+        secrets = {
+            path: text for call in calls for path, text in call.get("files", {}).pop("secret_contents", {}).items()
+        }
         while calls:
             arguments = {"services": calls, "secrets": secrets}
             found = self._execute_module(module_name="berny_converge", module_args=arguments, task_vars=task_vars)

@@ -39,8 +39,10 @@ class ActionModule(ActionBase):
         )
         stages = {owner: pipeline for facts in said.values() for owner, pipeline in facts["stages"].items()}
         groups, wanted = variables["groups"], chosen(self._templar.template(variables["pipelines"]))
-        # Of what is not selected there may be something left, and it is known by its record.
-        catalog, pipelines = load_catalog(), selected_pipelines([*wanted, *stages.values()])
+        # Of what is not selected there may be something left, and it is known by its record. Records go before data: where a
+        # removal was cut off in between, the pipeline is known by the name that is given again.
+        named = [*wanted, *stages.values(), *([request.pipeline] if request.data else [])]
+        catalog, pipelines = load_catalog(), selected_pipelines(named)
         try:
             cluster = str(words["cluster"])
             found = plan(request, cluster, catalog, pipelines, groups, installed, remembered, unrecorded, stages)

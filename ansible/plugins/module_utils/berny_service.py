@@ -17,6 +17,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 RECORD = "/usr/local/lib/berny/record-start"
+UNITS = Path("/etc/systemd/system")
 TMPFILES = Path("/etc/tmpfiles.d")
 DATA = Path("/data")
 # A service that needs another one may die once or twice while that one starts.
@@ -43,20 +44,34 @@ class Service:
 
     def properties(self, unit: str = "") -> dict[str, str]:
         """Return what systemd knows of the unit, or of another."""
-        names = "ActiveState,SubState,UnitFileState,NRestarts,ExecMainStatus,NeedDaemonReload"
-        command = ["systemctl", "show", unit or self.unit, f"--property={names}"]
+        names = "ActiveState,SubState,UnitFileState,NRestarts,ExecMainStatus,NeedDaemonReload,ActiveEnterTimestamp"
+        command = ["systemctl", "show", "--timestamp=unix", f"--property={names}", unit or self.unit]
         _, out, _ = self.module.run_command(command, check_rc=True)
         return dict(line.split("=", 1) for line in out.splitlines())
 
     def wanted(self) -> str:
-        """Return the digest of what is on disk."""
+        """Return the digest of what is on disk; an empty string where a dry run has not written what records it."""
+        if not Path(RECORD).exists():
+            return ""
         unit_digest = ""
-        unit = Path(f"/etc/systemd/system/{self.unit}")
+        unit = UNITS / self.unit
         if unit.exists():
             found = re.search(rf"^ExecStartPre=\+{RECORD} {re.escape(self.name)} (\S+)$", unit.read_text(), re.M)
             unit_digest = found[1] if found else ""
         code, out, _ = self.module.run_command([RECORD, "--print", self.name, unit_digest])
         return out.strip() if code == 0 else ""
+
+    def is_old(self, unit: str, facts: dict[str, str]) -> bool:
+        """Return whether a unit beside the service runs from an older text or program than what is on disk.
+
+        A second in which it started and was written counts as started.
+        """
+        file = UNITS / unit
+        if facts["NeedDaemonReload"] == "yes" or not file.exists():
+            return facts["NeedDaemonReload"] == "yes"
+        programs = map(Path, re.findall(r"^ExecStart=(/\S+)", file.read_text(), re.M))
+        written = max(path.stat().st_mtime for path in (file, *programs) if path.exists())
+        return int(written) > int(facts["ActiveEnterTimestamp"].lstrip("@") or 0)
 
     def started(self) -> str:
         """Return the digest recorded at the last start, or an empty string."""
@@ -198,10 +213,7 @@ def start(service: Service) -> dict[str, Any]:
     beside = {unit: service.properties(unit) for unit in service.params["beside"]}
     enable = [unit for unit, facts in (units | beside).items() if facts["UnitFileState"] != "enabled"]
     reach = bool(target) and units[target]["ActiveState"] != "active"
-    # One that runs from an older text is restarted.
-    begin = [
-        unit for unit, facts in beside.items() if facts["ActiveState"] != "active" or facts["NeedDaemonReload"] == "yes"
-    ]
+    begin = [unit for unit, facts in beside.items() if facts["ActiveState"] != "active" or service.is_old(unit, facts)]
     if not module.check_mode:
         if enable:
             service.systemctl("daemon-reload")
@@ -232,14 +244,16 @@ def start_timer(service: Service) -> dict[str, Any]:
     down = [unit for unit in wanted if facts[unit]["ActiveState"] != "active"]
     # Another calendar, perhaps: a timer that runs has read the old one.
     stale = [] if timer in down or facts[timer]["NeedDaemonReload"] != "yes" else [timer]
-    if not module.check_mode and (enable or down or stale):
+    # What it runs: the next run is of the unit that systemd has loaded.
+    load = service.properties()["NeedDaemonReload"] == "yes"
+    if not module.check_mode and (enable or down or stale or load):
         service.systemctl("daemon-reload")
         module.run_command(["systemd-tmpfiles", "--create", f"{service.name}.conf"])
         for verb, units in (("enable", enable), ("start", down), ("restart", stale)):
             code, said = service.systemctl(verb, *units) if units else (0, "")
             if code:
                 module.fail_json(msg=f"systemctl {verb} {' '.join(units)}: {said}", unit=timer)
-    changed = bool(mended or enable or down or stale)
+    changed = bool(mended or enable or down or stale or load)
     return {**result, "changed": changed, "differs": False, "down": timer in down, "held": False}
 
 

@@ -59,7 +59,8 @@ SECRETS = "secret_contents"
 def would_differ(params: dict[str, Any], found: dict[str, Any]) -> bool:
     """Return whether a service that runs would run from something old once the files of a dry run were written."""
     service = found.get("service", {})
-    if service.get("down", True) or service.get("held"):
+    # A timer's next run is from what is written by then.
+    if service.get("down", True) or service.get("held") or params["service"]["timer"]:
         return False
     contents = params["files"]["contents"]
     inputs = {line for path, text in contents.items() if path.endswith("/inputs") for line in text.splitlines()}
@@ -84,8 +85,13 @@ def converge(module: AnsibleModule, params: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     # Ansible masks an option of an option in no log: secrets are an option of their own.
-    own = {name: {key: value for key, value in part.ARGUMENTS.items() if key != SECRETS} for name, part in PARTS.items()}
-    options = {"name": {"type": "str", "required": True}, **{name: {"type": "dict", "options": own[name]} for name in own}}
+    own = {
+        name: {key: value for key, value in part.ARGUMENTS.items() if key != SECRETS} for name, part in PARTS.items()
+    }
+    options = {
+        "name": {"type": "str", "required": True},
+        **{name: {"type": "dict", "options": own[name]} for name in own},
+    }
     spec = {
         "services": {"type": "list", "elements": "dict", "options": options, "required": True},
         "secrets": {"type": "dict", "default": {}, "no_log": True},

@@ -98,7 +98,8 @@ def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:
         ResourceType,
     )
 
-    found = client.list_topics(timeout=TIMEOUT).topics
+    cluster = client.list_topics(timeout=TIMEOUT)
+    found, brokers = cluster.topics, len(cluster.brokers)
     changes, new, more = [], [], []
     for name, topic in module.params["topics"].items():
         if name not in found:
@@ -107,6 +108,12 @@ def converge(module: AnsibleModule, client: Any) -> dict[str, Any]:
                     msg=f"topic {name} is on the brokers' disks, but ZooKeeper does not have it. It is not created, since "
                     "that would lose its records. If ZooKeeper's disk is not mounted, mount it. If it is lost, "
                     "see docs/recovery.md."
+                )
+            if topic["replication"] > brokers:
+                module.fail_json(
+                    msg=f"topic {name} is to have {topic['replication']} replicas, and Kafka has brokers: {brokers}. Start "
+                    "those that are down, put another node into the group kafka, or set the topic's replication in the "
+                    "pipeline.yml that declares it"
                 )
             changes.append(f"{name}: created")
             settings = wanted_configuration(topic)

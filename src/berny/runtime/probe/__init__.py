@@ -31,6 +31,8 @@ class Health:
     detail: str
     instance: bool
     memory_bytes: int | None = None
+    stopped: bool = False
+    """Whether a person has stopped this stage, and it stays so until it is started again."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON data."""

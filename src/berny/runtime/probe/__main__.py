@@ -51,7 +51,8 @@ def main() -> int:
                     known = sorted(components(cluster) | (set() if words.component else set(cluster.facts["services"])))
                     print(f"berny-probe: nothing is called {name!r}; there are {', '.join(known)}", file=sys.stderr)
                     return 2
-        lacking = [health for health in done.values() if not getattr(health, words.want)]
+        # What a person has stopped is no fault; who asks for it by name wants it.
+        lacking = [one for one in done.values() if not getattr(one, words.want) and (words.names or not one.stopped)]
         if not lacking or time.monotonic() > deadline:
             break
         if time.monotonic() - told > 10:
@@ -62,7 +63,8 @@ def main() -> int:
         print(json.dumps([health.as_dict() for health in done.values()]))
     else:
         for health in done.values():
-            state = ("healthy" if health.healthy else "ready") if health.ready else "NOT READY"
+            not_ready = "STOPPED" if health.stopped else "NOT READY"
+            state = ("healthy" if health.healthy else "ready") if health.ready else not_ready
             print(f"{health.service} on {health.node}: {state}: {health.detail}")
     return 1 if lacking else 0
 

@@ -15,6 +15,8 @@ from berny.runtime.probe.firewall import WATCH, firewall
 from berny.runtime.probe.load import component_probe, load, service_probe
 from berny.runtime.timer import read_state
 
+CONFIGURATION = Path("/etc/berny")
+
 
 def names_here(cluster: Cluster) -> list[str]:
     """Return the names of everything on this node: services (optional ones if installed), stages, and an active firewall."""
@@ -122,6 +124,10 @@ def _ask_stage(cluster: Cluster, name: str, pipeline: dict[str, Any], stage: dic
     here = cluster.here in nodes
     node = cluster.here if here else nodes[0]
     memory = memory_bytes(f"{name}.service") if here else None
+    if here and (CONFIGURATION / name / "stopped").exists():
+        start = f"ansible-playbook playbooks/pipelines.yml -e pipeline={pipeline['name']} -e do=start"
+        detail = f"stopped by a person; start it: {start}"
+        return Health(name, node, "", False, False, detail, here, memory, stopped=True)
     lacking = _lacking(cluster, pipeline, stage)
     if stage.get("kind") == "timer":
         return _ask_timer(name, node, Path(str(stage["state"])) if here else None, lacking, memory)
