@@ -190,6 +190,48 @@ def test_machine_reboots_itself(lab: Lab) -> None:
     assert lab.run("worker_2", "true").returncode == 0
 
 
+@pytest.fixture
+def outside() -> Iterator[str]:
+    """The address of a host beyond this one, which drops what it forwards, as one with Docker does."""
+    name, address = f"berny-{NAME}-out", "10.181.0.2"
+    drop = f"table ip {name} {{ chain forward {{ type filter hook forward priority filter; policy drop; }} }}"
+    into = ["ip", "-n", name]
+    for command in (
+        ["ip", "netns", "add", name],
+        ["ip", "link", "add", "bnyout", "type", "veth", "peer", "name", "eth0", "netns", name],
+        ["ip", "address", "add", "10.181.0.1/30", "dev", "bnyout"],
+        ["ip", "link", "set", "bnyout", "up"],
+        [*into, "address", "add", f"{address}/30", "dev", "eth0"],
+        [*into, "link", "set", "eth0", "up"],
+        ["nft", drop],
+    ):
+        subprocess.run(command, check=True)
+    yield address
+    subprocess.run(["nft", "delete", "table", "ip", name], check=True)
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def test_a_host_that_drops_what_it_forwards(lab: Lab, outside: str) -> None:
+    """A lab's packets are let through as long as there is the lab."""
+
+    def is_reached() -> bool:
+        said = lab.run("master", f"timeout 3 bash -c '< /dev/tcp/{outside}/7'")
+        return "refused" in said.stderr
+
+    def rules() -> int:
+        return subprocess.check_output(["nft", "list", "table", "ip", f"berny-{NAME}-out"], text=True).count("accept")
+
+    assert not is_reached()
+    with Steps(console) as shown:
+        for _ in range(2):
+            lab.up(shown)
+            assert is_reached() and rules() == 2
+        lab.down(shown)
+        assert not rules()
+        lab.up(shown)
+    assert is_reached()
+
+
 def test_down_and_up_keep_the_disks(lab: Lab) -> None:
     lab.run("master", "echo here | sudo tee /data/kafka/here; sudo sync")
     with Steps(console) as shown:

@@ -135,12 +135,8 @@ class Guest:
         with self.locked(), steps.step("remove the guest"):
             subprocess.run([*self.ssh(), "-O", "exit"], capture_output=True)
             self.end()
-            for command in (
-                ["ip", "link", "delete", self.plan.tap],
-                ["ip", "link", "delete", self.plan.bridge],
-                ["nft", "delete", "table", "ip", self.plan.table],
-            ):
-                subprocess.run(command, capture_output=True)
+            subprocess.run(["ip", "link", "delete", self.plan.tap], capture_output=True)
+            network.bridge_down(self.plan)
             shutil.rmtree(self.plan.folder, ignore_errors=True)
 
     def process(self) -> int | None:
