@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import logging
 import threading
@@ -70,6 +71,7 @@ class Table:
 def item(record: dict[str, Any], origin: Origin) -> int:
     """Return the number of a record."""
     assert (origin.topic_id, origin.partition) == ("id", 0) and origin.offset >= 0
+    dt.datetime.fromtimestamp(record.get("at", 0), dt.UTC)
     return int(record["number"])
 
 
@@ -148,6 +150,11 @@ def counted(name: str) -> float:
     return REGISTRY.get_sample_value(f"{name}_total") or 0.0
 
 
+def overdue() -> float:
+    """Return the metric of this process."""
+    return REGISTRY.get_sample_value("berny_overdue_seconds") or 0.0
+
+
 def test_every_record_is_written_and_committed_after_it() -> None:
     """A commit of what was not written would lose it."""
     bench = Bench(values(*range(250)))
@@ -179,6 +186,8 @@ def test_the_time_from_end_to_end_begins_with_the_response() -> None:
         (None, "not a JSON object"),
         (b"[" * 100_000, "recursion"),
         (b'{"number": "x"}', "invalid literal"),
+        (b'{"number": Infinity}', "cannot convert float infinity"),
+        (b'{"number": 1, "at": 1.7e18}', "Value too large"),
     ],
 )
 def test_what_no_item_can_be_made_of_is_a_dead_letter(bad: bytes | None, reason: str) -> None:
@@ -203,15 +212,20 @@ def test_items_that_the_sink_refuses_are_found_by_halving() -> None:
     assert bench.table.writes < 40
 
 
-def test_sink_that_is_away_gets_the_same_batch_later(caplog: pytest.LogCaptureFixture) -> None:
+def test_sink_that_is_away_gets_the_same_batch_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Nothing is committed until then, and no more than one other batch is read."""
     bench = Bench(values(*range(150)))
     bench.table.away = 1 << 30
+    monkeypatch.setattr(batch, "STALLED_SECONDS", 0)
     with bench.running():
         until(lambda: bench.table.writes > 3)
         assert bench.group.committed == 0 and bench.table.rows == []
+        assert overdue() > 0, "it is not healthy"
         bench.table.away = 0
         until(lambda: bench.group.committed == 150)
+        assert overdue() == 0
     assert sorted(bench.table.rows) == list(range(150))
     assert "not written; trying again" in caplog.messages
 

@@ -238,6 +238,13 @@ def test_a_batch_goes_where_its_rows_belong(here: Here) -> None:
     assert alert["reasons"] == ["no Email"] and alert["customer"] == GOOD | {"Email": ""}
 
 
+def test_records_that_a_batch_has_twice_keep_their_order(here: Here) -> None:
+    """A customer's older row does not come after the newer one; the text of identities has another order."""
+    here.job().write(rows(here.spark, [record(9), record(10), record(9), record(10)]), 0)
+    assert here.published("customers-usa") == ["etag:9", "etag:10"]
+    assert [line["identity"] for line in here.lines("usa")] == ["etag:9", "etag:10"]
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_kills_at_each_step_leave_each_row_once(here: Here, monkeypatch: pytest.MonkeyPatch, after: bool) -> None:
     """After each the batch is repeated, as Spark does; then the next batch repeats records that the topic has twice."""

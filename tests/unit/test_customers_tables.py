@@ -118,7 +118,17 @@ def test_alerts_are_there_once(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"reasons": []}, {"reasons": [1]}, {"identity": 1}, {"observed_at": None}, {"customer": 1}]
+    "fields",
+    [
+        {"reasons": []},
+        {"reasons": [1]},
+        {"identity": 1},
+        {"observed_at": None},
+        {"customer": 1},
+        {"customer_id": {}},
+        {"customer_id": ["a"]},
+        {"country": 1},
+    ],
 )
 def test_what_is_no_alert_is_a_dead_letter(fields: dict[str, Any]) -> None:
     body = {"identity": "etag:1", "observed_at": 1.5, "reasons": ["x"], "customer": {}}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from memory import Crash, Topics
+from prometheus_client import REGISTRY
 
+from berny.runtime import file_poller
 from berny.runtime.deposit import Deposit, Version, look
 from berny.runtime.file_poller import Content, FilePoller, Row
 from berny.runtime.kafka import Record
@@ -161,6 +164,36 @@ def test_the_deposit_is_bounded(tmp_path: Path) -> None:
     deposit.finish(first)
     deposit.keep("two", [b"def"], 3)
     assert deposit.knows("one") and deposit.bytes() == 3
+
+
+def test_a_deposit_that_stays_full_is_overdue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it is tried again; once there is room, it is in time."""
+    monkeypatch.setattr(file_poller, "LATE_SECONDS", 0.2)
+    run = Run(tmp_path, Source(b"abcdef"), Topics(), 6)
+    opened: list[Deposit] = []
+
+    def poll() -> None:
+        opened.append(Deposit(tmp_path, 5))
+        run.poller.poll(opened[0])
+
+    def until(met: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 20
+        while not met():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def overdue() -> float:
+        return REGISTRY.get_sample_value("berny_overdue_seconds") or 0.0
+
+    polling = threading.Thread(target=poll)
+    polling.start()
+    try:
+        until(lambda: bool(opened) and overdue() > 1)
+        opened[0].max_bytes = 6
+        until(lambda: Deposit(tmp_path, 6).knows("v-abcdef") and overdue() == 0)
+    finally:
+        run.stop.set()
+        polling.join()
 
 
 def test_what_was_never_complete_is_deleted(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from berny.runtime import http_source
 from berny.runtime.http_source import HttpSource
 from berny.runtime.source import NotFound, RetryLater, Unauthorized
 
@@ -46,6 +47,16 @@ def serving(status: int) -> Iterator[tuple[str, list[str]]]:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}", asked
         server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [("BODY_BYTES", "returned more than"), ("BODY_SECONDS", "was not complete")]
+)
+def test_response_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, limit: str, said: str) -> None:
+    """It neither fills the memory nor keeps the stage."""
+    monkeypatch.setattr(http_source, limit, -1)
+    with serving(200) as (url, _), pytest.raises(RetryLater, match=said):
+        Toy(url).poll()
 
 
 def test_key_is_sent_as_a_parameter() -> None:

@@ -76,6 +76,7 @@ def test_rows_that_are_written_again_stay(dsn: str, toys: Callable[[], list[Any]
         (13, "{}"),
         (1 << 40, "{}"),
         ("text", "{}"),
+        ({}, "{}"),
     ],
 )
 def test_row_that_is_refused_is_told(dsn: str, toys: Callable[[], list[Any]], number: Any, value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from berny.runtime.kafka import RECORD_BYTES
+from berny.runtime.kafka import LETTER_BYTES, RECORD_BYTES, dead_letter
 from berny.runtime.response import Observation, identity, records
 from berny.runtime.spool import Answer
 
@@ -36,3 +36,20 @@ def test_record_that_no_broker_takes_is_a_dead_letter() -> None:
     assert (first, letter.topic, letter.is_dead_letter) == ("a", "toys.dlq", True)
     assert (second, record.topic, record.is_dead_letter) == ("b", "toys", False)
     assert json.loads(letter.value)["origin"] == {"source": "toy", "spool_offset": 1, "identity": "a"}
+
+
+def test_a_dead_letter_is_always_taken() -> None:
+    """Reasons quote values, and identities and keys are anybody's; the value is cut, its length is told."""
+    long = "é" * RECORD_BYTES
+    letter = dead_letter("toys", long, {"identity": long, "offset": 1}, long.encode(), long.encode())
+    assert letter.key is None and len(letter.value) < 2 * LETTER_BYTES
+    told = json.loads(letter.value)
+    assert told["value_bytes"] == 2 * RECORD_BYTES and told["origin"]["offset"] == 1
+    assert dead_letter("toys", "a reason", {}, b"x", b"key").key == b"key"
+
+
+def test_the_size_of_a_key_is_that_of_its_bytes() -> None:
+    """As it is sent."""
+    parts = [Observation("a", "é" * (RECORD_BYTES // 2), {"x": "y" * 100})]
+    [(_, record)] = records(Answer(1, 2.0, b"1"), "toys", "toy", "api", lambda _: parts)
+    assert record.is_dead_letter

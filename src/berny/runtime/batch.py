@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,8 @@ EXPIRED = Counter("berny_expired_records", "Records older than the sink's retent
 IDLE_SECONDS = 10
 """How often the sink is checked while there is nothing to write."""
 LONGEST_PAUSE = 5.0
+STALLED_SECONDS = 60
+"""How long a batch may wait for its sink before the stage is overdue, and so not healthy."""
 
 Item = TypeVar("Item")
 Written = TypeVar("Written", contravariant=True)
@@ -216,7 +219,8 @@ class BatchConsumer(Generic[Item]):
                 batch.items.append((message, self._item(record, _origin(batch.topic_id, message))))
                 if number % each == 0:
                     batch.observed.append(observed_at(record, message))
-            except (ValueError, RecursionError) as error:
+            # The last two are of times that no calendar has.
+            except (ValueError, RecursionError, ArithmeticError, OSError) as error:
                 batch.malformed.append(self._letter(message, str(error)))
         return batch
 
@@ -230,10 +234,14 @@ class BatchConsumer(Generic[Item]):
                 break
             except (NotAcknowledged, SinkAway) as error:
                 attempt += 1
+                if attempt == 1:
+                    stage.expect(STALLED_SECONDS)
                 log(LOGGER, logging.WARNING, "not written; trying again", reason=str(error)[:200], attempt=attempt)
                 pause(self._stop, min(0.2 * 2**attempt, LONGEST_PAUSE))
                 if self._stop.is_set():
                     return False
+        if attempt:
+            stage.expect(math.inf)
         dead = len(batch.malformed) + len(refused)
         stage.DEAD_LETTERS.inc(dead)
         EXPIRED.inc(too_old)

@@ -108,9 +108,11 @@ class FilePoller:
 
     def poll(self, deposit: Deposit) -> None:
         """Ask for the version, and store each new one."""
-        failures, wait = 0, 0.0
+        failures, wait, outcome = 0, 0.0, ""
         while not self._stop.is_set():
-            stage.expect(wait + LATE_SECONDS)
+            # While the deposit is full, it is late from the first time on: that a person has to change.
+            if outcome != "full":
+                stage.expect(wait + LATE_SECONDS)
             pause(self._stop, wait)
             if self._stop.is_set():
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,9 @@ from berny.runtime.source import NotFound, Refused, RetryLater, Unauthorized
 DAY_SECONDS = 86400.0
 SAID_BYTES = 64 << 10
 SAID_CHARACTERS = 300
+BODY_BYTES = 64 << 20
+BODY_SECONDS = 300
+"""Of one response: a proxy may send without end."""
 BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 """Debian's: what update-ca-certificates writes."""
 TIMES_OF_A_CERTIFICATE = (9, 10)
@@ -88,7 +92,7 @@ class HttpSource:
             Unauthorized: the key is refused (401, 403).
             NotFound: the resource does not exist (404).
             Refused: the source or a proxy rejects the request (other 3xx and 4xx), or its certificate is not trusted.
-            RetryLater: a rate limit (429), a server error, a timeout, or a truncated response.
+            RetryLater: a rate limit (429), a server error, a timeout, or a response that is truncated or has no end.
         """
         url = f"{self._base}/{path.lstrip('/')}"
         asked = _shown(f"{url}?{'&'.join(f'{name}={value}' for name, value in query.items())}") + self._through
@@ -144,11 +148,17 @@ class HttpSource:
 
     def _complete(self, asked: str, response: requests.Response) -> bytes:
         response.raw.enforce_content_length = True
-        body = b"".join(response.iter_content(1 << 16))
+        body, deadline = bytearray(), time.monotonic() + BODY_SECONDS
+        for part in response.iter_content(1 << 16):
+            body += part
+            if len(body) > BODY_BYTES:
+                raise RetryLater(self._message(asked, f"returned more than {BODY_BYTES >> 20} MiB"))
+            if time.monotonic() > deadline:
+                raise RetryLater(self._message(asked, f"was not complete after {BODY_SECONDS} s: {len(body)} bytes"))
         length = response.headers.get("Content-Length")
         if length and "Content-Encoding" not in response.headers and len(body) < int(length):
             raise RetryLater(self._message(asked, f"was cut short: {len(body)} of {length} bytes"))
-        return body
+        return bytes(body)
 
 
 def _shown(url: str) -> str:

@@ -30,6 +30,8 @@ LOGGER = logging.getLogger("kafka")
 DEAD_LETTERS = ".dlq"
 """Suffix of the topic that has a topic's dead letters."""
 LETTER_BYTES = 256 << 10
+REASON_CHARACTERS = 1000
+KEY_BYTES = 4 << 10
 RECORD_BYTES = 4 << 20
 """The largest record that brokers accept, key and overhead included (``kafka_message_max_bytes``)."""
 
@@ -74,16 +76,18 @@ def dead_letter(
     """Return the record for ``<topic>.dlq``: JSON with reason, origin, time, and the value in base64.
 
     A long value is truncated to ``LETTER_BYTES`` of its ``value_bytes``, since base64 makes four bytes of three and the
-    letter is subject to the same size limit. The full value is at the origin.
+    letter is subject to the same size limit; so is a reason that quotes it, and a long key is left out. All of it is at the
+    origin.
     """
     body = {
-        "reason": reason,
-        "origin": origin,
+        "reason": reason[:REASON_CHARACTERS],
+        "origin": {name: one[:REASON_CHARACTERS] if isinstance(one, str) else one for name, one in origin.items()},
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "value_bytes": None if value is None else len(value),
         "value_base64": None if value is None else base64.b64encode(value[:LETTER_BYTES]).decode(),
     }
-    return Record(f"{topic}{DEAD_LETTERS}", key, json.dumps(body).encode())
+    kept = key if key is None or len(key) <= KEY_BYTES else None
+    return Record(f"{topic}{DEAD_LETTERS}", kept, json.dumps(body).encode())
 
 
 class Publisher:

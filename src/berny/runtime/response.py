@@ -79,9 +79,10 @@ def records(
 
 def _record(topic: str, where: dict[str, Any], part: Observation, common: dict[str, Any]) -> Record:
     value = _json({"identity": part.identity, **common, **part.content})
-    if len(value) + len(part.key) > RECORD_BYTES - OVERHEAD_BYTES:
+    key = part.key.encode(errors="replace")
+    if len(value) + len(key) > RECORD_BYTES - OVERHEAD_BYTES:
         return dead_letter(topic, "larger than the limit for a record", where | {"identity": part.identity}, value)
-    return Record(topic, part.key.encode(errors="replace"), value)
+    return Record(topic, key, value)
 
 
 def _json(value: object) -> bytes:

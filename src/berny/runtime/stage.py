@@ -134,7 +134,10 @@ def pause(stop: threading.Event, seconds: float) -> None:
 
 
 def expect(seconds: float) -> None:
-    """Announce that the stage's next work is due in ``seconds``; afterwards, ``berny_overdue_seconds`` increases."""
+    """Announce that the stage's next work is due in ``seconds``; afterwards, ``berny_overdue_seconds`` increases.
+
+    Infinite ``seconds`` mean that nothing is due.
+    """
     due = time.monotonic() + seconds
     OVERDUE.set_function(lambda: max(0.0, time.monotonic() - due))
 

@@ -29,6 +29,9 @@ def row(record: dict[str, Any], origin: Origin) -> tuple[Any, ...]:
         raise ValueError("the record has no identity or time")
     if not isinstance(reasons, list) or not all(isinstance(one, str) for one in reasons) or not reasons:
         raise ValueError("the record has no reasons")
+    named = record.get("customer_id"), record.get("country")
+    if not all(value is None or isinstance(value, str) for value in named):
+        raise ValueError("the record's id or country is no text")
     at = dt.datetime.fromtimestamp(observed, dt.UTC)
     if not isinstance(customer, dict):
         raise ValueError("the record has no row")
@@ -36,7 +39,7 @@ def row(record: dict[str, Any], origin: Origin) -> tuple[Any, ...]:
     text = json.dumps(
         {name: value.replace("\0", "") if isinstance(value, str) else value for name, value in customer.items()}
     )
-    return identity, reasons, record.get("customer_id"), record.get("country"), text, at
+    return identity, reasons, *named, text, at
 
 
 def run(settings: Settings, stop: Stop) -> None:

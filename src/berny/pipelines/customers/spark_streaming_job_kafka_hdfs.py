@@ -79,15 +79,17 @@ class Job:
 
     def _write(self, found: DataFrame, number: int) -> None:
         seen = Seen(self._parts.state)
-        facts = found.select("r.identity", "kind", F.when(F.col("kind") == "incomplete", F.col("reasons"))).collect()
-        kinds = {identity: kind for identity, kind, _ in facts if kind != "dead"}
+        reasons = F.when(F.col("kind") == "incomplete", F.col("reasons"))
+        facts = found.select("r.identity", "kind", reasons, "partition", "offset").collect()
+        kinds = {identity: kind for identity, kind, *_ in facts if kind != "dead"}
         repeated = {identity for identity in kinds if identity in seen}
-        records = sum(kind != "dead" for _, kind, _ in facts)
+        records = sum(kind != "dead" for _, kind, *_ in facts)
         if repeated:
             found = found.where((F.col("kind") == "dead") | ~F.col("r.identity").isin(*repeated))
         fresh = found.where(F.col("kind") != "dead")
-        if len(kinds) < records:
-            fresh = _once(fresh)
+        if again := _again(facts):
+            # By position and not by identity: that would bring rows of a customer out of their order.
+            fresh = fresh.where(~F.concat_ws(":", "partition", "offset").isin(again))
         usa, alerts = (fresh.where(F.col("kind") == kind) for kind in FOLDERS)
         self._publish(found.where(F.col("kind") == "dead"), usa, alerts)
         for kind, chosen, fields in (("usa", usa, customer()), ("incomplete", alerts, alert())):
@@ -126,14 +128,20 @@ class Job:
         REPEATED.inc(records - len(kinds) + len(repeated))
         for kind, count in Counter(kind for one, kind in kinds.items() if one not in repeated).items():
             CUSTOMERS.labels(kind).inc(count)
-        by_identity = {identity: reasons for identity, _, reasons in facts if reasons and identity not in repeated}
+        by_identity = {identity: reasons for identity, _, reasons, *_ in facts if reasons and identity not in repeated}
         for reason, count in Counter(one for reasons in by_identity.values() for one in reasons).items():
             REASONS.labels(reason).inc(count)
 
 
-def _once(rows: DataFrame) -> DataFrame:
-    """Return one row of each identity."""
-    return rows.withColumn("identity", F.col("r.identity")).dropDuplicates(["identity"]).drop("identity")
+def _again(facts: Sequence[Sequence[Any]]) -> list[str]:
+    """Return the positions, ``partition:offset``, of records whose identity an earlier one of the batch has."""
+    found: set[str] = set()
+    again = []
+    for identity, kind, _, partition, offset in sorted(facts, key=lambda row: (row[3], row[4])):
+        if kind != "dead" and identity in found:
+            again.append(f"{partition}:{offset}")
+        found.add(identity)
+    return again
 
 
 def run(settings: Settings, stop: Stop) -> None:

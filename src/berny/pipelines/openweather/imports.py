@@ -59,7 +59,8 @@ class Import:
         while not stop.is_set():
             try:
                 return self.work(stop)
-            except (FilesError, SinkAway) as error:
+            # The last is of the state's own disk.
+            except (FilesError, SinkAway, OSError) as error:
                 log(LOGGER, logging.WARNING, "not imported; trying again", reason=str(error)[:200])
                 pause(stop, RETRY_SECONDS)
             except ConfigurationError as error:

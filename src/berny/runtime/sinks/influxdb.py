@@ -53,14 +53,14 @@ class InfluxSink:
         except ApiException as error:
             self._end_without_bucket(error)
             if error.status not in REFUSED_BATCH:
-                raise SinkAway(str(error.reason or error)) from error
+                raise SinkAway(f"{self._url} returned {error.status}: {_text(error.body)[:200]}") from error
             too_old = expired(error.status, error.body)
             if too_old is None:
                 raise ItemsRefused(f"InfluxDB refuses it: {_text(error.body)[:300]}") from error
             log(LOGGER, logging.INFO, "records are older than the bucket's retention", count=too_old)
             return too_old
         except (HTTPError, OSError) as error:
-            raise SinkAway(str(getattr(error, "reason", None) or error)) from error
+            raise SinkAway(f"{self._url}: {getattr(error, 'reason', None) or error}") from error
 
     def check(self) -> None:
         """Detect that the bucket or the token is gone before there is anything to write.
@@ -75,7 +75,7 @@ class InfluxSink:
         except ApiException as error:
             self._end_without_bucket(error)
         except (HTTPError, OSError) as error:
-            raise SinkAway(str(getattr(error, "reason", None) or error)) from error
+            raise SinkAway(f"{self._url}: {getattr(error, 'reason', None) or error}") from error
 
     def _end_without_bucket(self, error: ApiException) -> None:
         if error.status in NEEDS_A_PERSON:

@@ -100,7 +100,8 @@ class Database:
     def _explained(self, error: psycopg2.Error) -> Exception:
         said = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
         kind = (error.pgcode or "")[:2]
-        if kind in REFUSED:
+        # Without a code it is the client's own: a value of a type that no column has.
+        if kind in REFUSED or (not kind and isinstance(error, psycopg2.ProgrammingError)):
             return ItemsRefused(f"PostgreSQL refuses it: {said}")
         if kind in NEEDS_A_PERSON or (not kind and NO_LOGIN.search(said)):
             return ConfigurationError(f"{said}: {self._settings.pg_advice}")
