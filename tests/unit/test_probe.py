@@ -181,7 +181,7 @@ def test_stage_that_waits() -> None:
 def test_stage_that_a_person_has_stopped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is told, with the command that starts it, and is no fault of the node; who asks for it by name wants it."""
+    """It is shown with the command that starts it, and fails the check only if it is named."""
     stage = {"nodes": ["n"], "unit": "berny-p-s", "kind": "stream", "metrics_port": 9, "needs": []}
     monkeypatch.setattr(asking, "CONFIGURATION", tmp_path)
     monkeypatch.setattr(Cluster, "load", classmethod(lambda _: cluster(stage=stage)))

@@ -39,7 +39,7 @@ def test_record_that_no_broker_takes_is_a_dead_letter() -> None:
 
 
 def test_a_dead_letter_is_always_taken() -> None:
-    """Reasons quote values, and identities and keys are anybody's; the value is cut, its length is told."""
+    """Reason, origin, key and value are limited in size; the length of the full value is kept."""
     long = "é" * RECORD_BYTES
     letter = dead_letter("toys", long, {"identity": long, "offset": 1}, long.encode(), long.encode())
     assert letter.key is None and len(letter.value) < 2 * LETTER_BYTES
